@@ -1,0 +1,2 @@
+//! The signalling server.
+fn main() {}

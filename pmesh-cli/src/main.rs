@@ -1,0 +1,2 @@
+//! The command `pmesh`.
+fn main() {}

@@ -1,0 +1,57 @@
+//! Why things end: shared by every layer, depends on none.
+
+use std::fmt;
+
+/// Why a node closed, or why an attempt to open one was given up.
+///
+/// The reason is terminal: a node has at most one, and it never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// This side called `close`.
+    Local,
+    /// The other side closed the connection in an orderly way.
+    Remote,
+    /// The last handle to the root was dropped, or the root was closed.
+    RootClosed,
+    /// The connection died: nothing was heard from the other side for the ICE failure time, or the socket broke.
+    Lost(String),
+    /// The other side broke the protocol; the text says how.
+    Protocol(String),
+    /// An original P, which grants no credit, sent faster than the application read, and the bounded queue is full.
+    Overflow,
+    /// Another connection to the same address won.
+    Duplicate,
+    /// The attempt did not open within its connect timeout.
+    TimedOut,
+    /// The attempt was abandoned because its `Connecting` was dropped.
+    Cancelled,
+    /// The node that carried the negotiation closed before the connection was open.
+    ViaClosed,
+    /// The other side's firewall, or ours, refused.
+    Refused,
+    /// The address is not known to the node that should have introduced it.
+    Unreachable,
+    /// The transport could not be set up; the text says why.
+    Failed(String),
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("closed by this side"),
+            Self::Remote => f.write_str("closed by the other side"),
+            Self::RootClosed => f.write_str("the root was closed"),
+            Self::Lost(why) => write!(f, "connection lost: {why}"),
+            Self::Protocol(what) => write!(f, "protocol violation: {what}"),
+            Self::Overflow => f.write_str("messages came faster than they were read, from a peer without flow control"),
+            Self::Duplicate => f.write_str("another connection to the same address is open"),
+            Self::TimedOut => f.write_str("not open within the connect timeout"),
+            Self::Cancelled => f.write_str("the attempt was abandoned"),
+            Self::ViaClosed => f.write_str("the introducing node closed during the negotiation"),
+            Self::Refused => f.write_str("refused by the firewall"),
+            Self::Unreachable => f.write_str("the introducing node does not know this address"),
+            Self::Failed(why) => write!(f, "could not connect: {why}"),
+        }
+    }
+}

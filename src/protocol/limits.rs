@@ -1,0 +1,22 @@
+//! The numbers that bound what a peer can make us hold. Each says what happens at it.
+
+/// Longest address, in bytes. A frame that names a longer one is malformed.
+pub(crate) const MAX_ADDRESS_BYTES: usize = 512;
+
+/// Longest signalling frame accepted from a peer, in bytes. A longer one is malformed.
+pub(crate) const MAX_SIGNAL_BYTES: usize = 256 * 1024;
+
+/// Most bytes of one packet between pmesh peers: 56 SCTP chunks of 1160 bytes, the size that costs least CPU.
+pub(crate) const MAX_PACKET_BYTES: usize = 56 * 1160;
+
+/// Largest user message sent or accepted by default, in bytes. Sending more is `TooLarge`; receiving more ends the link.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest text or binary frame towards a peer that announces no maximum (RFC 8841 section 6.1), in bytes.
+pub(crate) const DEFAULT_REMOTE_MESSAGE_BYTES: usize = 65_536;
+
+/// Credit that may be outstanding towards a peer: below the SCTP receive buffer of 1 MiB, so that its window never closes.
+pub(crate) const CREDIT_BYTES: u32 = 900_000;
+
+/// Packets that may be outstanding towards a peer: below the 256 that the SCTP receiver delivers without a further event.
+pub(crate) const CREDIT_PACKETS: u32 = 200;

@@ -1,0 +1,21 @@
+//! What travels on the wire, as pure data: no sockets, no clock, and no input makes it panic.
+//!
+//! - [`frame`]: the JSON text frames of P and the extension frames of pmesh
+//! - [`signal`]: the payload of relayed frames, which negotiates a connection
+//! - [`packet`]: the binary packing used on data channels between pmesh peers
+//! - [`credit`]: flow control by consumption
+
+mod address;
+pub(crate) mod credit;
+pub(crate) mod frame;
+pub(crate) mod limits;
+pub(crate) mod packet;
+pub(crate) mod signal;
+
+pub use address::{Address, InvalidAddress};
+
+/// The WebSocket subprotocol, and the label and protocol of the data channel, of the original P.
+pub(crate) const P_PROTOCOL: &str = "p";
+
+/// The WebSocket subprotocol of pmesh, offered before [`P_PROTOCOL`]: the frames of P plus the extension frames.
+pub(crate) const PMESH_PROTOCOL: &str = "pmesh.1";

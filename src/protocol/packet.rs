@@ -1,0 +1,343 @@
+//! The packing used on a data channel between two pmesh peers.
+//!
+//! Every data channel message is binary and holds whole records, one after the other:
+//!
+//! ```text
+//! record: flags (1 byte: bits 0-2 kind, bit 3 first, bit 4 last, bits 5-7 zero)
+//!         length of the body (LEB128, at most 3 bytes)
+//!         body
+//! ```
+//!
+//! Small messages share a packet when they queue up; a large one is cut into several records, the first with `first`,
+//! the last with `last`. Messages and frames are two independent sequences: a record of one may stand between the
+//! records of the other, never between its own. Credit and close records are whole.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What a record carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A user message as JSON text.
+    Json = 0,
+    /// A user message as bytes.
+    Binary = 1,
+    /// A signalling frame as JSON text, see [`super::frame`].
+    Frame = 2,
+    /// Two LEB128 numbers: bytes and packets that the receiver may send in addition.
+    Credit = 3,
+    /// The sender closes the link after this record.
+    Close = 4,
+}
+
+impl Kind {
+    /// Whether the record is part of a user message, which costs credit.
+    pub(crate) fn is_message(self) -> bool {
+        matches!(self, Self::Json | Self::Binary)
+    }
+}
+
+const FIRST: u8 = 1 << 3;
+const LAST: u8 = 1 << 4;
+const MAX_LENGTH_BYTES: usize = 3;
+/// Flags and the longest length.
+pub(crate) const MAX_HEADER_BYTES: usize = 1 + MAX_LENGTH_BYTES;
+
+/// The bytes are no packet. The link cannot be trusted any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PacketError {
+    #[error("malformed record")]
+    Malformed,
+    #[error("record out of sequence")]
+    Sequence,
+    #[error("message larger than allowed")]
+    TooLarge,
+}
+
+/// Fills one packet of bounded size.
+#[derive(Debug)]
+pub(crate) struct PacketBuilder {
+    packet: BytesMut,
+    limit: usize,
+    message_bytes: usize,
+}
+
+impl PacketBuilder {
+    /// An empty packet that will have at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { packet: BytesMut::new(), limit, message_bytes: 0 }
+    }
+
+    /// Appends as much of `body[*offset..]` as fits, takes at most `most` bytes of it, and moves the offset. Returns
+    /// whether the body is now complete. Takes nothing where not even one byte (or an empty body) fits.
+    pub(crate) fn push(&mut self, kind: Kind, body: &[u8], offset: &mut usize, most: usize) -> bool {
+        let left = body.len() - *offset;
+        let room = self.limit.saturating_sub(self.packet.len() + MAX_HEADER_BYTES);
+        let take = left.min(room).min(most);
+        if (take == 0 && left > 0) || self.limit < self.packet.len() + MAX_HEADER_BYTES {
+            return false;
+        }
+        let first = if *offset == 0 { FIRST } else { 0 };
+        let last = if take == left { LAST } else { 0 };
+        // Room for one record at a time: a lone small message should not cost a large buffer.
+        self.packet.reserve(MAX_HEADER_BYTES + take);
+        self.packet.put_u8(kind as u8 | first | last);
+        put_number(&mut self.packet, take as u64);
+        self.packet.put_slice(&body[*offset..*offset + take]);
+        *offset += take;
+        if kind.is_message() {
+            self.message_bytes += take;
+        }
+        take == left
+    }
+
+    /// Appends a credit record. Returns whether it fitted.
+    pub(crate) fn push_credit(&mut self, bytes: u32, packets: u32) -> bool {
+        let mut body = BytesMut::with_capacity(10);
+        put_number(&mut body, bytes.into());
+        put_number(&mut body, packets.into());
+        if self.packet.len() + MAX_HEADER_BYTES + body.len() > self.limit {
+            return false;
+        }
+        self.push(Kind::Credit, &body, &mut 0, usize::MAX)
+    }
+
+    /// Bytes of user messages in the packet: what it costs in credit. A packet without any costs nothing.
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packet.is_empty()
+    }
+
+    pub(crate) fn finish(self) -> BytesMut {
+        self.packet
+    }
+}
+
+/// One record of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) kind: Kind,
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+    pub(crate) body: Bytes,
+}
+
+/// Takes the records of a packet one by one. After an error it is at its end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PacketReader {
+    rest: Bytes,
+}
+
+impl PacketReader {
+    pub(crate) fn new(packet: Bytes) -> Self {
+        Self { rest: packet }
+    }
+
+    fn take(&mut self) -> Option<Record> {
+        let flags = *self.rest.first()?;
+        let kind = match flags & 0b111 {
+            0 => Kind::Json,
+            1 => Kind::Binary,
+            2 => Kind::Frame,
+            3 => Kind::Credit,
+            4 => Kind::Close,
+            _ => return None,
+        };
+        if flags & !(0b111 | FIRST | LAST) != 0 {
+            return None;
+        }
+        let mut at = 1;
+        let length = usize::try_from(number(&self.rest, &mut at, MAX_LENGTH_BYTES)?).ok()?;
+        let end = at.checked_add(length).filter(|end| *end <= self.rest.len())?;
+        let body = self.rest.slice(at..end);
+        self.rest = self.rest.slice(end..);
+        Some(Record { kind, first: flags & FIRST != 0, last: flags & LAST != 0, body })
+    }
+}
+
+impl Iterator for PacketReader {
+    type Item = Result<Record, PacketError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        Some(self.take().ok_or_else(|| {
+            self.rest = Bytes::new();
+            PacketError::Malformed
+        }))
+    }
+}
+
+impl Record {
+    /// The numbers of a credit record.
+    pub(crate) fn credit(&self) -> Result<(u32, u32), PacketError> {
+        let mut at = 0;
+        let mut next =
+            || number(&self.body, &mut at, 5).and_then(|n| u32::try_from(n).ok()).ok_or(PacketError::Malformed);
+        let credit = (next()?, next()?);
+        if self.first && self.last && at == self.body.len() { Ok(credit) } else { Err(PacketError::Malformed) }
+    }
+}
+
+/// Checks that the records of one sequence fit together, without keeping their bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sequence {
+    /// Kind and bytes so far of a message that is not complete.
+    open: Option<(Kind, usize)>,
+}
+
+impl Sequence {
+    /// Accepts the next record of the sequence. Returns the length of the message if it is now complete.
+    pub(crate) fn accept(&mut self, record: &Record, limit: usize) -> Result<Option<usize>, PacketError> {
+        let before = match self.open {
+            None if record.first => 0,
+            Some((kind, bytes)) if !record.first && kind == record.kind => bytes,
+            _ => return Err(PacketError::Sequence),
+        };
+        let bytes = before + record.body.len();
+        if bytes > limit {
+            return Err(PacketError::TooLarge);
+        }
+        self.open = if record.last { None } else { Some((record.kind, bytes)) };
+        Ok(record.last.then_some(bytes))
+    }
+}
+
+/// Puts messages together again. The records must have passed a [`Sequence`]; what does not begin with a first record,
+/// because reading began in the middle of a message, is skipped.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    parts: Option<BytesMut>,
+}
+
+impl Assembler {
+    /// Takes the next record. Returns the message if it is now complete.
+    pub(crate) fn push(&mut self, record: Record) -> Option<(Kind, Bytes)> {
+        if record.first && record.last {
+            self.parts = None;
+            return Some((record.kind, record.body));
+        }
+        if record.first {
+            self.parts = Some(BytesMut::with_capacity(2 * record.body.len()));
+        }
+        let parts = self.parts.as_mut()?;
+        parts.extend_from_slice(&record.body);
+        if !record.last {
+            return None;
+        }
+        self.parts.take().map(|parts| (record.kind, parts.freeze()))
+    }
+}
+
+fn put_number(out: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        out.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+fn number(bytes: &[u8], at: &mut usize, most: usize) -> Option<u64> {
+    let mut value = 0u64;
+    for index in 0..most {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn records(packet: Bytes) -> Result<Vec<Record>, PacketError> {
+        PacketReader::new(packet).collect()
+    }
+
+    #[test]
+    fn malformed_packets() {
+        for packet in [&[0u8][..], &[5, 0], &[0x38, 0], &[0x18, 5, 1], &[0x18, 0x80, 0x80, 0x80, 0x01]] {
+            let packet = Bytes::copy_from_slice(packet);
+            let mut reader = PacketReader::new(packet);
+            assert_eq!(reader.next(), Some(Err(PacketError::Malformed)));
+            assert_eq!(reader.next(), None);
+        }
+    }
+
+    #[test]
+    fn credit_comes_back() {
+        let mut packet = PacketBuilder::new(64);
+        assert!(packet.push_credit(u32::MAX, 0));
+        assert!(packet.push_credit(0, 200));
+        assert_eq!(packet.message_bytes(), 0);
+        let credit: Vec<_> =
+            records(packet.finish().freeze()).unwrap().iter().map(|record| record.credit().unwrap()).collect();
+        assert_eq!(credit, [(u32::MAX, 0), (0, 200)]);
+    }
+
+    #[test]
+    fn out_of_sequence() {
+        let record = |kind, first, last| Record { kind, first, last, body: Bytes::from_static(b"x") };
+        let mut sequence = Sequence::default();
+        assert_eq!(sequence.accept(&record(Kind::Json, false, true), 9), Err(PacketError::Sequence));
+        assert_eq!(sequence.accept(&record(Kind::Json, true, false), 9), Ok(None));
+        assert_eq!(sequence.accept(&record(Kind::Binary, false, true), 9), Err(PacketError::Sequence));
+        assert_eq!(sequence.accept(&record(Kind::Json, true, true), 9), Err(PacketError::Sequence));
+        assert_eq!(sequence.accept(&record(Kind::Json, false, true), 1), Err(PacketError::TooLarge));
+        assert_eq!(sequence.accept(&record(Kind::Json, false, true), 2), Ok(Some(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = records(bytes.into());
+        }
+
+        /// Whatever is put in, in whatever portions, comes out again in order and whole.
+        #[test]
+        fn messages_come_back(
+            messages in proptest::collection::vec((any::<bool>(), 0usize..300), 0..20),
+            limit in 16usize..128,
+            most in 1usize..400,
+        ) {
+            let messages: Vec<(Kind, Vec<u8>)> = messages
+                .into_iter()
+                .enumerate()
+                .map(|(n, (json, len))| (if json { Kind::Json } else { Kind::Binary }, vec![n as u8; len]))
+                .collect();
+            let mut packets = vec![PacketBuilder::new(limit)];
+            for (kind, body) in &messages {
+                let mut offset = 0;
+                while !packets.last_mut().unwrap().push(*kind, body, &mut offset, most) {
+                    packets.push(PacketBuilder::new(limit));
+                }
+            }
+            let mut sequence = Sequence::default();
+            let mut assembler = Assembler::default();
+            let mut out = Vec::new();
+            for packet in packets {
+                let cost = packet.message_bytes();
+                let packet = packet.finish().freeze();
+                prop_assert!(packet.len() <= limit);
+                let mut bytes = 0;
+                for record in records(packet).unwrap() {
+                    bytes += record.body.len();
+                    let whole = sequence.accept(&record, 300).unwrap();
+                    let message = assembler.push(record);
+                    prop_assert_eq!(whole, message.as_ref().map(|(_, body)| body.len()));
+                    out.extend(message.map(|(kind, body)| (kind, body.to_vec())));
+                }
+                prop_assert_eq!(bytes, cost);
+            }
+            prop_assert_eq!(out, messages);
+        }
+    }
+}
