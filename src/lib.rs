@@ -3,6 +3,7 @@
 
 mod error;
 mod protocol;
+mod transport;
 
 pub use error::CloseReason;
 pub use protocol::{Address, InvalidAddress};

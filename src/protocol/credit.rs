@@ -2,8 +2,8 @@
 //!
 //! SCTP acknowledges what has arrived, not what has been read, and its window reopens only by a timer once it has closed
 //! (RFC 9260 section 6.1, rule A). So the receiver always takes everything off the wire, and tells the sender how much
-//! the application has consumed. The cost of a packet is its bytes of user messages, and one packet; packets without
-//! user messages cost nothing.
+//! the application has consumed. What a packet costs is said in [`super::packet`]; one that costs no bytes is not counted
+//! as a packet either.
 
 /// The receiver granted more than was outstanding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ impl SendCredit {
         if self.used.1 >= self.window.1 { 0 } else { (self.window.0 - self.used.0) as usize }
     }
 
-    /// Notes a packet sent with that many bytes of user messages, at most [`room`](Self::room).
+    /// Notes a packet sent at that cost, at most [`room`](Self::room).
     pub(crate) fn charge(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.room());
         if bytes > 0 {

@@ -41,6 +41,8 @@ const LAST: u8 = 1 << 4;
 const MAX_LENGTH_BYTES: usize = 3;
 /// Flags and the longest length.
 pub(crate) const MAX_HEADER_BYTES: usize = 1 + MAX_LENGTH_BYTES;
+/// What a record of a user message costs in credit beside its body, so that empty ones are bounded too.
+pub(crate) const RECORD_COST: usize = 2;
 
 /// The bytes are no packet. The link cannot be trusted any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -58,13 +60,13 @@ pub(crate) enum PacketError {
 pub(crate) struct PacketBuilder {
     packet: BytesMut,
     limit: usize,
-    message_bytes: usize,
+    cost: usize,
 }
 
 impl PacketBuilder {
     /// An empty packet that will have at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { packet: BytesMut::new(), limit, message_bytes: 0 }
+        Self { packet: BytesMut::new(), limit, cost: 0 }
     }
 
     /// Appends as much of `body[*offset..]` as fits, takes at most `most` bytes of it, and moves the offset. Returns
@@ -85,7 +87,7 @@ impl PacketBuilder {
         self.packet.put_slice(&body[*offset..*offset + take]);
         *offset += take;
         if kind.is_message() {
-            self.message_bytes += take;
+            self.cost += take + RECORD_COST;
         }
         take == left
     }
@@ -101,9 +103,9 @@ impl PacketBuilder {
         self.push(Kind::Credit, &body, &mut 0, usize::MAX)
     }
 
-    /// Bytes of user messages in the packet: what it costs in credit. A packet without any costs nothing.
-    pub(crate) fn message_bytes(&self) -> usize {
-        self.message_bytes
+    /// What the packet costs in credit: zero if it holds nothing of a user message.
+    pub(crate) fn cost(&self) -> usize {
+        self.cost
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -172,6 +174,11 @@ impl Iterator for PacketReader {
 }
 
 impl Record {
+    /// What the record costs in credit.
+    pub(crate) fn cost(&self) -> usize {
+        if self.kind.is_message() { self.body.len() + RECORD_COST } else { 0 }
+    }
+
     /// The numbers of a credit record.
     pub(crate) fn credit(&self) -> Result<(u32, u32), PacketError> {
         let mut at = 0;
@@ -277,7 +284,7 @@ mod tests {
         let mut packet = PacketBuilder::new(64);
         assert!(packet.push_credit(u32::MAX, 0));
         assert!(packet.push_credit(0, 200));
-        assert_eq!(packet.message_bytes(), 0);
+        assert_eq!(packet.cost(), 0);
         let credit: Vec<_> =
             records(packet.finish().freeze()).unwrap().iter().map(|record| record.credit().unwrap()).collect();
         assert_eq!(credit, [(u32::MAX, 0), (0, 200)]);
@@ -324,12 +331,12 @@ mod tests {
             let mut assembler = Assembler::default();
             let mut out = Vec::new();
             for packet in packets {
-                let cost = packet.message_bytes();
+                let cost = packet.cost();
                 let packet = packet.finish().freeze();
                 prop_assert!(packet.len() <= limit);
                 let mut bytes = 0;
                 for record in records(packet).unwrap() {
-                    bytes += record.body.len();
+                    bytes += record.cost();
                     let whole = sequence.accept(&record, 300).unwrap();
                     let message = assembler.push(record);
                     prop_assert_eq!(whole, message.as_ref().map(|(_, body)| body.len()));

@@ -1,0 +1,269 @@
+//! What waits to be read: one log of what has arrived, and a cursor in it for each reader.
+//!
+//! An entry is consumed, and credit for it granted, when every reader has taken it. While nobody reads, entries wait for
+//! the next reader: of a pmesh peer as many as it has credit for, of others the latest [`UNREAD_BYTES`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+use super::{MESSAGE_OVERHEAD_BYTES, Pipe, lock};
+use crate::error::CloseReason;
+use crate::protocol::credit::{CreditError, ReceiveCredit};
+use crate::protocol::limits::MAX_SIGNAL_BYTES;
+use crate::protocol::packet::{Assembler, Kind, PacketError, PacketReader, Record, Sequence};
+
+/// Plain messages that may wait for a reader, in bytes. At it, the link waits or ends, see [`super::Delivery`].
+const INBOX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Plain messages kept while nobody reads, in bytes. At it, the oldest are dropped, as the original P drops all.
+const UNREAD_BYTES: usize = 256 * 1024;
+
+#[derive(Debug, Clone)]
+enum Content {
+    Packet(Bytes),
+    Plain(Kind, Bytes),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    content: Content,
+    cost: usize,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    /// The entry to take next, counted from the first that ever arrived.
+    next: u64,
+    waker: Option<Waker>,
+}
+
+/// Where the last reader stopped within a packet.
+#[derive(Debug, Default)]
+struct Rest {
+    reader: PacketReader,
+    assembler: Assembler,
+}
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    entries: VecDeque<Entry>,
+    /// The number of the first entry.
+    base: u64,
+    cursors: Vec<Option<Cursor>>,
+    rest: Option<Rest>,
+    /// Cost of the plain entries.
+    plain_bytes: usize,
+    credit: ReceiveCredit,
+    messages: Sequence,
+    frames: Sequence,
+    frame: Assembler,
+    closed: Option<CloseReason>,
+}
+
+impl Inbox {
+    pub(super) fn new((bytes, packets): (u32, u32)) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            base: 0,
+            cursors: Vec::new(),
+            rest: None,
+            plain_bytes: 0,
+            credit: ReceiveCredit::new(bytes, packets),
+            messages: Sequence::default(),
+            frames: Sequence::default(),
+            frame: Assembler::default(),
+            closed: None,
+        }
+    }
+
+    pub(super) fn shut(&mut self, reason: CloseReason) {
+        self.closed.get_or_insert(reason);
+        self.wake_all();
+    }
+
+    /// Checks a record of a user message.
+    pub(super) fn check(&mut self, record: &Record, max_message: usize) -> Result<(), PacketError> {
+        self.messages.accept(record, max_message).map(drop)
+    }
+
+    /// Takes a record of a frame, and returns the frame if it is now complete.
+    pub(super) fn push_frame(&mut self, record: Record) -> Result<Option<Bytes>, PacketError> {
+        self.frames.accept(&record, MAX_SIGNAL_BYTES)?;
+        Ok(self.frame.push(record).map(|(_, frame)| frame))
+    }
+
+    /// Takes a packet whose records have been checked.
+    pub(super) fn push_packet(&mut self, packet: Bytes, cost: usize) -> Result<(), CreditError> {
+        self.credit.arrived(cost)?;
+        if cost > 0 {
+            self.push(Entry { content: Content::Packet(packet), cost });
+        }
+        Ok(())
+    }
+
+    /// Takes a plain message. Returns false if there is no room and somebody reads.
+    pub(super) fn push_plain(&mut self, kind: Kind, body: &Bytes) -> bool {
+        let cost = body.len() + MESSAGE_OVERHEAD_BYTES;
+        let read = self.cursors.iter().any(Option::is_some);
+        if read && self.plain_bytes > 0 && self.plain_bytes + cost > INBOX_BYTES {
+            return false;
+        }
+        while !read && self.plain_bytes > 0 && self.plain_bytes + cost > UNREAD_BYTES {
+            self.drop_first();
+        }
+        self.plain_bytes += cost;
+        self.push(Entry { content: Content::Plain(kind, body.clone()), cost });
+        true
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.closed.is_some() {
+            return;
+        }
+        self.entries.push_back(entry);
+        self.wake_all();
+    }
+
+    fn wake_all(&mut self) {
+        for cursor in self.cursors.iter_mut().flatten() {
+            if let Some(waker) = cursor.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// A grant of which so much has come together that it should go at once.
+    pub(super) fn take_due_grant(&mut self) -> Option<(u32, u32)> {
+        if self.credit.grant_is_due() { self.credit.take_grant() } else { None }
+    }
+
+    /// Any grant that can travel along.
+    pub(super) fn take_grant(&mut self) -> Option<(u32, u32)> {
+        self.credit.take_grant()
+    }
+
+    fn drop_first(&mut self) -> bool {
+        let Some(entry) = self.entries.pop_front() else { return false };
+        self.base += 1;
+        match entry.content {
+            Content::Packet(_) => self.credit.consumed(entry.cost),
+            Content::Plain(..) => {
+                self.plain_bytes -= entry.cost;
+                true
+            }
+        }
+    }
+
+    /// Drops what every reader has taken. Returns whether somebody should be told: the writer of a grant that is due, or
+    /// a link that waits for room.
+    fn trim(&mut self) -> bool {
+        let Some(first) = self.cursors.iter().flatten().map(|cursor| cursor.next).min() else { return false };
+        let mut tell = false;
+        while self.base < first {
+            tell |= self.drop_first();
+        }
+        tell
+    }
+
+    fn subscribe(&mut self) -> (usize, Option<Rest>) {
+        let alone = self.cursors.iter().all(Option::is_none);
+        let next = if alone { self.base } else { self.base + self.entries.len() as u64 };
+        let cursor = Some(Cursor { next, waker: None });
+        let index = match self.cursors.iter().position(Option::is_none) {
+            Some(free) => {
+                self.cursors[free] = cursor;
+                free
+            }
+            None => {
+                self.cursors.push(cursor);
+                self.cursors.len() - 1
+            }
+        };
+        (index, if alone { self.rest.take() } else { None })
+    }
+
+    fn unsubscribe(&mut self, index: usize, rest: Rest) -> bool {
+        let cursor = self.cursors[index].take();
+        if self.cursors.iter().any(Option::is_some) {
+            return self.trim();
+        }
+        if let Some(cursor) = cursor {
+            // The last reader: what it has not read waits for the next one. Trimming was done as far as it had read.
+            debug_assert_eq!(cursor.next, self.base);
+        }
+        self.cursors.clear();
+        self.rest = Some(rest);
+        false
+    }
+
+    fn take(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<Option<(Content, bool)>> {
+        let Some(cursor) = self.cursors[index].as_mut() else { return Poll::Ready(None) };
+        let at = (cursor.next - self.base) as usize;
+        match self.entries.get(at) {
+            Some(entry) => {
+                let content = entry.content.clone();
+                cursor.next += 1;
+                let tell = if at == 0 { self.trim() } else { false };
+                Poll::Ready(Some((content, tell)))
+            }
+            None if self.closed.is_some() => Poll::Ready(None),
+            None => {
+                cursor.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Reads the user messages of one link, in order. Dropping it stops reading; what nobody has read then waits for the next.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pipe: Arc<Pipe>,
+    index: usize,
+    rest: Rest,
+}
+
+impl Subscription {
+    pub(super) fn new(pipe: Arc<Pipe>) -> Self {
+        let (index, rest) = lock(&pipe.inbox).subscribe();
+        Self { pipe, index, rest: rest.unwrap_or_default() }
+    }
+
+    /// The next message, JSON text or bytes; `None` once the link is over and everything is read.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Kind, Bytes)>> {
+        loop {
+            // The reader checked the packet when it arrived, so an error cannot occur here; it would end the packet.
+            while let Some(Ok(record)) = self.rest.reader.next() {
+                if record.kind.is_message()
+                    && let Some(message) = self.rest.assembler.push(record)
+                {
+                    return Poll::Ready(Some(message));
+                }
+            }
+            let taken = lock(&self.pipe.inbox).take(self.index, cx);
+            let Poll::Ready(entry) = taken else { return Poll::Pending };
+            let Some((content, tell)) = entry else { return Poll::Ready(None) };
+            if tell {
+                self.pipe.outgoing.notify_one();
+                self.pipe.consumed.notify_one();
+            }
+            match content {
+                Content::Packet(packet) => self.rest.reader = PacketReader::new(packet),
+                Content::Plain(kind, body) => return Poll::Ready(Some((kind, body))),
+            }
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let rest = std::mem::take(&mut self.rest);
+        if lock(&self.pipe.inbox).unsubscribe(self.index, rest) {
+            self.pipe.outgoing.notify_one();
+            self.pipe.consumed.notify_one();
+        }
+    }
+}

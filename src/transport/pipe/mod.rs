@@ -1,0 +1,329 @@
+//! The two queues between a node and its link: what waits to be sent, and what waits to be read.
+
+mod inbox;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use self::inbox::Inbox;
+use self::outbox::Outbox;
+use super::{LinkEvent, LinkId};
+use crate::error::CloseReason;
+use crate::protocol::frame::Frame;
+use crate::protocol::limits::{MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
+use crate::protocol::packet::{Kind, PacketReader};
+
+pub(crate) use self::inbox::Subscription;
+
+/// User messages that may wait to be sent on one link, in bytes. At it, `send` waits and `try_send` says full.
+const SEND_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// What a queued message costs beside its bytes, so that many small ones are bounded too.
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
+
+/// What a link carries: exactly what a WebSocket and a data channel both can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WireMessage {
+    /// Said to be UTF-8; who reads it must check.
+    Text(Bytes),
+    Binary(Bytes),
+}
+
+/// How user messages and frames are put on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// As the original P has it: `[0, json]` as text, binary as it is, at most so many bytes each.
+    Plain { max_message: usize },
+    /// In packets, with this much credit at the start.
+    Packets { window: (u32, u32) },
+}
+
+/// What to do with a plain message that finds the inbox full although somebody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// Wait: the transport below slows the sender down.
+    Wait,
+    /// End the link: the transport must be drained, and has no way to slow the sender down.
+    Overflow,
+}
+
+/// What an adapter is to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outgoing {
+    /// Send this as text (UTF-8).
+    Text(BytesMut),
+    /// Send this as binary.
+    Binary(BytesMut),
+    /// All is sent, and the pipe takes no more: close the link.
+    Finished,
+}
+
+/// Why a message was not queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// The queue is full.
+    Full,
+    /// The link is not open yet, or not any more.
+    NotOpen,
+    /// The message is larger than so many bytes.
+    TooLarge(usize),
+}
+
+/// See the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    link: LinkId,
+    events: mpsc::Sender<(LinkId, LinkEvent)>,
+    outbox: Mutex<Outbox>,
+    /// Bytes for which there is room in the outbox. Closed when the pipe takes no more.
+    room: Semaphore,
+    /// Wakes the writer.
+    outgoing: Notify,
+    inbox: Mutex<Inbox>,
+    /// Wakes a reader that waits for room in the inbox.
+    consumed: Notify,
+    /// The window that this side announces.
+    window: (u32, u32),
+    max_message: usize,
+}
+
+impl Pipe {
+    /// A pipe for a link that is not open yet. `window` is the credit that this side announces to a pmesh peer, in bytes
+    /// and packets; `max_message` bounds user messages in both directions.
+    pub(crate) fn new(
+        link: LinkId,
+        events: mpsc::Sender<(LinkId, LinkEvent)>,
+        window: (u32, u32),
+        max_message: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            events,
+            outbox: Mutex::new(Outbox::default()),
+            room: Semaphore::new(SEND_QUEUE_BYTES),
+            outgoing: Notify::new(),
+            inbox: Mutex::new(Inbox::new(window)),
+            consumed: Notify::new(),
+            window,
+            max_message,
+        })
+    }
+
+    /// The link that the pipe belongs to.
+    pub(crate) fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// The credit that this side announces.
+    pub(crate) fn window(&self) -> (u32, u32) {
+        self.window
+    }
+
+    // ---- for the adapter ----
+
+    /// Fixes the framing: from now on messages are taken. Call it before [`LinkEvent::Opened`] is sent.
+    pub(crate) fn open(&self, framing: Framing) {
+        lock(&self.outbox).open(framing);
+        self.outgoing.notify_one();
+    }
+
+    /// Tells the tree. Waits while the tree is busy. Cancel safe.
+    pub(crate) async fn emit(&self, event: LinkEvent) {
+        // The tree is gone only when the root is: then nobody wants to know.
+        let _ = self.events.send((self.link, event)).await;
+    }
+
+    /// What is to be sent next, once there is something. One task only. Cancel safe: what it returns has left the queue,
+    /// and nothing has before.
+    pub(crate) async fn next_outgoing(&self) -> Outgoing {
+        loop {
+            if let Some(outgoing) = self.try_next_outgoing() {
+                return outgoing;
+            }
+            self.outgoing.notified().await;
+        }
+    }
+
+    /// What is to be sent next, if there is something now.
+    pub(crate) fn try_next_outgoing(&self) -> Option<Outgoing> {
+        let grant = lock(&self.inbox).take_due_grant();
+        let (outgoing, freed) = lock(&self.outbox).next(grant, || lock(&self.inbox).take_grant());
+        if freed > 0 {
+            self.room.add_permits(freed);
+        }
+        outgoing
+    }
+
+    /// Takes what has arrived. Waits while the tree is busy with earlier frames, or, with [`Delivery::Wait`], while the
+    /// application has not read enough. Not cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The reason to end the link: the other side closed it, broke the protocol, or sent more than is read.
+    pub(crate) async fn deliver(&self, message: WireMessage, delivery: Delivery) -> Result<(), CloseReason> {
+        let packets = lock(&self.outbox).is_packets();
+        match (packets, message) {
+            (true, WireMessage::Binary(packet)) => self.deliver_packet(packet).await,
+            (true, WireMessage::Text(_)) => Err(CloseReason::Protocol("text between pmesh peers".into())),
+            (false, WireMessage::Binary(bytes)) => self.deliver_plain(Kind::Binary, bytes, delivery).await,
+            (false, WireMessage::Text(bytes)) => {
+                let Ok(text) = std::str::from_utf8(&bytes) else {
+                    self.emit(LinkEvent::Malformed).await;
+                    return Ok(());
+                };
+                match Frame::parse(text) {
+                    Ok(Frame::Message(json)) => {
+                        let json = bytes.slice_ref(json.get().as_bytes());
+                        self.deliver_plain(Kind::Json, json, delivery).await
+                    }
+                    Ok(_) if text.len() <= MAX_SIGNAL_BYTES => {
+                        self.emit(LinkEvent::Frame(text.to_owned())).await;
+                        Ok(())
+                    }
+                    _ => {
+                        self.emit(LinkEvent::Malformed).await;
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    async fn deliver_plain(&self, kind: Kind, body: Bytes, delivery: Delivery) -> Result<(), CloseReason> {
+        loop {
+            if lock(&self.inbox).push_plain(kind, &body) {
+                return Ok(());
+            }
+            if delivery == Delivery::Overflow {
+                return Err(CloseReason::Overflow);
+            }
+            self.consumed.notified().await;
+        }
+    }
+
+    async fn deliver_packet(&self, packet: Bytes) -> Result<(), CloseReason> {
+        let violation = |what: &dyn std::fmt::Display| CloseReason::Protocol(what.to_string());
+        let mut closed = false;
+        let mut cost = 0;
+        for record in PacketReader::new(packet.clone()) {
+            let record = record.map_err(|error| violation(&error))?;
+            cost += record.cost();
+            match record.kind {
+                Kind::Json | Kind::Binary => {
+                    lock(&self.inbox).check(&record, self.max_message).map_err(|error| violation(&error))?;
+                }
+                Kind::Frame => {
+                    let frame = lock(&self.inbox).push_frame(record).map_err(|error| violation(&error))?;
+                    if let Some(frame) = frame {
+                        match String::from_utf8(frame.into()) {
+                            Ok(text) => self.emit(LinkEvent::Frame(text)).await,
+                            Err(_) => self.emit(LinkEvent::Malformed).await,
+                        }
+                    }
+                }
+                Kind::Credit => {
+                    let (bytes, packets) = record.credit().map_err(|error| violation(&error))?;
+                    lock(&self.outbox).grant(bytes, packets).map_err(|error| violation(&error))?;
+                    self.outgoing.notify_one();
+                }
+                Kind::Close => closed = true,
+            }
+        }
+        lock(&self.inbox).push_packet(packet, cost).map_err(|error| violation(&error))?;
+        if closed { Err(CloseReason::Remote) } else { Ok(()) }
+    }
+
+    /// Ends the pipe for good and tells the tree. What has arrived can still be read. Only the first reason counts.
+    pub(crate) async fn finish(&self, reason: CloseReason) {
+        self.shut(reason.clone());
+        self.emit(LinkEvent::Closed(reason)).await;
+    }
+
+    // ---- for the node ----
+
+    /// Ends the pipe without an event. What has arrived can still be read.
+    pub(crate) fn shut(&self, reason: CloseReason) {
+        self.room.close();
+        lock(&self.outbox).shut();
+        lock(&self.inbox).shut(reason);
+        self.outgoing.notify_one();
+        self.consumed.notify_one();
+    }
+
+    /// Takes no more messages; once the queue is sent, [`Outgoing::Finished`] comes.
+    pub(crate) fn start_closing(&self) {
+        self.room.close();
+        lock(&self.outbox).start_closing();
+        self.outgoing.notify_one();
+    }
+
+    /// Queues a user message, once there is room. Cancel safe: a cancelled call has queued nothing.
+    pub(crate) async fn send(&self, kind: Kind, body: Bytes) -> Result<(), Rejected> {
+        self.check(kind, &body)?;
+        let cost = cost(&body);
+        let permits = self.room.acquire_many(cost).await.map_err(|_| Rejected::NotOpen)?;
+        permits.forget();
+        self.enqueue(kind, body, cost)
+    }
+
+    /// Queues a user message if there is room.
+    pub(crate) fn try_send(&self, kind: Kind, body: Bytes) -> Result<(), Rejected> {
+        self.check(kind, &body)?;
+        let cost = cost(&body);
+        let permits = self.room.try_acquire_many(cost).map_err(|error| match error {
+            tokio::sync::TryAcquireError::Closed => Rejected::NotOpen,
+            tokio::sync::TryAcquireError::NoPermits => Rejected::Full,
+        })?;
+        permits.forget();
+        self.enqueue(kind, body, cost)
+    }
+
+    fn check(&self, kind: Kind, body: &Bytes) -> Result<(), Rejected> {
+        let limit = lock(&self.outbox).max_message(kind, self.max_message).ok_or(Rejected::NotOpen)?;
+        if body.len() > limit { Err(Rejected::TooLarge(limit)) } else { Ok(()) }
+    }
+
+    fn enqueue(&self, kind: Kind, body: Bytes, cost: u32) -> Result<(), Rejected> {
+        if lock(&self.outbox).push(kind, body, cost) {
+            self.outgoing.notify_one();
+            Ok(())
+        } else {
+            Err(Rejected::NotOpen)
+        }
+    }
+
+    /// Queues a signalling frame, ahead of user messages. Never waits: returns false if the link does not keep up.
+    pub(crate) fn signal(&self, frame: String) -> bool {
+        let queued = lock(&self.outbox).push_frame(frame);
+        if queued {
+            self.outgoing.notify_one();
+        }
+        queued
+    }
+
+    /// Bytes of user messages that wait to be sent.
+    pub(crate) fn buffered(&self) -> usize {
+        lock(&self.outbox).buffered()
+    }
+
+    /// Reads messages from here on, and those that nobody has read yet if nobody else listens.
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
+        Subscription::new(self.clone())
+    }
+}
+
+fn cost(body: &Bytes) -> u32 {
+    (body.len() + MESSAGE_OVERHEAD_BYTES).min(SEND_QUEUE_BYTES) as u32
+}
+
+/// Every critical section here is short and leaves its data whole, so a panic elsewhere does not spoil the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const _: () = assert!(SEND_QUEUE_BYTES <= u32::MAX as usize && MAX_PACKET_BYTES <= 65_536);
