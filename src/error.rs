@@ -32,6 +32,12 @@ pub enum CloseReason {
     Refused,
     /// The address is not known to the node that should have introduced it.
     Unreachable,
+    /// The other side already has an open connection to this one, under the address it was dialled from.
+    AlreadyConnected,
+    /// The other side, or the introducer, has too much to do right now.
+    Busy,
+    /// The address is this node's own.
+    OwnAddress,
     /// The transport could not be set up; the text says why.
     Failed(String),
 }
@@ -51,6 +57,9 @@ impl fmt::Display for CloseReason {
             Self::ViaClosed => f.write_str("the introducing node closed during the negotiation"),
             Self::Refused => f.write_str("refused by the firewall"),
             Self::Unreachable => f.write_str("the introducing node does not know this address"),
+            Self::AlreadyConnected => f.write_str("the other side has an open connection to this one already"),
+            Self::Busy => f.write_str("the other side or the introducer is busy"),
+            Self::OwnAddress => f.write_str("the address is this node's own"),
             Self::Failed(why) => write!(f, "could not connect: {why}"),
         }
     }

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Address;
 use super::limits::MAX_SIGNAL_BYTES;
 
 /// A session description, as `RTCSessionDescription` has it.
@@ -72,8 +71,6 @@ pub(crate) struct Extension {
     /// The version of the extension: 1.
     pub(crate) v: u32,
     pub(crate) session: Session,
-    /// The address by which the sender knows the receiver.
-    pub(crate) you: Address,
     /// Credit that the sender grants at the start: bytes and packets.
     pub(crate) window: (u32, u32),
 }
@@ -188,7 +185,7 @@ mod tests {
     }
 
     fn ext() -> Extension {
-        Extension { v: 1, session: Session(7), you: Address::new("me").unwrap(), window: (900_000, 200) }
+        Extension { v: 1, session: Session(7), window: (900_000, 200) }
     }
 
     #[test]
@@ -222,7 +219,7 @@ mod tests {
         let text = Signal::Offer { description: offer(), data: Value::Null, ext: Some(ext()) }.to_json();
         assert_eq!(
             text,
-            r#"[3,{"type":"offer","sdp":"v=0"},null,{"v":1,"session":"0000000000000007","you":"me","window":[900000,200]}]"#
+            r#"[3,{"type":"offer","sdp":"v=0"},null,{"v":1,"session":"0000000000000007","window":[900000,200]}]"#
         );
         let candidate = Candidate { candidate: "c".into(), sdp_m_line_index: Some(0), ..Candidate::default() };
         assert_eq!(
@@ -247,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_extension_that_is_not_understood_counts_as_absent() {
-        for ext in ["5", "{}", r#"{"v":2,"session":"0000000000000007","you":"me","window":[1,1]}"#, "null"] {
+        for ext in ["5", "{}", r#"{"v":2,"session":"0000000000000007","window":[1,1]}"#, "null"] {
             let text = format!(r#"[3,{{"type":"offer","sdp":"v=0"}},null,{ext}]"#);
             assert_eq!(parse(&text), Ok(Signal::Offer { description: offer(), data: Value::Null, ext: None }));
         }

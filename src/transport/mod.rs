@@ -12,7 +12,7 @@ use crate::protocol::signal::{Candidate, Description};
 
 pub(crate) mod pipe;
 
-pub(crate) use pipe::{Delivery, Framing, Outgoing, Pipe, WireMessage};
+pub(crate) use pipe::{Delivery, Framing, Outgoing, Pipe, Queues, Rejected, Subscription, WireMessage};
 
 /// Names a link within its root. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

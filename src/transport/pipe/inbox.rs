@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use super::{MESSAGE_OVERHEAD_BYTES, Pipe, lock};
+use super::{MESSAGE_OVERHEAD_BYTES, Queues, lock};
 use crate::error::CloseReason;
 use crate::protocol::credit::{CreditError, ReceiveCredit};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
@@ -221,15 +221,15 @@ impl Inbox {
 /// Reads the user messages of one link, in order. Dropping it stops reading; what nobody has read then waits for the next.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pipe: Arc<Pipe>,
+    queues: Arc<Queues>,
     index: usize,
     rest: Rest,
 }
 
 impl Subscription {
-    pub(super) fn new(pipe: Arc<Pipe>) -> Self {
-        let (index, rest) = lock(&pipe.inbox).subscribe();
-        Self { pipe, index, rest: rest.unwrap_or_default() }
+    pub(super) fn new(queues: Arc<Queues>) -> Self {
+        let (index, rest) = lock(&queues.inbox).subscribe();
+        Self { queues, index, rest: rest.unwrap_or_default() }
     }
 
     /// The next message, JSON text or bytes; `None` once the link is over and everything is read.
@@ -243,12 +243,12 @@ impl Subscription {
                     return Poll::Ready(Some(message));
                 }
             }
-            let taken = lock(&self.pipe.inbox).take(self.index, cx);
+            let taken = lock(&self.queues.inbox).take(self.index, cx);
             let Poll::Ready(entry) = taken else { return Poll::Pending };
             let Some((content, tell)) = entry else { return Poll::Ready(None) };
             if tell {
-                self.pipe.outgoing.notify_one();
-                self.pipe.consumed.notify_one();
+                self.queues.outgoing.notify_one();
+                self.queues.consumed.notify_one();
             }
             match content {
                 Content::Packet(packet) => self.rest.reader = PacketReader::new(packet),
@@ -261,9 +261,9 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let rest = std::mem::take(&mut self.rest);
-        if lock(&self.pipe.inbox).unsubscribe(self.index, rest) {
-            self.pipe.outgoing.notify_one();
-            self.pipe.consumed.notify_one();
+        if lock(&self.queues.inbox).unsubscribe(self.index, rest) {
+            self.queues.outgoing.notify_one();
+            self.queues.consumed.notify_one();
         }
     }
 }

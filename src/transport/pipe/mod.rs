@@ -5,6 +5,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -74,11 +75,10 @@ pub(crate) enum Rejected {
     TooLarge(usize),
 }
 
-/// See the [module documentation](self).
+/// The queues themselves, as the node sees them. They outlive an attempt to open a link: where two offers cross, the link
+/// that lost is dropped, and another takes over its queues.
 #[derive(Debug)]
-pub(crate) struct Pipe {
-    link: LinkId,
-    events: mpsc::Sender<(LinkId, LinkEvent)>,
+pub(crate) struct Queues {
     outbox: Mutex<Outbox>,
     /// Bytes for which there is room in the outbox. Closed when the pipe takes no more.
     room: Semaphore,
@@ -92,50 +92,58 @@ pub(crate) struct Pipe {
     max_message: usize,
 }
 
+/// The end of the queues that an adapter pumps, and its way to tell the tree.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    link: LinkId,
+    events: mpsc::Sender<(LinkId, LinkEvent)>,
+    queues: Arc<Queues>,
+    /// Set when another link has taken over: from then on this end does nothing.
+    revoked: AtomicBool,
+}
+
 impl Pipe {
-    /// A pipe for a link that is not open yet. `window` is the credit that this side announces to a pmesh peer, in bytes
-    /// and packets; `max_message` bounds user messages in both directions.
-    pub(crate) fn new(
-        link: LinkId,
-        events: mpsc::Sender<(LinkId, LinkEvent)>,
-        window: (u32, u32),
-        max_message: usize,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            link,
-            events,
-            outbox: Mutex::new(Outbox::default()),
-            room: Semaphore::new(SEND_QUEUE_BYTES),
-            outgoing: Notify::new(),
-            inbox: Mutex::new(Inbox::new(window)),
-            consumed: Notify::new(),
-            window,
-            max_message,
-        })
+    /// The end for one link. The link's predecessor, if any, must have been [revoked](Self::revoke).
+    pub(crate) fn new(link: LinkId, events: mpsc::Sender<(LinkId, LinkEvent)>, queues: Arc<Queues>) -> Arc<Self> {
+        Arc::new(Self { link, events, queues, revoked: AtomicBool::new(false) })
     }
 
-    /// The link that the pipe belongs to.
-    pub(crate) fn link(&self) -> LinkId {
-        self.link
-    }
-
-    /// The credit that this side announces.
+    /// The credit that this side announces, in bytes and packets.
     pub(crate) fn window(&self) -> (u32, u32) {
-        self.window
+        self.queues.window
     }
 
-    // ---- for the adapter ----
+    /// Cuts the link off from the queues. What it still does has no effect on them, and nobody hears of it.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
 
     /// Fixes the framing: from now on messages are taken. Call it before [`LinkEvent::Opened`] is sent.
     pub(crate) fn open(&self, framing: Framing) {
-        lock(&self.outbox).open(framing);
-        self.outgoing.notify_one();
+        if !self.is_revoked() {
+            lock(&self.queues.outbox).open(framing);
+            self.queues.outgoing.notify_one();
+        }
     }
 
     /// Tells the tree. Waits while the tree is busy. Cancel safe.
     pub(crate) async fn emit(&self, event: LinkEvent) {
+        if self.is_revoked() {
+            return;
+        }
         // The tree is gone only when the root is: then nobody wants to know.
         let _ = self.events.send((self.link, event)).await;
+    }
+
+    /// Takes no more messages; once the queue is sent, [`Outgoing::Finished`] comes.
+    pub(crate) fn start_closing(&self) {
+        if !self.is_revoked() {
+            self.queues.start_closing();
+        }
     }
 
     /// What is to be sent next, once there is something. One task only. Cancel safe: what it returns has left the queue,
@@ -145,16 +153,19 @@ impl Pipe {
             if let Some(outgoing) = self.try_next_outgoing() {
                 return outgoing;
             }
-            self.outgoing.notified().await;
+            self.queues.outgoing.notified().await;
         }
     }
 
     /// What is to be sent next, if there is something now.
     pub(crate) fn try_next_outgoing(&self) -> Option<Outgoing> {
-        let grant = lock(&self.inbox).take_due_grant();
-        let (outgoing, freed) = lock(&self.outbox).next(grant, || lock(&self.inbox).take_grant());
+        if self.is_revoked() {
+            return Some(Outgoing::Finished);
+        }
+        let grant = lock(&self.queues.inbox).take_due_grant();
+        let (outgoing, freed) = lock(&self.queues.outbox).next(grant, || lock(&self.queues.inbox).take_grant());
         if freed > 0 {
-            self.room.add_permits(freed);
+            self.queues.room.add_permits(freed);
         }
         outgoing
     }
@@ -166,7 +177,10 @@ impl Pipe {
     ///
     /// The reason to end the link: the other side closed it, broke the protocol, or sent more than is read.
     pub(crate) async fn deliver(&self, message: WireMessage, delivery: Delivery) -> Result<(), CloseReason> {
-        let packets = lock(&self.outbox).is_packets();
+        if self.is_revoked() {
+            return Err(CloseReason::Cancelled);
+        }
+        let packets = lock(&self.queues.outbox).is_packets();
         match (packets, message) {
             (true, WireMessage::Binary(packet)) => self.deliver_packet(packet).await,
             (true, WireMessage::Text(_)) => Err(CloseReason::Protocol("text between pmesh peers".into())),
@@ -196,13 +210,13 @@ impl Pipe {
 
     async fn deliver_plain(&self, kind: Kind, body: Bytes, delivery: Delivery) -> Result<(), CloseReason> {
         loop {
-            if lock(&self.inbox).push_plain(kind, &body) {
+            if lock(&self.queues.inbox).push_plain(kind, &body) {
                 return Ok(());
             }
             if delivery == Delivery::Overflow {
                 return Err(CloseReason::Overflow);
             }
-            self.consumed.notified().await;
+            self.queues.consumed.notified().await;
         }
     }
 
@@ -215,10 +229,12 @@ impl Pipe {
             cost += record.cost();
             match record.kind {
                 Kind::Json | Kind::Binary => {
-                    lock(&self.inbox).check(&record, self.max_message).map_err(|error| violation(&error))?;
+                    lock(&self.queues.inbox)
+                        .check(&record, self.queues.max_message)
+                        .map_err(|error| violation(&error))?;
                 }
                 Kind::Frame => {
-                    let frame = lock(&self.inbox).push_frame(record).map_err(|error| violation(&error))?;
+                    let frame = lock(&self.queues.inbox).push_frame(record).map_err(|error| violation(&error))?;
                     if let Some(frame) = frame {
                         match String::from_utf8(frame.into()) {
                             Ok(text) => self.emit(LinkEvent::Frame(text)).await,
@@ -228,23 +244,39 @@ impl Pipe {
                 }
                 Kind::Credit => {
                     let (bytes, packets) = record.credit().map_err(|error| violation(&error))?;
-                    lock(&self.outbox).grant(bytes, packets).map_err(|error| violation(&error))?;
-                    self.outgoing.notify_one();
+                    lock(&self.queues.outbox).grant(bytes, packets).map_err(|error| violation(&error))?;
+                    self.queues.outgoing.notify_one();
                 }
                 Kind::Close => closed = true,
             }
         }
-        lock(&self.inbox).push_packet(packet, cost).map_err(|error| violation(&error))?;
+        lock(&self.queues.inbox).push_packet(packet, cost).map_err(|error| violation(&error))?;
         if closed { Err(CloseReason::Remote) } else { Ok(()) }
     }
 
     /// Ends the pipe for good and tells the tree. What has arrived can still be read. Only the first reason counts.
     pub(crate) async fn finish(&self, reason: CloseReason) {
-        self.shut(reason.clone());
+        if !self.is_revoked() {
+            self.queues.shut(reason.clone());
+        }
         self.emit(LinkEvent::Closed(reason)).await;
     }
+}
 
-    // ---- for the node ----
+impl Queues {
+    /// Queues for a link that is not open yet. `window` is the credit that this side announces to a pmesh peer, in bytes
+    /// and packets; `max_message` bounds user messages in both directions.
+    pub(crate) fn new(window: (u32, u32), max_message: usize) -> Arc<Self> {
+        Arc::new(Self {
+            outbox: Mutex::new(Outbox::default()),
+            room: Semaphore::new(SEND_QUEUE_BYTES),
+            outgoing: Notify::new(),
+            inbox: Mutex::new(Inbox::new(window)),
+            consumed: Notify::new(),
+            window,
+            max_message,
+        })
+    }
 
     /// Ends the pipe without an event. What has arrived can still be read.
     pub(crate) fn shut(&self, reason: CloseReason) {

@@ -11,7 +11,7 @@ const WINDOW: (u32, u32) = (CREDIT_BYTES, CREDIT_PACKETS);
 
 fn pipe_with(window: (u32, u32)) -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
     let (events, receiver) = mpsc::channel(64);
-    (Pipe::new(LinkId(1), events, window, MAX_MESSAGE_BYTES), receiver)
+    (Pipe::new(LinkId(1), events, Queues::new(window, MAX_MESSAGE_BYTES)), receiver)
 }
 
 fn packets() -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
@@ -56,15 +56,15 @@ async fn small_messages_share_a_packet_and_a_large_one_is_cut() {
     let (a, _a) = packets();
     let (b, _b) = packets();
     for n in 0..100u8 {
-        a.try_send(Kind::Binary, Bytes::copy_from_slice(&[n])).unwrap();
+        a.queues.try_send(Kind::Binary, Bytes::copy_from_slice(&[n])).unwrap();
     }
     assert_eq!(carry(&a, &b).await, Ok(1));
-    let mut messages = b.subscribe();
+    let mut messages = b.queues.subscribe();
     for n in 0..100u8 {
         assert_eq!(next(&mut messages).await, Some((Kind::Binary, Bytes::copy_from_slice(&[n]))));
     }
     let large = Bytes::from(vec![7; 3 * MAX_PACKET_BYTES]);
-    a.try_send(Kind::Json, large.clone()).unwrap();
+    a.queues.try_send(Kind::Json, large.clone()).unwrap();
     assert_eq!(carry(&a, &b).await, Ok(4));
     assert_eq!(next(&mut messages).await, Some((Kind::Json, large)));
 }
@@ -73,11 +73,11 @@ async fn small_messages_share_a_packet_and_a_large_one_is_cut() {
 async fn a_reader_that_stops_stops_the_sender_and_nothing_is_lost() {
     let (a, _a) = packets();
     let (b, _b) = packets();
-    let mut messages = b.subscribe();
+    let mut messages = b.queues.subscribe();
     let body = Bytes::from(vec![1; 10_000]);
     let mut sent = 0;
     loop {
-        match a.try_send(Kind::Binary, body.clone()) {
+        match a.queues.try_send(Kind::Binary, body.clone()) {
             Ok(()) => sent += 1,
             Err(Rejected::Full) => {
                 if carry(&a, &b).await == Ok(0) {
@@ -114,10 +114,10 @@ async fn a_flood_without_credit_ends_the_link() {
 async fn every_reader_gets_everything_and_the_slowest_decides() {
     let (a, _a) = plain();
     let (b, _b) = plain();
-    let mut first = b.subscribe();
-    let mut second = b.subscribe();
-    a.try_send(Kind::Json, Bytes::from_static(b"1")).unwrap();
-    a.try_send(Kind::Json, Bytes::from_static(b"2")).unwrap();
+    let mut first = b.queues.subscribe();
+    let mut second = b.queues.subscribe();
+    a.queues.try_send(Kind::Json, Bytes::from_static(b"1")).unwrap();
+    a.queues.try_send(Kind::Json, Bytes::from_static(b"2")).unwrap();
     carry(&a, &b).await.unwrap();
     for reader in [&mut first, &mut second] {
         assert_eq!(next(reader).await.unwrap().1, "1");
@@ -130,12 +130,12 @@ async fn what_the_last_reader_left_waits_for_the_next() {
     let (a, _a) = packets();
     let (b, _b) = packets();
     for n in 0..10 {
-        a.try_send(Kind::Json, Bytes::from(n.to_string())).unwrap();
+        a.queues.try_send(Kind::Json, Bytes::from(n.to_string())).unwrap();
     }
     carry(&a, &b).await.unwrap();
     for n in 0..10 {
         // A stream made anew for each message, as `while let Some(m) = node.messages().next().await` does.
-        assert_eq!(next(&mut b.subscribe()).await.unwrap().1, n.to_string());
+        assert_eq!(next(&mut b.queues.subscribe()).await.unwrap().1, n.to_string());
     }
 }
 
@@ -145,7 +145,7 @@ async fn without_a_reader_the_latest_plain_messages_are_kept() {
     for n in 0..10_000 {
         b.deliver(WireMessage::Text(Bytes::from(format!("[0,{n}]"))), Delivery::Overflow).await.unwrap();
     }
-    let mut messages = b.subscribe();
+    let mut messages = b.queues.subscribe();
     let first: usize = String::from_utf8(next(&mut messages).await.unwrap().1.to_vec()).unwrap().parse().unwrap();
     assert!(first > 0, "nothing was dropped");
     for n in first + 1..10_000 {
@@ -156,7 +156,7 @@ async fn without_a_reader_the_latest_plain_messages_are_kept() {
 #[tokio::test]
 async fn an_original_that_outruns_its_reader_is_cut_off() {
     let (b, _b) = plain();
-    let _messages = b.subscribe();
+    let _messages = b.queues.subscribe();
     let frame = Bytes::from(vec![0; 100_000]);
     let mut delivered = 0;
     let reason = loop {
@@ -172,7 +172,7 @@ async fn an_original_that_outruns_its_reader_is_cut_off() {
 #[tokio::test]
 async fn a_link_that_can_wait_waits() {
     let (b, _b) = plain();
-    let mut messages = b.subscribe();
+    let mut messages = b.queues.subscribe();
     let frame = WireMessage::Binary(Bytes::from(vec![0; 1_000_000]));
     for _ in 0..8 {
         b.deliver(frame.clone(), Delivery::Wait).await.unwrap();
@@ -188,9 +188,9 @@ async fn frames_go_to_the_tree_even_when_messages_may_not_pass() {
     let (a, _a) = packets();
     let (b, mut events) = packets();
     let body = Bytes::from(vec![1; 100_000]);
-    while a.try_send(Kind::Binary, body.clone()).is_ok() || carry(&a, &b).await != Ok(0) {}
+    while a.queues.try_send(Kind::Binary, body.clone()).is_ok() || carry(&a, &b).await != Ok(0) {}
     let frame = format!("[6,\"x\",\"{}\"]", "y".repeat(2 * MAX_PACKET_BYTES));
-    assert!(a.signal(frame.clone()));
+    assert!(a.queues.signal(frame.clone()));
     carry(&a, &b).await.unwrap();
     assert_eq!(events.recv().await, Some((LinkId(1), LinkEvent::Frame(frame))));
 }
@@ -199,7 +199,7 @@ async fn frames_go_to_the_tree_even_when_messages_may_not_pass() {
 async fn frames_are_bounded() {
     let (a, _a) = packets();
     let mut taken = 0;
-    while a.signal("[6]".into()) {
+    while a.queues.signal("[6]".into()) {
         taken += 1;
     }
     assert!((100..10_000).contains(&taken));
@@ -208,7 +208,7 @@ async fn frames_are_bounded() {
 #[tokio::test]
 async fn plain_text_is_a_message_a_frame_or_malformed() {
     let (b, mut events) = plain();
-    let mut messages = b.subscribe();
+    let mut messages = b.queues.subscribe();
     for text in ["[0,{\"k\": 1}]", "[7,\"x\",[3]]", "[", "[9]"] {
         b.deliver(WireMessage::Text(text.into()), Delivery::Overflow).await.unwrap();
     }
@@ -223,23 +223,23 @@ async fn plain_text_is_a_message_a_frame_or_malformed() {
 #[tokio::test]
 async fn the_limits_of_a_plain_link() {
     let (a, _a) = plain();
-    assert_eq!(a.try_send(Kind::Binary, vec![0; 1000].into()), Ok(()));
-    assert_eq!(a.try_send(Kind::Binary, vec![0; 1001].into()), Err(Rejected::TooLarge(1000)));
-    assert_eq!(a.try_send(Kind::Json, vec![b'1'; 997].into()), Err(Rejected::TooLarge(996)));
-    assert_eq!(a.send(Kind::Json, vec![b'1'; 996].into()).await, Ok(()));
+    assert_eq!(a.queues.try_send(Kind::Binary, vec![0; 1000].into()), Ok(()));
+    assert_eq!(a.queues.try_send(Kind::Binary, vec![0; 1001].into()), Err(Rejected::TooLarge(1000)));
+    assert_eq!(a.queues.try_send(Kind::Json, vec![b'1'; 997].into()), Err(Rejected::TooLarge(996)));
+    assert_eq!(a.queues.send(Kind::Json, vec![b'1'; 996].into()).await, Ok(()));
 }
 
 #[tokio::test]
 async fn closing_sends_what_is_queued_and_tells_the_other_side() {
     let (a, _a) = packets();
     let (b, _b) = packets();
-    a.send(Kind::Json, Bytes::from_static(b"1")).await.unwrap();
+    a.queues.send(Kind::Json, Bytes::from_static(b"1")).await.unwrap();
     a.start_closing();
-    assert_eq!(a.send(Kind::Json, Bytes::from_static(b"2")).await, Err(Rejected::NotOpen));
+    assert_eq!(a.queues.send(Kind::Json, Bytes::from_static(b"2")).await, Err(Rejected::NotOpen));
     assert_eq!(carry(&a, &b).await, Err(CloseReason::Remote));
     assert_eq!(a.next_outgoing().await, Outgoing::Finished);
-    let mut messages = b.subscribe();
-    b.shut(CloseReason::Remote);
+    let mut messages = b.queues.subscribe();
+    b.queues.shut(CloseReason::Remote);
     assert_eq!(next(&mut messages).await.unwrap().1, "1");
     assert_eq!(next(&mut messages).await, None);
 }
@@ -247,10 +247,10 @@ async fn closing_sends_what_is_queued_and_tells_the_other_side() {
 #[tokio::test]
 async fn a_waiting_sender_is_released_when_the_link_ends() {
     let (a, mut events) = packets();
-    while a.try_send(Kind::Binary, vec![0; 100_000].into()).is_ok() {}
+    while a.queues.try_send(Kind::Binary, vec![0; 100_000].into()).is_ok() {}
     let sender = tokio::spawn({
         let a = a.clone();
-        async move { a.send(Kind::Binary, vec![0; 100_000].into()).await }
+        async move { a.queues.send(Kind::Binary, vec![0; 100_000].into()).await }
     });
     tokio::task::yield_now().await;
     a.finish(CloseReason::Remote).await;
@@ -264,12 +264,12 @@ async fn a_cancelled_send_has_sent_nothing() {
     let (a, _a) = packets();
     let (b, _b) = packets();
     let mut queued = 0;
-    while a.try_send(Kind::Binary, vec![1; 100_000].into()).is_ok() {
+    while a.queues.try_send(Kind::Binary, vec![1; 100_000].into()).is_ok() {
         queued += 1;
     }
-    let send = a.send(Kind::Binary, vec![2; 100_000].into());
+    let send = a.queues.send(Kind::Binary, vec![2; 100_000].into());
     assert!(tokio::time::timeout(Duration::from_millis(1), send).await.is_err());
-    let mut messages = b.subscribe();
+    let mut messages = b.queues.subscribe();
     for _ in 0..queued {
         while let Poll::Pending = next_now(&mut messages) {
             carry(&a, &b).await.unwrap();
@@ -278,7 +278,21 @@ async fn a_cancelled_send_has_sent_nothing() {
     }
     carry(&a, &b).await.unwrap();
     assert!(next_now(&mut messages).is_pending());
-    assert_eq!(a.buffered(), 0);
+    assert_eq!(a.queues.buffered(), 0);
+}
+
+#[tokio::test]
+async fn a_revoked_link_has_no_effect() {
+    let (loser, mut events) = pipe_with(WINDOW);
+    let winner = Pipe::new(LinkId(2), loser.events.clone(), loser.queues.clone());
+    loser.revoke();
+    loser.open(Framing::Plain { max_message: 1 });
+    loser.finish(CloseReason::Lost("late".into())).await;
+    assert!(loser.deliver(WireMessage::Binary(Bytes::new()), Delivery::Overflow).await.is_err());
+    winner.open(Framing::Packets { window: WINDOW });
+    winner.emit(LinkEvent::Opened { extension: true }).await;
+    assert_eq!(events.recv().await, Some((LinkId(2), LinkEvent::Opened { extension: true })));
+    assert_eq!(winner.queues.try_send(Kind::Json, Bytes::from_static(b"1")), Ok(()));
 }
 
 proptest! {
@@ -294,7 +308,7 @@ proptest! {
             a.open(Framing::Packets { window });
             let (b, _b) = pipe_with(window);
             b.open(Framing::Packets { window: WINDOW });
-            let mut messages = b.subscribe();
+            let mut messages = b.queues.subscribe();
             let mut expected = VecDeque::new();
             let mut number = 0u8;
             for (step, size) in steps {
@@ -303,7 +317,7 @@ proptest! {
                         number = number.wrapping_add(1);
                         let kind = if size % 2 == 0 { Kind::Json } else { Kind::Binary };
                         let body = Bytes::from(vec![number; size]);
-                        if a.try_send(kind, body.clone()).is_ok() {
+                        if a.queues.try_send(kind, body.clone()).is_ok() {
                             expected.push_back((kind, body));
                         }
                     }
