@@ -1,0 +1,76 @@
+//! Frames of open nodes, and relaying between two of them: what makes a peer an introducer.
+
+use std::time::Instant;
+
+use super::{NodeId, Output, Phase, Tree};
+use crate::error::CloseReason;
+use crate::protocol::Address;
+use crate::protocol::frame::{self, Frame, Undeliverable};
+use crate::protocol::signal::Signal;
+
+impl<P: Clone> Tree<P> {
+    pub(super) fn frame(&mut self, node: NodeId, text: &str, now: Instant) {
+        if !self.nodes.get(&node).is_some_and(|entry| matches!(entry.phase, Phase::Open)) {
+            return;
+        }
+        match Frame::parse(text) {
+            Ok(Frame::Relayed { from, payload }) => match Signal::parse(payload) {
+                Ok(signal) => self.relayed_signal(node, from, signal, now),
+                Err(_) => self.counters.malformed += 1,
+            },
+            Ok(Frame::Relay { to, payload }) => self.relay(node, &to, payload.get(), now),
+            Ok(Frame::Undeliverable { to, why }) => {
+                let reason = match why {
+                    Undeliverable::Unknown => CloseReason::Unreachable,
+                    Undeliverable::Busy => CloseReason::Busy,
+                };
+                self.undeliverable(node, &to, reason);
+            }
+            Ok(Frame::Welcome { address }) => self.outputs.push_back(Output::OwnAddress { node, address }),
+            Ok(Frame::Left { address }) => {
+                self.undeliverable(node, &address, CloseReason::Unreachable);
+                self.outputs.push_back(Output::PeerLeft { node, address });
+            }
+            // User messages do not come this way.
+            Ok(Frame::Message(_)) | Err(_) => self.counters.malformed += 1,
+        }
+    }
+
+    /// Passes a payload from one WebRTC peer to another. It is not looked at.
+    fn relay(&mut self, source: NodeId, to: &Address, payload: &str, now: Instant) {
+        let Some(entry) = self.nodes.get_mut(&source) else { return };
+        if !entry.relays.take(now) {
+            self.counters.over_budget += 1;
+            self.tell_undeliverable(source, to, Undeliverable::Busy);
+            return;
+        }
+        // Only peers introduce peers: an onramp has no business here.
+        let destination = if entry.via.is_some() { self.open.get(to).copied() } else { None };
+        let from = entry.address.clone();
+        match destination {
+            Some(node) => {
+                self.counters.relayed += 1;
+                self.outputs.push_back(Output::Relay { source, node, text: frame::relayed(&from, payload) });
+            }
+            None => {
+                self.counters.undeliverable += 1;
+                self.tell_undeliverable(source, to, Undeliverable::Unknown);
+            }
+        }
+    }
+
+    /// The destination of an [`Output::Relay`] does not keep up.
+    pub(crate) fn relay_failed(&mut self, source: NodeId, destination: NodeId) {
+        self.counters.relayed -= 1;
+        self.counters.undeliverable += 1;
+        if let Some(to) = self.nodes.get(&destination).map(|entry| entry.address.clone()) {
+            self.tell_undeliverable(source, &to, Undeliverable::Busy);
+        }
+    }
+
+    fn tell_undeliverable(&mut self, source: NodeId, to: &Address, why: Undeliverable) {
+        if self.nodes.get(&source).is_some_and(|entry| entry.extension) {
+            self.outputs.push_back(Output::Frame { node: source, text: frame::undeliverable(to, why) });
+        }
+    }
+}
