@@ -1,8 +1,30 @@
 //! The node tree: what an application holds, and what happens behind it.
+//!
+//! - `root`, `handle`, `connect`, `streams`, `builder`: what an application holds
+//! - `firewall`, `message`, `error`: what it gives and gets
+//! - `tree`: decides (pure)
+//! - `driver`: acts
 
 mod budget;
+mod builder;
+mod connect;
+mod driver;
+mod error;
 mod firewall;
+mod handle;
+mod message;
+mod root;
+mod streams;
+#[cfg(test)]
+mod tests;
 mod tree;
 
+pub use builder::RootBuilder;
+pub use connect::{Connect, Connecting};
+pub use error::{ConnectError, Event, NodeError, SendError, TrySendError};
 pub use firewall::{Firewall, Offer, Policy, Verdict};
+pub use handle::{Node, NodeKind, NodeState};
+pub use message::Message;
+pub use root::Root;
+pub use streams::{Binaries, Events, Messages, Nodes, RootMessages};
 pub use tree::Counters;

@@ -10,7 +10,11 @@ use std::sync::Arc;
 use crate::error::CloseReason;
 use crate::protocol::signal::{Candidate, Description};
 
+#[cfg(test)]
+pub(crate) mod memory;
 pub(crate) mod pipe;
+pub(crate) mod webrtc;
+pub(crate) mod websocket;
 
 pub(crate) use pipe::{Delivery, Framing, Outgoing, Pipe, Queues, Rejected, Subscription, WireMessage};
 

@@ -108,6 +108,16 @@ impl Pipe {
         Arc::new(Self { link, events, queues, revoked: AtomicBool::new(false) })
     }
 
+    #[cfg(test)]
+    pub(crate) fn queues(&self) -> &Arc<Queues> {
+        &self.queues
+    }
+
+    /// The link that this end is for.
+    pub(crate) fn link(&self) -> LinkId {
+        self.link
+    }
+
     /// The credit that this side announces, in bytes and packets.
     pub(crate) fn window(&self) -> (u32, u32) {
         self.queues.window
@@ -254,11 +264,16 @@ impl Pipe {
         if closed { Err(CloseReason::Remote) } else { Ok(()) }
     }
 
+    /// Ends the pipe for good without telling the tree.
+    pub(crate) fn shut(&self, reason: CloseReason) {
+        if !self.is_revoked() {
+            self.queues.shut(reason);
+        }
+    }
+
     /// Ends the pipe for good and tells the tree. What has arrived can still be read. Only the first reason counts.
     pub(crate) async fn finish(&self, reason: CloseReason) {
-        if !self.is_revoked() {
-            self.queues.shut(reason.clone());
-        }
+        self.shut(reason.clone());
         self.emit(LinkEvent::Closed(reason)).await;
     }
 }

@@ -1,0 +1,133 @@
+//! Settings of a root.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::firewall::{Firewall, Policy};
+use super::root::{NodeSettings, Root};
+use crate::IceServer;
+use crate::protocol::limits::MAX_MESSAGE_BYTES;
+use crate::transport::Transport;
+use crate::transport::webrtc::{WebRtc, WebRtcConfig, credit_window};
+use crate::transport::websocket::WebSocket;
+
+/// Settings of a root. Made by [`Root::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RootBuilder {
+    policy: Policy,
+    connect_timeout: Duration,
+    accept_timeout: Duration,
+    max_message: usize,
+    webrtc: WebRtcConfig,
+    certificates: Vec<Vec<u8>>,
+}
+
+impl Default for RootBuilder {
+    fn default() -> Self {
+        Self {
+            policy: Policy::accept_all(),
+            connect_timeout: Duration::from_secs(30),
+            accept_timeout: Duration::from_secs(30),
+            max_message: MAX_MESSAGE_BYTES,
+            webrtc: WebRtcConfig::default(),
+            certificates: Vec::new(),
+        }
+    }
+}
+
+impl RootBuilder {
+    /// Decides on the offers that come in, through any node at any depth, unless a connect call says otherwise. Accepts all
+    /// by default.
+    pub fn firewall(mut self, firewall: impl Firewall) -> Self {
+        self.policy = Policy::new(firewall);
+        self
+    }
+
+    /// STUN and TURN servers, by which peers behind NATs find each other. None by default: the project has no servers.
+    pub fn ice_servers(mut self, servers: impl IntoIterator<Item = IceServer>) -> Self {
+        self.webrtc.ice_servers = servers.into_iter().collect();
+        self
+    }
+
+    /// Lets peers on the same machine connect over 127.0.0.1. Off by default.
+    pub fn loopback(mut self, loopback: bool) -> Self {
+        self.webrtc.include_loopback = loopback;
+        self
+    }
+
+    /// The local addresses that WebRTC binds, one socket each for every peer. By default the wildcards, which stand for
+    /// every interface but loopback; port 0 is any free port.
+    pub fn bind(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.webrtc.bind = addresses.into_iter().collect();
+        self
+    }
+
+    /// Keeps local addresses for which the closure says `false` from being bound and told to peers.
+    pub fn address_filter(mut self, filter: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.webrtc.address_filter = Some(Arc::new(filter));
+        self
+    }
+
+    /// Whether to resolve the `.local` names behind which browsers hide their addresses (mDNS). On by default.
+    pub fn mdns(mut self, mdns: bool) -> Self {
+        self.webrtc.mdns = mdns;
+        self
+    }
+
+    /// After how much silence a peer counts as lost: 15 seconds by default, in steps of a third of it.
+    pub fn peer_timeout(mut self, timeout: Duration) -> Self {
+        self.webrtc.disconnected_after = timeout / 3;
+        self.webrtc.failed_after = timeout - timeout / 3;
+        self.webrtc.keepalive = (timeout / 8).clamp(Duration::from_millis(100), Duration::from_secs(2));
+        self
+    }
+
+    /// How long a connect call may take until the connection is open: 30 seconds by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long the firewall may take for an offer, and how long the connection may then take until it is open: 30 seconds
+    /// each by default.
+    pub fn accept_timeout(mut self, timeout: Duration) -> Self {
+        self.accept_timeout = timeout;
+        self
+    }
+
+    /// The largest message that is sent or taken, in bytes: 16 MiB by default. A peer that sends a larger one is cut off.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// A certificate authority (DER) to trust for `wss://` URLs, besides those of the system.
+    pub fn trust_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
+        self.certificates.push(der.into());
+        self
+    }
+
+    /// Starts the root.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn build(self) -> Root {
+        let roots = self.certificates.iter().cloned().map(Into::into).collect();
+        let websocket = Arc::new(WebSocket::new(roots));
+        let webrtc = Arc::new(WebRtc::new(self.webrtc.clone()));
+        self.build_with(websocket, webrtc)
+    }
+
+    pub(crate) fn build_with(self, websocket: Arc<dyn Transport>, webrtc: Arc<dyn Transport>) -> Root {
+        let settings = NodeSettings {
+            connect_timeout: self.connect_timeout,
+            accept_timeout: self.accept_timeout,
+            window: credit_window(),
+            max_message: self.max_message,
+        };
+        Root::start(settings, self.policy, websocket, webrtc)
+    }
+}

@@ -1,0 +1,204 @@
+//! Dialling.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::error::ConnectError;
+use super::firewall::{Firewall, Policy};
+use super::handle::{Node, NodeKind};
+use super::root::{Root, Shared};
+use super::tree::{Dial, NodeId};
+use crate::error::CloseReason;
+use crate::protocol::Address;
+use crate::protocol::signal::Session;
+
+/// Whom to connect to, and how. Texts and addresses convert into it.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    to: Result<Address, String>,
+    data: Value,
+    policy: Option<Policy>,
+    timeout: Option<Duration>,
+}
+
+impl Connect {
+    /// Connects to this address. One that is no address gives an error when the connection is awaited.
+    pub fn to(address: impl AsRef<str>) -> Self {
+        let to = Address::new(address).map_err(|error| error.to_string());
+        Self { to, data: Value::Null, policy: None, timeout: None }
+    }
+
+    /// Data for the other side's firewall. The introducer can read it. Not used for a WebSocket.
+    #[must_use]
+    pub fn offer_data(mut self, data: impl Into<Value>) -> Self {
+        self.data = data.into();
+        self
+    }
+
+    /// Replaces the inherited firewall for offers that come through the new node, and through all nodes below it.
+    #[must_use]
+    pub fn firewall(mut self, firewall: impl Firewall) -> Self {
+        self.policy = Some(Policy::new(firewall));
+        self
+    }
+
+    /// How long it may take until the connection is open. By default what the root says.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl From<&str> for Connect {
+    fn from(address: &str) -> Self {
+        Self::to(address)
+    }
+}
+
+impl From<String> for Connect {
+    fn from(address: String) -> Self {
+        Self::to(address)
+    }
+}
+
+impl From<&String> for Connect {
+    fn from(address: &String) -> Self {
+        Self::to(address)
+    }
+}
+
+impl From<Address> for Connect {
+    fn from(address: Address) -> Self {
+        Self { to: Ok(address), data: Value::Null, policy: None, timeout: None }
+    }
+}
+
+impl From<&Address> for Connect {
+    fn from(address: &Address) -> Self {
+        address.clone().into()
+    }
+}
+
+/// A connection that is being made: a future of the open node.
+///
+/// Nothing happens until it is polled or [detached](Self::detach), so the [node](Self::node) can be listened to before
+/// anything can happen to it. Dropping it before it is done abandons the attempt: the node closes with
+/// [`Cancelled`](crate::CloseReason::Cancelled).
+#[must_use = "nothing happens until it is awaited or detached"]
+pub struct Connecting {
+    node: Node,
+    attempt: Pin<Box<dyn Future<Output = Result<Node, ConnectError>> + Send>>,
+}
+
+impl Connecting {
+    pub(super) fn to_peer(via: &Node, connect: Connect) -> Self {
+        let shared = via.shared.clone();
+        let via = via.inner.id;
+        Self::new(shared, NodeKind::WebRtc, connect, move |node, address, connect, timeout| {
+            let Connect { data, policy, .. } = connect;
+            let session = Session(rand::random());
+            Request::Connect { node, via, dial: Dial { to: address, data, policy, timeout, session } }
+        })
+    }
+
+    pub(super) fn to_url(root: &Root, connect: Connect) -> Self {
+        let shared = root.shared().clone();
+        Self::new(shared, NodeKind::WebSocket, connect, |node, address, connect, timeout| {
+            let policy = connect.policy.unwrap_or_else(|| node.shared.policy.clone());
+            Request::ConnectUrl { node, url: address, policy, timeout }
+        })
+    }
+
+    fn new(
+        shared: std::sync::Arc<Shared>,
+        kind: NodeKind,
+        mut connect: Connect,
+        request: impl FnOnce(Node, Address, Connect, Duration) -> Request,
+    ) -> Self {
+        let address = std::mem::replace(&mut connect.to, Err(String::new()));
+        let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout);
+        let shown = address.clone().unwrap_or_else(|_| Address::new("invalid").expect("it has 1 to 512 bytes"));
+        let node = Node::new(shared.new_id(), shown, kind, shared.clone());
+        let request = address.map(|address| request(node.clone(), address, connect, timeout));
+        let guard = Guard { node: node.clone(), armed: false };
+        let attempt = Box::pin(attempt(node.clone(), request, guard));
+        Self { node, attempt }
+    }
+
+    /// The node, before it is open. If a connection to the address turns out to be open already, this node closes as
+    /// [`Duplicate`](crate::CloseReason::Duplicate), and the future gives the open one.
+    pub fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    /// Lets the attempt go on in the background, and returns the node. How it ends is told by the node's events.
+    ///
+    /// Must be called within a Tokio runtime.
+    pub fn detach(self) -> Node {
+        let node = self.node.clone();
+        tokio::spawn(self.attempt);
+        node
+    }
+}
+
+async fn attempt(node: Node, request: Result<Request, String>, mut guard: Guard) -> Result<Node, ConnectError> {
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            node.end(CloseReason::Failed(error.clone()));
+            return Err(ConnectError::InvalidAddress(error));
+        }
+    };
+    guard.armed = true;
+    if node.shared.requests.send(request).await.is_err() {
+        guard.armed = false;
+        node.end(CloseReason::RootClosed);
+        return Err(ConnectError::RootClosed);
+    }
+    let opened = node.opened().await;
+    guard.armed = false;
+    match (opened, node.inner.instead.get()) {
+        (Ok(()), _) => Ok(node),
+        (Err(_), Some(instead)) => Ok(instead.clone()),
+        (Err(reason), None) => Err(reason.into()),
+    }
+}
+
+impl Future for Connecting {
+    type Output = Result<Node, ConnectError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.attempt.as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for Connecting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connecting").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Abandons the attempt when the future is dropped in the middle of it.
+struct Guard {
+    node: Node,
+    armed: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed {
+            self.node.shared.abandon(&self.node);
+        }
+    }
+}
+
+/// What the handles ask of the driver.
+pub(super) enum Request {
+    ConnectUrl { node: Node, url: Address, policy: Policy, timeout: Duration },
+    Connect { node: Node, via: NodeId, dial: Dial<Policy> },
+}

@@ -1,0 +1,294 @@
+//! Carries out what the [tree](super::tree) decides. One task for each root; it never waits for a link, a firewall or a
+//! reader.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, trace};
+
+use super::connect::Request;
+use super::error::{Event, NodeError};
+use super::firewall::{Offer, Policy, Verdict};
+use super::handle::{Node, NodeKind, NodeState};
+use super::root::Shared;
+use super::tree::{CheckId, NodeId, Output, Settings, Tree};
+use crate::error::CloseReason;
+use crate::protocol::Address;
+use crate::transport::{Link, LinkEvent, LinkId, Pipe, Target, Transport};
+
+/// Reports of links that may wait for the driver, over all links. At it, links wait.
+const LINK_EVENTS: usize = 1024;
+/// How long the tree may take to close in good order when the root is closed. A link takes at most 2 seconds.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+struct Running {
+    link: Box<dyn Link>,
+    pipe: Arc<Pipe>,
+}
+
+struct Asked {
+    via: NodeId,
+    from: Address,
+    task: AbortHandle,
+}
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    tree: Tree<Policy>,
+    websocket: Arc<dyn Transport>,
+    webrtc: Arc<dyn Transport>,
+    nodes: HashMap<NodeId, Node>,
+    links: HashMap<LinkId, Running>,
+    reports: (mpsc::Sender<(LinkId, LinkEvent)>, mpsc::Receiver<(LinkId, LinkEvent)>),
+    checks: JoinSet<(CheckId, Option<Verdict>)>,
+    asked: HashMap<CheckId, Asked>,
+    tasks: HashMap<Id, CheckId>,
+    closing: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, websocket: Arc<dyn Transport>, webrtc: Arc<dyn Transport>) -> Self {
+        let settings = Settings { window: shared.settings.window, accept_timeout: shared.settings.accept_timeout };
+        Self {
+            shared,
+            tree: Tree::new(settings),
+            websocket,
+            webrtc,
+            nodes: HashMap::new(),
+            links: HashMap::new(),
+            reports: mpsc::channel(LINK_EVENTS),
+            checks: JoinSet::new(),
+            asked: HashMap::new(),
+            tasks: HashMap::new(),
+            closing: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let shared = self.shared.clone();
+        loop {
+            let timeout = self.tree.next_timeout().map(Instant::from_std).into_iter().chain(self.closing).min();
+            tokio::select! {
+                Some(request) = requests.recv() => self.request(request),
+                Some((link, event)) = self.reports.1.recv() => self.report(link, event),
+                Some(verdict) = self.checks.join_next_with_id() => self.verdict(verdict),
+                () = shared.wake.notified() => self.wishes(),
+                () = sleep_until(timeout) => self.tree.handle_timeout(Instant::now().into_std()),
+            }
+            self.act();
+            let counters = self.tree.counters();
+            *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+            if self.closing.is_some_and(|at| self.tree.is_empty() || at <= Instant::now()) {
+                break;
+            }
+        }
+        requests.close();
+        while let Some(request) = requests.recv().await {
+            let (Request::ConnectUrl { node, .. } | Request::Connect { node, .. }) = request;
+            node.end(CloseReason::RootClosed);
+        }
+        for node in self.nodes.values() {
+            node.end(CloseReason::RootClosed);
+            self.shared.remove(node.inner.id);
+        }
+        self.shared.end();
+    }
+
+    fn request(&mut self, request: Request) {
+        let now = Instant::now().into_std();
+        let (Request::ConnectUrl { node, .. } | Request::Connect { node, .. }) = &request;
+        if self.closing.is_some() {
+            node.end(CloseReason::RootClosed);
+            return;
+        }
+        let id = node.inner.id;
+        if !self.shared.add(node) {
+            // Given up before it began.
+            return;
+        }
+        self.nodes.insert(id, node.clone());
+        match request {
+            Request::ConnectUrl { url, policy, timeout, .. } => self.tree.connect_url(id, url, policy, timeout, now),
+            Request::Connect { via, dial, .. } => self.tree.connect(id, via, dial, now),
+        }
+    }
+
+    fn report(&mut self, link: LinkId, event: LinkEvent) {
+        if matches!(event, LinkEvent::Closed(_)) {
+            self.links.remove(&link);
+        }
+        self.tree.handle_link(link, event, Instant::now().into_std());
+    }
+
+    fn wishes(&mut self) {
+        let wishes = self.shared.take_wishes();
+        for node in wishes.abandon {
+            self.tree.abandon(node);
+        }
+        for node in wishes.close {
+            self.tree.close(node, CloseReason::Local);
+        }
+        if wishes.close_all && self.closing.is_none() {
+            self.closing = Some(Instant::now() + CLOSE_TIMEOUT);
+            self.tree.close_all(&CloseReason::RootClosed);
+        }
+    }
+
+    fn verdict(&mut self, outcome: Result<(Id, (CheckId, Option<Verdict>)), JoinError>) {
+        let (task, verdict) = match outcome {
+            Ok((task, (_, verdict))) => (task, Ok(verdict)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let Some(check) = self.tasks.remove(&task) else { return };
+        let Some(asked) = self.asked.remove(&check) else { return };
+        let error = match &verdict {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(NodeError::FirewallTimedOut { from: asked.from }),
+            Err(_) => Some(NodeError::FirewallPanicked { from: asked.from }),
+        };
+        if let (Some(error), Some(via)) = (error, self.nodes.get(&asked.via)) {
+            via.report(error);
+        }
+        let verdict = verdict.ok().flatten().unwrap_or(Verdict::Refuse);
+        let fresh = self.shared.new_id();
+        self.tree.handle_verdict(check, verdict, fresh, Instant::now().into_std());
+    }
+
+    fn act(&mut self) {
+        while let Some(output) = self.tree.poll_output() {
+            trace!(?output, "tree");
+            match output {
+                Output::Create { node, address, .. } => {
+                    let made = Node::new(node, address, NodeKind::WebRtc, self.shared.clone());
+                    self.shared.add(&made);
+                    self.nodes.insert(node, made);
+                }
+                Output::Start { node, link, target } => self.start(node, link, target),
+                Output::Command { link, command } => {
+                    if let Some(running) = self.links.get(&link) {
+                        running.link.command(command);
+                    }
+                }
+                Output::Drop { link } => {
+                    if let Some(running) = self.links.remove(&link) {
+                        running.pipe.revoke();
+                    }
+                }
+                Output::Frame { node, text } => {
+                    let sent = self.nodes.get(&node).is_some_and(|node| node.inner.queues.signal(text));
+                    if !sent {
+                        debug!(?node, "signalling frame dropped: the link does not keep up");
+                    }
+                }
+                Output::Relay { source, node, text } => {
+                    let sent = self.nodes.get(&node).is_some_and(|node| node.inner.queues.signal(text));
+                    if !sent {
+                        self.tree.relay_failed(source, node);
+                    }
+                }
+                Output::Check { check, via, from, data, policy } => self.check(check, via, from, data, policy),
+                Output::CancelCheck { check } => {
+                    if let Some(asked) = self.asked.remove(&check) {
+                        self.tasks.remove(&asked.task.id());
+                        asked.task.abort();
+                    }
+                }
+                Output::Connection { node, via } => {
+                    let via = via.and_then(|via| self.nodes.get(&via).cloned());
+                    if let Some(node) = self.nodes.get(&node) {
+                        let event = Event::Connection { node: node.clone(), via: via.clone() };
+                        if let Some(via) = via {
+                            via.emit(event.clone());
+                        }
+                        self.shared.emit(event);
+                    }
+                }
+                Output::Opened { node } => {
+                    if let Some(node) = self.nodes.get(&node) {
+                        debug!(address = %node.address(), "open");
+                        let event = Event::Open { node: node.clone() };
+                        node.inner.state.send_modify(|state| {
+                            *state = NodeState::Open;
+                            node.emit(event.clone());
+                        });
+                        self.shared.emit(event);
+                    }
+                }
+                Output::Closed { node, reason, via } => self.closed(node, reason, via),
+                Output::Redirect { node, instead } => {
+                    if let (Some(node), Some(instead)) = (self.nodes.get(&node), self.nodes.get(&instead)) {
+                        // Set once: a node waits for one other at most.
+                        let _ = node.inner.instead.set(instead.clone());
+                    }
+                }
+                Output::OwnAddress { node, address } => {
+                    if let Some(node) = self.nodes.get(&node) {
+                        // The first one counts.
+                        let _ = node.inner.own_address.set(address);
+                    }
+                }
+                Output::PeerLeft { node, address } => {
+                    if let Some(node) = self.nodes.get(&node) {
+                        let event = Event::PeerLeft { via: node.clone(), address };
+                        node.emit(event.clone());
+                        self.shared.emit(event);
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, node: NodeId, link: LinkId, target: Target) {
+        let Some(node) = self.nodes.get(&node) else { return };
+        let transport = match target {
+            Target::Url(_) => &self.websocket,
+            Target::Offer | Target::Answer { .. } => &self.webrtc,
+        };
+        let pipe = Pipe::new(link, self.reports.0.clone(), node.inner.queues.clone());
+        let running = Running { link: transport.start(target, pipe.clone()), pipe };
+        self.links.insert(link, running);
+    }
+
+    fn check(&mut self, check: CheckId, via: NodeId, from: Address, data: Value, policy: Policy) {
+        let Some(node) = self.nodes.get(&via) else { return };
+        let offer = Offer::new(from.clone(), node.address().clone()).with_data(data);
+        let timeout = self.shared.settings.accept_timeout;
+        let task = self.checks.spawn(async move {
+            let verdict = tokio::time::timeout(timeout, policy.check(&offer)).await;
+            (check, verdict.ok())
+        });
+        self.tasks.insert(task.id(), check);
+        self.asked.insert(check, Asked { via, from, task });
+    }
+
+    fn closed(&mut self, id: NodeId, reason: CloseReason, via: Option<NodeId>) {
+        let Some(node) = self.nodes.remove(&id) else { return };
+        debug!(address = %node.address(), %reason, "closed");
+        self.shared.remove(id);
+        let failed = *node.inner.state.borrow() == NodeState::Connecting
+            && !matches!(reason, CloseReason::Cancelled | CloseReason::Duplicate | CloseReason::Local);
+        if failed {
+            node.report(NodeError::ConnectFailed(reason.clone().into()));
+        }
+        node.end(reason.clone());
+        self.shared.emit(Event::Close { node: node.clone(), reason });
+        let via = via.and_then(|via| self.nodes.get(&via).cloned());
+        let event = Event::Disconnection { node, via: via.clone() };
+        if let Some(via) = via {
+            via.emit(event.clone());
+        }
+        self.shared.emit(event);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,171 @@
+//! One error type for each operation.
+
+use super::{Message, Node};
+use crate::error::CloseReason;
+
+/// Why a connect call gave no open node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is empty or too long, or the URL is none that can be dialled.
+    #[error("not an address that can be dialled: {0}")]
+    InvalidAddress(String),
+    /// The other side's firewall refused the offer. An original P refuses silently: that ends in [`TimedOut`](Self::TimedOut).
+    #[error("refused by the other side's firewall")]
+    Refused,
+    /// The introducing node knows no such peer.
+    #[error("the introducing node knows no such peer")]
+    Unreachable,
+    /// The other side, or the introducer, has too much to do. Try again later.
+    #[error("the other side or the introducer is busy")]
+    Busy,
+    /// The other side still holds an open connection to this one. If it is dead, the other side will notice within
+    /// seconds; try again then.
+    #[error("the other side holds an open connection to this one")]
+    AlreadyConnected,
+    /// The address is this root's own.
+    #[error("the address is this root's own")]
+    OwnAddress,
+    /// The node that was to introduce the peer is not open, or closed before both sides had exchanged descriptions.
+    #[error("the introducing node is not open")]
+    ViaClosed,
+    /// The connection was not open in time.
+    #[error("not open within the connect timeout")]
+    TimedOut,
+    /// The node was closed on this side before it was open.
+    #[error("closed on this side before it was open")]
+    Cancelled,
+    /// The root is closed.
+    #[error("the root is closed")]
+    RootClosed,
+    /// The transport could not connect, or broke before it was open; the text says why.
+    #[error("could not connect: {0}")]
+    Failed(String),
+}
+
+impl From<CloseReason> for ConnectError {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Refused => Self::Refused,
+            CloseReason::Unreachable => Self::Unreachable,
+            CloseReason::Busy => Self::Busy,
+            CloseReason::AlreadyConnected => Self::AlreadyConnected,
+            CloseReason::OwnAddress => Self::OwnAddress,
+            CloseReason::ViaClosed => Self::ViaClosed,
+            CloseReason::TimedOut => Self::TimedOut,
+            CloseReason::Cancelled | CloseReason::Local => Self::Cancelled,
+            CloseReason::RootClosed => Self::RootClosed,
+            CloseReason::Failed(why) => Self::Failed(why),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The node is not open yet, or not any more.
+    #[error("the node is not open")]
+    NotOpen,
+    /// The message is larger than this node takes. Nothing was sent.
+    #[error("the message is larger than {limit} bytes")]
+    TooLarge {
+        /// The most bytes a message of this kind may have on this node.
+        limit: usize,
+    },
+}
+
+/// Why a message was not queued at once. Gives the message back.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrySendError {
+    /// The queue is full: the other side does not read as fast as this one sends.
+    #[error("the send queue is full")]
+    Full(Message),
+    /// The node is not open yet, or not any more.
+    #[error("the node is not open")]
+    NotOpen(Message),
+    /// The message is larger than this node takes.
+    #[error("the message is larger than {limit} bytes")]
+    TooLarge {
+        /// The most bytes a message of this kind may have on this node.
+        limit: usize,
+        /// The message.
+        message: Message,
+    },
+}
+
+/// Something went wrong that does not end the node.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The firewall panicked. The offer was refused.
+    #[error("the firewall panicked; the offer from {from} was refused")]
+    FirewallPanicked {
+        /// The address whose offer was refused.
+        from: crate::Address,
+    },
+    /// The firewall did not decide within the accept timeout. The offer was refused.
+    #[error("the firewall took too long; the offer from {from} was refused")]
+    FirewallTimedOut {
+        /// The address whose offer was refused.
+        from: crate::Address,
+    },
+    /// A connection attempt failed. The node of the attempt closes with the same reason.
+    #[error("could not connect: {0}")]
+    ConnectFailed(ConnectError),
+    /// A message arrived that is not JSON although it says so. It was dropped.
+    #[error("a message that is not JSON was dropped")]
+    MalformedMessage,
+}
+
+/// What happens to a node, or through it.
+///
+/// A node's own stream carries what concerns that node; the root's stream carries everything.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A node was made, and is on its way to being open: `via` introduced it, or it was dialled through `via`. Listen to
+    /// it now, and nothing is lost.
+    Connection {
+        /// The new node.
+        node: Node,
+        /// The introducing node; `None` for a WebSocket node.
+        via: Option<Node>,
+    },
+    /// A node is open.
+    Open {
+        /// The node.
+        node: Node,
+    },
+    /// A node is over.
+    Close {
+        /// The node.
+        node: Node,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A node that was made through `via` is over. Follows `Close`.
+    Disconnection {
+        /// The node that is over.
+        node: Node,
+        /// The node that introduced it; `None` for a WebSocket node.
+        via: Option<Node>,
+    },
+    /// A neighbour said that one of its peers has left. Only onramps of pmesh say so.
+    PeerLeft {
+        /// The neighbour.
+        via: Node,
+        /// The peer that left.
+        address: crate::Address,
+    },
+    /// Something went wrong that does not end the node.
+    Error {
+        /// The node that it happened to.
+        node: Node,
+        /// What went wrong.
+        error: NodeError,
+    },
+    /// The reader was too slow, and so many events are lost. Read `peers()`, `is_open()` again.
+    Lagged(u64),
+}

@@ -1,0 +1,304 @@
+//! The root of the tree, and what its handles and its driver share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+use super::builder::RootBuilder;
+use super::connect::{Connect, Connecting, Request};
+use super::driver::Driver;
+use super::error::Event;
+use super::firewall::Policy;
+use super::handle::{Node, NodeState};
+use super::streams::{Arrivals, Events, Nodes, RootMessages};
+use super::tree::{Counters, NodeId};
+use crate::error::CloseReason;
+use crate::protocol::Address;
+use crate::transport::{Queues, Transport};
+
+/// Events that a slow reader of the root's stream may be behind before it loses some.
+const ROOT_EVENTS: usize = 1024;
+/// Requests of handles that may wait for the driver. At it, connect calls wait.
+const REQUESTS: usize = 256;
+
+/// The root of a node tree: where a program joins meshes.
+///
+/// Handles are cheap to clone. When the last one is dropped, all nodes close, as with [`close`](Self::close), in the
+/// background.
+#[derive(Clone)]
+pub struct Root {
+    handle: Arc<RootHandle>,
+}
+
+/// Closes the tree when the last root handle is gone. Nodes hold [`Shared`], not this.
+struct RootHandle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for RootHandle {
+    fn drop(&mut self) {
+        self.shared.close_all();
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct NodeSettings {
+    pub(super) connect_timeout: Duration,
+    pub(super) accept_timeout: Duration,
+    pub(super) window: (u32, u32),
+    pub(super) max_message: usize,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) abandon: Vec<NodeId>,
+    pub(super) close: Vec<NodeId>,
+    pub(super) close_all: bool,
+}
+
+/// What handles and driver share.
+pub(super) struct Shared {
+    pub(super) settings: NodeSettings,
+    pub(super) policy: Policy,
+    pub(super) requests: mpsc::Sender<Request>,
+    /// Wishes of calls that cannot wait. Bounded by the number of nodes.
+    wishes: Mutex<Wishes>,
+    pub(super) wake: Notify,
+    ids: AtomicU64,
+    nodes: Mutex<BTreeMap<NodeId, Node>>,
+    events: broadcast::Sender<Event>,
+    arrivals: Mutex<Vec<Weak<Arrivals>>>,
+    pub(super) counters: Mutex<Counters>,
+    /// Becomes true when the driver has ended.
+    pub(super) ended: watch::Sender<bool>,
+}
+
+impl Root {
+    /// A root with everything at its default: accepts every offer, no ICE servers, all interfaces but loopback.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Settings for a root.
+    pub fn builder() -> RootBuilder {
+        RootBuilder::default()
+    }
+
+    pub(super) fn start(
+        settings: NodeSettings,
+        policy: Policy,
+        websocket: Arc<dyn Transport>,
+        webrtc: Arc<dyn Transport>,
+    ) -> Self {
+        let (requests, receiver) = mpsc::channel(REQUESTS);
+        let shared = Arc::new(Shared {
+            settings,
+            policy,
+            requests,
+            wishes: Mutex::default(),
+            wake: Notify::new(),
+            ids: AtomicU64::new(1),
+            nodes: Mutex::default(),
+            events: broadcast::Sender::new(ROOT_EVENTS),
+            arrivals: Mutex::default(),
+            counters: Mutex::default(),
+            ended: watch::Sender::new(false),
+        });
+        tokio::spawn(Driver::new(shared.clone(), websocket, webrtc).run(receiver));
+        Self { handle: Arc::new(RootHandle { shared }) }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Connects to an onramp by its URL, `ws://` or `wss://`.
+    ///
+    /// Nothing happens until the [`Connecting`] is awaited or [detached](Connecting::detach).
+    pub fn connect(&self, url: impl Into<Connect>) -> Connecting {
+        Connecting::to_url(self, url.into())
+    }
+
+    /// All nodes that are not closed, oldest first.
+    pub fn peers(&self) -> Vec<Node> {
+        self.shared().nodes()
+    }
+
+    /// The node of this address: the open one if there is one, else one that is on its way.
+    pub fn peer(&self, address: &Address) -> Option<Node> {
+        let nodes = self.shared().lock_nodes();
+        let mut of_address = nodes.values().filter(|node| node.address() == address);
+        let first = of_address.next()?;
+        let open = if first.is_open() { None } else { of_address.find(|node| node.is_open()) };
+        Some(open.unwrap_or(first).clone())
+    }
+
+    /// Messages of all nodes with the node that each came from, from now on: those that nobody has read yet too.
+    ///
+    /// In order for each node; see [`Node::messages`]. Not reading the stream slows every node down. It ends when the root
+    /// is closed and everything is read.
+    pub fn messages(&self) -> RootMessages {
+        let shared = self.shared();
+        let arrivals = Arc::new(Arrivals::default());
+        // The driver adds nodes and tells the arrivals under this lock, so no node is missed and none comes twice.
+        let nodes = shared.lock_nodes();
+        for node in nodes.values() {
+            arrivals.push(node.messages());
+        }
+        let mut all = lock(&shared.arrivals);
+        all.retain(|arrivals| arrivals.strong_count() > 0);
+        all.push(Arc::downgrade(&arrivals));
+        drop((all, nodes));
+        if *shared.ended.borrow() {
+            arrivals.end();
+        }
+        RootMessages::new(arrivals)
+    }
+
+    /// Everything that happens in the tree, from now on.
+    ///
+    /// A reader that is more than 1,024 events behind loses the oldest and gets [`Event::Lagged`]. The stream does not end
+    /// before the last handle is gone. Dropping it stops listening.
+    pub fn events(&self) -> Events {
+        Events::of_root(self.shared().events.subscribe())
+    }
+
+    /// The nodes that are made, from now on. See [`Event::Connection`].
+    pub fn connections(&self) -> Nodes {
+        Nodes::connections(self.events())
+    }
+
+    /// The nodes that are over, from now on. See [`Event::Disconnection`].
+    pub fn disconnections(&self) -> Nodes {
+        Nodes::disconnections(self.events())
+    }
+
+    /// What was relayed and what was dropped so far.
+    pub fn counters(&self) -> Counters {
+        *lock(&self.shared().counters)
+    }
+
+    /// Closes all nodes, each as [`Node::close`] does, and waits until that is done. Later connect calls fail.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: once polled, the closing goes on.
+    pub async fn close(&self) {
+        self.shared().close_all();
+        let mut ended = self.shared().ended.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Root").field("peers", &self.peers()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new_id(&self) -> NodeId {
+        NodeId(self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn new_queues(&self) -> Arc<Queues> {
+        Queues::new(self.settings.window, self.settings.max_message)
+    }
+
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        self.lock_nodes().values().cloned().collect()
+    }
+
+    fn lock_nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Node>> {
+        lock(&self.nodes)
+    }
+
+    /// Adds a node, and lets the root's message streams have it. Returns false if the node is over already.
+    pub(super) fn add(&self, node: &Node) -> bool {
+        let mut nodes = self.lock_nodes();
+        if matches!(node.state(), NodeState::Closed(_)) {
+            return false;
+        }
+        nodes.insert(node.inner.id, node.clone());
+        let mut arrivals = lock(&self.arrivals);
+        arrivals.retain(|arrivals| match arrivals.upgrade() {
+            Some(arrivals) => {
+                arrivals.push(node.messages());
+                true
+            }
+            None => false,
+        });
+        true
+    }
+
+    pub(super) fn remove(&self, node: NodeId) {
+        self.lock_nodes().remove(&node);
+    }
+
+    pub(super) fn emit(&self, event: Event) {
+        // Nobody listens: nothing is lost that could not be read again.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn abandon(&self, node: &Node) {
+        self.wish(node, CloseReason::Cancelled, |wishes| wishes.abandon.push(node.inner.id));
+    }
+
+    pub(super) fn close_node(&self, node: &Node) {
+        self.wish(node, CloseReason::Local, |wishes| wishes.close.push(node.inner.id));
+    }
+
+    /// Passes a wish on to the driver; ends a node that it does not have yet, so that it will not take it.
+    fn wish(&self, node: &Node, reason: CloseReason, wish: impl FnOnce(&mut Wishes)) {
+        let nodes = self.lock_nodes();
+        if nodes.contains_key(&node.inner.id) {
+            wish(&mut lock(&self.wishes));
+            self.wake.notify_one();
+        } else {
+            node.end(reason);
+        }
+    }
+
+    fn close_all(&self) {
+        lock(&self.wishes).close_all = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take_wishes(&self) -> Wishes {
+        std::mem::take(&mut lock(&self.wishes))
+    }
+
+    /// The driver has ended.
+    pub(super) fn end(&self) {
+        self.ended.send_replace(true);
+        for arrivals in lock(&self.arrivals).drain(..).filter_map(|arrivals| arrivals.upgrade()) {
+            arrivals.end();
+        }
+    }
+}
+
+/// Every critical section here is short and leaves its data whole, so a panic elsewhere does not spoil the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,183 @@
+//! What the crate's callbacks and the pump tell the link task.
+//!
+//! The callbacks run on the driver and must not block, and an end must never get lost: so this is a set of facts with a
+//! wake-up rather than a queue. The only list in it is bounded.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use webrtc::data_channel::DataChannel;
+use webrtc::peer_connection::{
+    PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
+};
+
+use crate::error::CloseReason;
+
+/// Local candidates of one link. Further ones are dropped.
+const MAX_CANDIDATES: usize = 64;
+
+/// What has happened since the link task last looked.
+#[derive(Default)]
+pub(super) struct News {
+    /// Local candidates, as in an SDP attribute: `candidate:…`.
+    pub(super) candidates: Vec<String>,
+    /// The channel that the remote created.
+    pub(super) channel: Option<Arc<dyn DataChannel>>,
+    /// All that was queued before closing has been sent.
+    pub(super) flushed: bool,
+    /// The connection is closed, though the reader may still hand on what had arrived.
+    pub(super) closed: bool,
+    /// The link is over.
+    pub(super) ended: Option<CloseReason>,
+}
+
+#[derive(Default)]
+struct State {
+    news: News,
+    /// Whether there is any.
+    fresh: bool,
+    candidates_seen: usize,
+    gathered: bool,
+    channel_seen: bool,
+    open: bool,
+    shut: bool,
+}
+
+/// See the [module documentation](self).
+pub(super) struct Mailbox {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the facts whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        if state.shut {
+            return;
+        }
+        change(&mut state);
+        state.fresh = true;
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The link is over. Only the first reason counts.
+    pub(super) fn end(&self, reason: CloseReason) {
+        self.tell(|state| {
+            state.news.ended.get_or_insert(reason);
+        });
+    }
+
+    /// The link is open.
+    pub(super) fn opened(&self) {
+        self.tell(|state| {
+            state.open = true;
+        });
+    }
+
+    /// Whether the link is, or was, open.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
+    /// All that was queued before closing has been sent.
+    pub(super) fn flushed(&self) {
+        self.tell(|state| state.news.flushed = true);
+    }
+
+    /// What has happened, once something has. For the link task only. Cancel safe.
+    pub(super) async fn news(&self) -> News {
+        loop {
+            {
+                let mut state = self.lock();
+                if std::mem::take(&mut state.fresh) {
+                    return std::mem::take(&mut state.news);
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until all local candidates are known, or the link is over. For the link task only. Cancel safe.
+    pub(super) async fn gathered(&self) {
+        loop {
+            {
+                let state = self.lock();
+                if state.gathered || state.news.ended.is_some() {
+                    return;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Forgets everything and takes nothing more: a channel kept here would keep the connection alive.
+    pub(super) fn shut(&self) {
+        let news = {
+            let mut state = self.lock();
+            state.shut = true;
+            std::mem::take(&mut state.news)
+        };
+        drop(news);
+    }
+}
+
+/// Connects the crate's callbacks to the mailbox.
+pub(super) struct Callbacks(pub(super) Arc<Mailbox>);
+
+#[async_trait]
+impl PeerConnectionEventHandler for Callbacks {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        // The end of the candidates comes as an empty one.
+        let Ok(init) = event.candidate.to_json() else { return };
+        self.0.tell(|state| {
+            state.candidates_seen += 1;
+            if state.candidates_seen <= MAX_CANDIDATES {
+                state.news.candidates.push(init.candidate);
+            }
+        });
+    }
+
+    async fn on_ice_gathering_state_change(&self, gathering: RTCIceGatheringState) {
+        if gathering == RTCIceGatheringState::Complete {
+            self.0.tell(|state| state.gathered = true);
+        }
+    }
+
+    async fn on_connection_state_change(&self, connection: RTCPeerConnectionState) {
+        tracing::debug!(%connection, "connection state");
+        match connection {
+            RTCPeerConnectionState::Failed => self.0.tell(|state| {
+                let reason = if state.open {
+                    CloseReason::Lost("nothing is heard from the other side".into())
+                } else {
+                    CloseReason::Failed("no path to the other side was found".into())
+                };
+                state.news.ended.get_or_insert(reason);
+            }),
+            RTCPeerConnectionState::Closed => self.0.tell(|state| state.news.closed = true),
+            _ => {}
+        }
+    }
+
+    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        self.0.tell(|state| {
+            if std::mem::replace(&mut state.channel_seen, true) {
+                let reason = CloseReason::Protocol("more than one data channel".into());
+                state.news.ended.get_or_insert(reason);
+            } else {
+                state.news.channel = Some(channel);
+            }
+        });
+    }
+}

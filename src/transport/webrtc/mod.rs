@@ -1,0 +1,139 @@
+//! WebRTC links, on the `webrtc` crate. Nothing outside this module names it.
+//!
+//! ```text
+//! Link handle --commands--> link task (owns the connection) <--mailbox-- callbacks of the crate
+//!                               |                                             ^
+//!                               +--attaches--> driver task: writer, driver, reader
+//! ```
+//!
+//! - `link`: the task of one link: negotiates, opens, closes.
+//! - `mailbox`: what the crate's callbacks and the pump tell the link task. Never blocks, never loses an end.
+//! - `session`: builds and describes a connection.
+//! - `pump`: carries messages between the pipe and the data channels.
+//! - `runtime`: runs the pump in the task of the crate's driver, and paces the driver during set-up.
+//! - `socket`: sockets with large buffers, and the credit that fits them.
+//! - `addresses`: what to bind.
+
+mod addresses;
+mod link;
+mod mailbox;
+mod pump;
+mod runtime;
+mod session;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+pub(crate) use self::socket::credit_window;
+
+use self::mailbox::Mailbox;
+use super::{Command, Link, Pipe, Target, Transport};
+use crate::error::CloseReason;
+
+/// Commands that may wait for one link. At it, the link ends with [`CloseReason::Protocol`].
+const MAX_COMMANDS: usize = 128;
+
+/// A STUN or TURN server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IceServer {
+    /// `stun:host:port`, `turn:host:port`. TURN goes over UDP only; others are skipped with a warning.
+    pub urls: Vec<String>,
+    /// Empty for STUN.
+    pub username: String,
+    /// Empty for STUN.
+    pub credential: String,
+}
+
+/// Says which local addresses may be bound and offered.
+pub(crate) type AddressFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// How WebRTC links are made.
+#[derive(Clone)]
+pub(crate) struct WebRtcConfig {
+    /// Servers to learn further candidates from. Without any, the description holds all candidates.
+    pub(crate) ice_servers: Vec<IceServer>,
+    /// What to bind. A wildcard stands for every interface of its family except loopback and link-local.
+    pub(crate) bind: Vec<SocketAddr>,
+    /// Bind 127.0.0.1 besides, so that peers on this machine find each other without a network.
+    pub(crate) include_loopback: bool,
+    /// Keeps an address from being bound and offered if it says false.
+    pub(crate) address_filter: Option<AddressFilter>,
+    /// Resolve `.local` candidates, which browsers send. Costs one socket for each link to what may be a browser.
+    pub(crate) mdns: bool,
+    /// Silence after which ICE counts as disconnected.
+    pub(crate) disconnected_after: Duration,
+    /// Further silence after which the link ends.
+    pub(crate) failed_after: Duration,
+    /// Pause between keepalives of an idle link.
+    pub(crate) keepalive: Duration,
+}
+
+impl Default for WebRtcConfig {
+    fn default() -> Self {
+        Self {
+            ice_servers: Vec::new(),
+            bind: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
+            include_loopback: false,
+            address_filter: None,
+            mdns: true,
+            disconnected_after: Duration::from_secs(5),
+            failed_after: Duration::from_secs(10),
+            keepalive: Duration::from_secs(2),
+        }
+    }
+}
+
+impl fmt::Debug for WebRtcConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebRtcConfig")
+            .field("ice_servers", &self.ice_servers.len())
+            .field("bind", &self.bind)
+            .field("include_loopback", &self.include_loopback)
+            .field("mdns", &self.mdns)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes WebRTC links: [`Target::Offer`] and [`Target::Answer`]. Must be used within a tokio runtime.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WebRtc {
+    config: Arc<WebRtcConfig>,
+}
+
+impl WebRtc {
+    /// A transport with this configuration.
+    pub(crate) fn new(config: WebRtcConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+}
+
+impl Transport for WebRtc {
+    fn start(&self, target: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
+        let (commands, receiver) = mpsc::channel(MAX_COMMANDS);
+        let mailbox = Mailbox::new();
+        tokio::spawn(link::run(self.config.clone(), target, pipe, receiver, mailbox.clone()));
+        Box::new(Handle { commands, mailbox })
+    }
+}
+
+/// Dropping it closes the command channel, which ends the link task.
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Link for Handle {
+    fn command(&self, command: Command) {
+        if let Err(TrySendError::Full(_)) = self.commands.try_send(command) {
+            self.mailbox.end(CloseReason::Protocol(format!("more than {MAX_COMMANDS} signals at once")));
+        }
+    }
+}

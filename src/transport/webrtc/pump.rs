@@ -1,0 +1,137 @@
+//! Carries messages between the pipe and the data channels.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use webrtc::data_channel::{DataChannel, DataChannelEvent};
+use webrtc::error::Error;
+
+use super::mailbox::Mailbox;
+use super::runtime::{Pace, Pump};
+use crate::error::CloseReason;
+use crate::transport::{Delivery, Framing, LinkEvent, Outgoing, Pipe, WireMessage};
+
+/// How often to look whether a peer without credit has taken everything, when closing.
+const FLUSH_POLL: Duration = Duration::from_millis(5);
+
+/// How long to wait for messages that the driver hands on after the end of their channel.
+const LATE_MESSAGES: Duration = Duration::from_millis(10);
+
+/// What a pump works on.
+pub(super) struct Channels {
+    pub(super) pipe: Arc<Pipe>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) pace: Arc<Pace>,
+    /// The channel to send on, and to receive on.
+    pub(super) main: Arc<dyn DataChannel>,
+    /// A second channel to receive on: towards an original P, the one we created.
+    pub(super) second: Option<Arc<dyn DataChannel>>,
+    pub(super) framing: Framing,
+}
+
+impl Channels {
+    /// The two halves, for the driver task.
+    pub(super) fn into_pump(self) -> Pump {
+        let writer = write(self.pipe.clone(), self.mailbox.clone(), self.main.clone(), self.framing);
+        Pump { writer: Box::pin(writer), reader: Box::pin(read(self)) }
+    }
+}
+
+async fn write(pipe: Arc<Pipe>, mailbox: Arc<Mailbox>, channel: Arc<dyn DataChannel>, framing: Framing) {
+    loop {
+        let sent = match pipe.next_outgoing().await {
+            Outgoing::Binary(bytes) => channel.send(bytes).await,
+            Outgoing::Text(text) => match std::str::from_utf8(&text) {
+                Ok(text) => channel.send_text(text).await,
+                Err(error) => {
+                    tracing::debug!(%error, "text that is not UTF-8 is not sent");
+                    Ok(())
+                }
+            },
+            Outgoing::Finished => break,
+        };
+        match sent {
+            Ok(()) => {}
+            // The reader will tell why.
+            Err(Error::ErrDataChannelClosed) => return,
+            Err(Error::ErrOutboundPacketTooLarge) => tracing::debug!("a message above the negotiated size is not sent"),
+            Err(error) => return mailbox.end(CloseReason::Lost(error.to_string())),
+        }
+    }
+    if let Framing::Plain { .. } = framing {
+        // A pmesh peer ends the link when it has read everything; an original does not know that it should.
+        while channel.outstanding_bytes().await.is_ok_and(|bytes| bytes > 0) {
+            tokio::time::sleep(FLUSH_POLL).await;
+        }
+    }
+    mailbox.flushed();
+}
+
+async fn read(channels: Channels) {
+    let mailbox = channels.mailbox.clone();
+    let reason = receive(channels).await;
+    mailbox.end(reason);
+}
+
+/// Opens the link, then hands on what arrives, until the end.
+async fn receive(channels: Channels) -> CloseReason {
+    let Channels { pipe, mailbox, pace, main, second, framing } = channels;
+    loop {
+        match main.poll().await {
+            Some(DataChannelEvent::OnOpen) => break,
+            Some(DataChannelEvent::OnClose) => return CloseReason::Remote,
+            Some(_) => {}
+            None => return stopped(),
+        }
+    }
+    tracing::debug!(link = pipe.link().0, "link open");
+    mailbox.opened();
+    pipe.open(framing);
+    let extension = matches!(framing, Framing::Packets { .. });
+    pipe.emit(LinkEvent::Opened { extension }).await;
+    if second.is_none() {
+        pace.settle();
+    }
+    loop {
+        let event = match &second {
+            None => main.poll().await,
+            Some(second) => tokio::select! {
+                event = main.poll() => event,
+                event = second.poll() => event,
+            },
+        };
+        match event {
+            Some(DataChannelEvent::OnMessage(message)) => {
+                if let Err(reason) = deliver(&pipe, message.is_string, message.data).await {
+                    return reason;
+                }
+            }
+            // Of the second channel: now nothing of the set-up is left.
+            Some(DataChannelEvent::OnOpen) => pace.settle(),
+            Some(DataChannelEvent::OnClose) => break,
+            Some(_) => {}
+            None => return stopped(),
+        }
+    }
+    // The driver tells of the end of a channel before it hands on what arrived in the same batch.
+    for channel in std::iter::once(&main).chain(&second) {
+        while let Ok(Some(event)) = tokio::time::timeout(LATE_MESSAGES, channel.poll()).await {
+            if let DataChannelEvent::OnMessage(message) = event
+                && let Err(reason) = deliver(&pipe, message.is_string, message.data).await
+            {
+                return reason;
+            }
+        }
+    }
+    CloseReason::Remote
+}
+
+async fn deliver(pipe: &Pipe, is_text: bool, data: bytes::BytesMut) -> Result<(), CloseReason> {
+    let data = data.freeze();
+    let message = if is_text { WireMessage::Text(data) } else { WireMessage::Binary(data) };
+    pipe.deliver(message, Delivery::Overflow).await
+}
+
+fn stopped() -> CloseReason {
+    CloseReason::Lost("the connection stopped by itself".into())
+}

@@ -1,0 +1,240 @@
+//! Builds a connection, and describes it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
+use webrtc::data_channel::{DataChannel, RTCDataChannelInit};
+use webrtc::error::{Error, Result};
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceCandidateInit, RTCIceServer,
+    RTCSessionDescription, SettingEngineBuilder,
+};
+
+use super::mailbox::{Callbacks, Mailbox};
+use super::runtime::LinkRuntime;
+use super::{WebRtcConfig, addresses, socket};
+use crate::protocol::limits::DEFAULT_REMOTE_MESSAGE_BYTES;
+use crate::protocol::signal::{Candidate, Description, DescriptionKind};
+
+/// The name and the protocol of the data channel.
+const CHANNEL: &str = "p";
+
+/// Bytes that may be on their way on one channel before sending waits. Between pmesh peers the credit is smaller; this
+/// is what slows us down towards an original P.
+const SEND_BUFFER_BYTES: usize = 1_000_000;
+
+/// How long to wait for local candidates before the description goes out, when no server has to be asked.
+const GATHERING: Duration = Duration::from_millis(50);
+
+/// Candidates of the other side that are used. Further ones are ignored: each costs checks and memory.
+pub(super) const MAX_REMOTE_CANDIDATES: usize = 64;
+
+/// Longest candidate that is used, in bytes.
+const MAX_CANDIDATE_BYTES: usize = 1024;
+
+/// What the connection is to be made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Purpose {
+    /// The largest message accepted, in bytes.
+    pub(super) max_message: u32,
+    /// Whether the other side may send `.local` candidates.
+    pub(super) mdns: bool,
+}
+
+/// A connection that is being made, or is open.
+pub(super) struct Session {
+    connection: Arc<dyn PeerConnection>,
+    pub(super) runtime: Arc<LinkRuntime>,
+    mailbox: Arc<Mailbox>,
+    /// The local description, for the candidates in it.
+    sdp: String,
+    user_fragment: Option<String>,
+    remote_candidates: usize,
+}
+
+impl Session {
+    /// Binds sockets and starts the driver.
+    ///
+    /// # Errors
+    ///
+    /// No socket could be bound, or a server of the configuration is malformed.
+    pub(super) async fn build(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
+        if !purpose.mdns {
+            return Self::build_once(config, mailbox, purpose).await;
+        }
+        match Self::build_once(config, mailbox, purpose).await {
+            Ok(session) => Ok(session),
+            Err(error) => {
+                // Often the multicast port is what cannot be had.
+                tracing::debug!(%error, "trying again without multicast DNS");
+                Self::build_once(config, mailbox, Purpose { mdns: false, ..purpose }).await
+            }
+        }
+    }
+
+    async fn build_once(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
+        let none = Some(Duration::ZERO);
+        let settings = SettingEngineBuilder::new()
+            .with_ice_timeouts(Some(config.disconnected_after), Some(config.failed_after), Some(config.keepalive))
+            .with_host_acceptance_min_wait(none)
+            .with_srflx_acceptance_min_wait(none)
+            .with_prflx_acceptance_min_wait(none)
+            .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(purpose.max_message))
+            .with_sctp_max_receive_buffer_size(socket::receive_window())
+            .with_multicast_dns_mode(if purpose.mdns {
+                MulticastDnsMode::QueryOnly
+            } else {
+                MulticastDnsMode::Disabled
+            })
+            .build();
+        let servers = config.ice_servers.iter().map(|server| RTCIceServer {
+            urls: server.urls.clone(),
+            username: server.username.clone(),
+            credential: server.credential.clone(),
+        });
+        let runtime = LinkRuntime::new(mailbox.clone());
+        let connection = PeerConnectionBuilder::new()
+            .with_configuration(RTCConfigurationBuilder::default().with_ice_servers(servers.collect()).build())
+            .with_setting_engine(settings)
+            .with_handler(Arc::new(Callbacks(mailbox.clone())))
+            .with_runtime(runtime.clone())
+            .with_udp_addrs(addresses::to_bind(config))
+            .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
+            .build()
+            .await?;
+        Ok(Self {
+            connection: Arc::new(connection),
+            runtime,
+            mailbox: mailbox.clone(),
+            sdp: String::new(),
+            user_fragment: None,
+            remote_candidates: 0,
+        })
+    }
+
+    /// Creates our data channel.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed.
+    pub(super) async fn create_channel(&self) -> Result<Arc<dyn DataChannel>> {
+        let init = RTCDataChannelInit { protocol: CHANNEL.into(), ..RTCDataChannelInit::default() };
+        self.connection.create_data_channel(CHANNEL, Some(init)).await
+    }
+
+    /// Makes and applies the offer or the answer, with the candidates that are known by then.
+    ///
+    /// # Errors
+    ///
+    /// An answer to an offer without a data channel, or the connection is closed.
+    pub(super) async fn describe(&mut self, kind: DescriptionKind, wait: bool) -> Result<Description> {
+        let description = match kind {
+            DescriptionKind::Offer => self.connection.create_offer(None).await?,
+            DescriptionKind::Answer => self.connection.create_answer(None).await?,
+        };
+        self.connection.set_local_description(description.clone()).await?;
+        if wait && tokio::time::timeout(GATHERING, self.mailbox.gathered()).await.is_err() {
+            tracing::debug!("local candidates are not complete yet, the rest is trickled");
+        }
+        let sdp = self.connection.local_description().await.unwrap_or(description).sdp;
+        self.user_fragment = attribute(&sdp, "ice-ufrag").map(str::to_owned);
+        self.sdp.clone_from(&sdp);
+        Ok(Description { kind, sdp })
+    }
+
+    /// Applies the other side's description.
+    ///
+    /// # Errors
+    ///
+    /// It is malformed, or does not fit.
+    pub(super) async fn set_remote(&mut self, description: Description) -> Result<()> {
+        let candidates = description.sdp.matches("a=candidate:").count();
+        if candidates > MAX_REMOTE_CANDIDATES {
+            return Err(Error::Other(format!("{candidates} candidates in a description")));
+        }
+        self.remote_candidates = candidates;
+        let description = match description.kind {
+            DescriptionKind::Offer => RTCSessionDescription::offer(description.sdp)?,
+            DescriptionKind::Answer => RTCSessionDescription::answer(description.sdp)?,
+        };
+        contain(self.connection.set_remote_description(description)).await?;
+        self.runtime.pace().hurry();
+        Ok(())
+    }
+
+    /// Adds a candidate of the other side. One that cannot be used is ignored.
+    pub(super) async fn add_candidate(&mut self, candidate: Candidate) {
+        if candidate.candidate.is_empty() {
+            return;
+        }
+        self.remote_candidates += 1;
+        if self.remote_candidates > MAX_REMOTE_CANDIDATES || candidate.candidate.len() > MAX_CANDIDATE_BYTES {
+            tracing::debug!("too many or too long candidates: one is ignored");
+            return;
+        }
+        let init = RTCIceCandidateInit {
+            candidate: candidate.candidate,
+            sdp_mid: candidate.sdp_mid,
+            sdp_mline_index: candidate.sdp_m_line_index,
+            username_fragment: candidate.username_fragment,
+            url: None,
+        };
+        if let Err(error) = contain(self.connection.add_ice_candidate(init)).await {
+            tracing::debug!(%error, "a candidate cannot be used");
+        }
+        self.runtime.pace().hurry();
+    }
+
+    /// A local candidate as it is to be sent, or `None` if the description has it already.
+    pub(super) fn to_send(&self, candidate: String) -> Option<Candidate> {
+        if candidate.is_empty() || self.sdp.contains(&candidate) {
+            return None;
+        }
+        Some(Candidate {
+            candidate,
+            sdp_mid: Some("0".into()),
+            sdp_m_line_index: Some(0),
+            username_fragment: self.user_fragment.clone(),
+        })
+    }
+
+    /// The largest message that can be sent, in bytes. Known once both descriptions are.
+    pub(super) async fn max_message(&self) -> usize {
+        let Some(sctp) = self.connection.sctp().await else { return DEFAULT_REMOTE_MESSAGE_BYTES };
+        sctp.max_message_size().await.map_or(DEFAULT_REMOTE_MESSAGE_BYTES, |bytes| bytes as usize)
+    }
+
+    /// Closes the connection and waits, about 100 ms at most, until its driver has told the other side. Not to be called
+    /// from the driver's task.
+    pub(super) async fn close(self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(%error, "closing a connection");
+        }
+    }
+}
+
+/// A panic of the crate over what a peer sent is an error like any other.
+async fn contain<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| Err(Error::Other("the WebRTC stack gave up".into())))
+}
+
+/// The value of the first attribute of this name.
+fn attribute<'a>(sdp: &'a str, name: &str) -> Option<&'a str> {
+    sdp.lines().find_map(|line| line.strip_prefix("a=")?.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_found() {
+        let sdp = "v=0\r\na=ice-ufragile:no\r\na=ice-ufrag:abc\r\n";
+        assert_eq!(attribute(sdp, "ice-ufrag"), Some("abc"));
+        assert_eq!(attribute(sdp, "mid"), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! UDP sockets with large buffers, and the SCTP window and credit that fit into them.
+//!
+//! A receive buffer that overflows costs SCTP a recovery of a second and more. So the buffers are made large, and the
+//! window that a peer may fill is never larger than what they hold.
+
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime, TokioRuntime, Transmit};
+
+use super::runtime::Pace;
+use crate::protocol::limits::{CREDIT_BYTES, CREDIT_PACKETS};
+
+/// What is asked of the system for each socket and direction, in bytes.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The SCTP receive windows in use, with the socket buffer that each needs.
+const WINDOWS: [(usize, u32); 3] = [(2 * 1024 * 1024, 1024 * 1024), (1024 * 1024, 512 * 1024), (0, 256 * 1024)];
+
+/// The port of multicast DNS, whose sockets keep their buffers.
+const MDNS_PORT: u16 = 5353;
+
+/// The SCTP receive window of each link, in bytes: what the socket buffers of this machine hold.
+pub(super) fn receive_window() -> u32 {
+    static WINDOW: OnceLock<u32> = OnceLock::new();
+    *WINDOW.get_or_init(|| {
+        let granted = probe().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell how large socket buffers get");
+            0
+        });
+        let window = window_for(granted);
+        tracing::info!(granted, window, "receive buffer of UDP sockets, and the SCTP window to match, in bytes");
+        window
+    })
+}
+
+/// The credit that this side announces to a pmesh peer, in bytes and packets: below the SCTP receive window, so that
+/// it never closes.
+pub(crate) fn credit_window() -> (u32, u32) {
+    (credit_for(receive_window()), CREDIT_PACKETS)
+}
+
+fn window_for(granted: usize) -> u32 {
+    WINDOWS.iter().find(|(needed, _)| granted >= *needed).map_or(WINDOWS[2].1, |(_, window)| *window)
+}
+
+fn credit_for(window: u32) -> u32 {
+    (window / 100 * 86).min(CREDIT_BYTES)
+}
+
+fn probe() -> io::Result<usize> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    enlarge(&socket);
+    let reported = SockRef::from(&socket).recv_buffer_size()?;
+    // Linux reports twice what it grants, the rest being for its own bookkeeping.
+    Ok(if cfg!(target_os = "linux") { reported / 2 } else { reported })
+}
+
+/// Asks for large buffers, past the system's limit where this process may. What is refused stays as it is.
+fn enlarge(socket: &UdpSocket) {
+    let socket_ref = SockRef::from(socket);
+    if !force(socket) {
+        let receive = socket_ref.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let send = socket_ref.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        if let Err(error) = receive.and(send) {
+            tracing::debug!(%error, "socket buffers stay as they are");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn force(socket: &UdpSocket) -> bool {
+    use nix::sys::socket::{setsockopt, sockopt};
+    setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES).is_ok()
+        && setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER_BYTES).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn force(_socket: &UdpSocket) -> bool {
+    false
+}
+
+/// Wraps a bound socket for the crate's driver. What arrives on it is told to `pace`.
+///
+/// # Errors
+///
+/// The system's, when the socket cannot be registered with tokio.
+pub(super) fn wrap(socket: UdpSocket, pace: Arc<Pace>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    if socket.local_addr()?.port() == MDNS_PORT {
+        return TokioRuntime.wrap_udp_socket(socket);
+    }
+    enlarge(&socket);
+    let inner = TokioRuntime.wrap_udp_socket(socket)?;
+    Ok(Arc::new(PacedSocket { inner, pace }))
+}
+
+#[derive(Debug)]
+struct PacedSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    pace: Arc<Pace>,
+}
+
+impl AsyncUdpSocket for PacedSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        self.inner.poll_send(cx, transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let received = self.inner.poll_recv(cx, bufs, meta);
+        if let Poll::Ready(Ok(_)) = received {
+            self.pace.arrived();
+        }
+        received
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        self.inner.max_gso_segments()
+    }
+
+    fn max_gro_segments(&self) -> usize {
+        self.inner.max_gro_segments()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_fits_the_socket() {
+        assert_eq!(window_for(4 << 20), 1 << 20);
+        assert_eq!(window_for(2 << 20), 1 << 20);
+        assert_eq!(window_for(1 << 20), 512 << 10);
+        assert_eq!(window_for(212_992), 256 << 10);
+        assert_eq!(window_for(0), 256 << 10);
+    }
+
+    #[test]
+    fn the_credit_stays_below_the_window() {
+        assert_eq!(credit_for(1 << 20), CREDIT_BYTES);
+        for (_, window) in WINDOWS {
+            assert!(credit_for(window) < window - window / 10);
+        }
+    }
+
+    #[test]
+    fn a_socket_gets_what_the_probe_says() {
+        let granted = probe().unwrap();
+        assert!(granted > 0);
+        assert_eq!(window_for(granted), receive_window());
+    }
+}

@@ -1,0 +1,227 @@
+//! WebSocket links to onramps, `ws` and `wss`, on tokio-tungstenite.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+
+use super::{Command, Delivery, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WireMessage};
+use crate::error::CloseReason;
+use crate::protocol::{P_PROTOCOL, PMESH_PROTOCOL};
+
+/// Largest message taken from or sent to an onramp, in bytes: what the original onramp takes.
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Pause between pings to an onramp, so that one that died without a word is noticed.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Silence after which an onramp counts as dead.
+const SILENCE_LIMIT: Duration = Duration::from_secs(50);
+/// How long closing in good order may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Buffer for reading: an onramp carries signalling only.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Makes WebSocket links: [`Target::Url`]. Must be used within a tokio runtime.
+#[derive(Debug, Default)]
+pub(crate) struct WebSocket {
+    /// Certificate authorities to trust besides the system's.
+    extra_roots: Vec<CertificateDer<'static>>,
+    /// Made at the first `wss` connection: reading the system's certificates takes a while.
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
+}
+
+impl WebSocket {
+    pub(crate) fn new(extra_roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { extra_roots, tls: Arc::default() }
+    }
+}
+
+impl Transport for WebSocket {
+    fn start(&self, target: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
+        let (commands, receiver) = mpsc::channel(1);
+        let (tls, extra_roots) = (self.tls.clone(), self.extra_roots.clone());
+        tokio::spawn(async move {
+            let reason = match target {
+                Target::Url(url) => run(&url, &tls, extra_roots, &pipe, receiver).await,
+                _ => CloseReason::Failed("a WebSocket goes to a URL".into()),
+            };
+            pipe.finish(reason).await;
+        });
+        Box::new(Handle(commands))
+    }
+}
+
+/// Dropping it closes the channel, which ends the task.
+struct Handle(mpsc::Sender<Command>);
+
+impl Link for Handle {
+    fn command(&self, command: Command) {
+        // The only command is to close: one in the channel is enough.
+        let _ = self.0.try_send(command);
+    }
+}
+
+async fn run(
+    url: &str,
+    tls: &OnceLock<Arc<ClientConfig>>,
+    extra_roots: Vec<CertificateDer<'static>>,
+    pipe: &Pipe,
+    mut commands: mpsc::Receiver<Command>,
+) -> CloseReason {
+    let socket = tokio::select! {
+        socket = dial(url, tls, extra_roots) => match socket {
+            Ok(socket) => socket,
+            Err(why) => return CloseReason::Failed(why),
+        },
+        _ = commands.recv() => return CloseReason::Local,
+    };
+    let (socket, extension) = socket;
+    pipe.open(Framing::Plain { max_message: MAX_MESSAGE_BYTES });
+    pipe.emit(LinkEvent::Opened { extension }).await;
+    let (sink, stream) = socket.split();
+    let mut reading = std::pin::pin!(read(stream, pipe));
+    let mut writing = std::pin::pin!(write(sink, pipe));
+    tokio::select! {
+        reason = &mut reading => return reason,
+        reason = &mut writing => return reason,
+        command = commands.recv() => if command.is_none() {
+            return CloseReason::Local;
+        },
+    }
+    pipe.start_closing();
+    let closing = async {
+        let written = writing.await;
+        // After our close frame the server answers with its own.
+        if written == CloseReason::Local {
+            reading.await;
+        }
+    };
+    // Whatever happens from here on, it was this side that closed.
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    CloseReason::Local
+}
+
+async fn dial(
+    url: &str,
+    tls: &OnceLock<Arc<ClientConfig>>,
+    extra_roots: Vec<CertificateDer<'static>>,
+) -> Result<(Socket, bool), String> {
+    let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+    let protocols = HeaderValue::from_str(&format!("{PMESH_PROTOCOL}, {P_PROTOCOL}")).map_err(|e| e.to_string())?;
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
+    let connector = match request.uri().scheme_str() {
+        Some("wss") => Connector::Rustls(match tls.get() {
+            Some(config) => config.clone(),
+            None => {
+                // Reads files: not on the tasks of the runtime.
+                let config = tokio::task::spawn_blocking(move || client_config(extra_roots)).await;
+                let config = config.map_err(|error| error.to_string())??;
+                tls.get_or_init(|| config).clone()
+            }
+        }),
+        _ => Connector::Plain,
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * MAX_MESSAGE_BYTES)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
+    let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
+    let (socket, response) = connected.map_err(|error| error.to_string())?;
+    let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+    Ok((socket, chosen == Some(PMESH_PROTOCOL)))
+}
+
+fn client_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    // A broken certificate of the system must not keep the others from being used.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for root in extra_roots {
+        roots.add(root).map_err(|error| error.to_string())?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+async fn read(mut stream: SplitStream<Socket>, pipe: &Pipe) -> CloseReason {
+    loop {
+        let message = match timeout(SILENCE_LIMIT, stream.next()).await {
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) | None) => return CloseReason::Remote,
+            Ok(Some(Err(error))) => return CloseReason::Lost(error.to_string()),
+            Err(_) => return CloseReason::Lost(format!("silent for {} s", SILENCE_LIMIT.as_secs())),
+        };
+        let message = match message {
+            Message::Text(text) => WireMessage::Text(text.into()),
+            Message::Binary(bytes) => WireMessage::Binary(bytes),
+            // The end follows.
+            Message::Close(_) => continue,
+            _ => continue,
+        };
+        if let Err(reason) = pipe.deliver(message, Delivery::Wait).await {
+            return reason;
+        }
+    }
+}
+
+async fn write(mut sink: SplitSink<Socket, Message>, pipe: &Pipe) -> CloseReason {
+    let mut ping = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let outgoing = tokio::select! {
+            outgoing = pipe.next_outgoing() => outgoing,
+            _ = ping.tick() => {
+                if let Err(error) = sink.send(Message::Ping(bytes::Bytes::new())).await {
+                    return CloseReason::Lost(error.to_string());
+                }
+                continue;
+            }
+        };
+        // What else waits goes with it, in one flush.
+        let mut next = Some(outgoing);
+        while let Some(outgoing) = next {
+            let message = match outgoing {
+                Outgoing::Text(text) => match Utf8Bytes::try_from(text.freeze()) {
+                    Ok(text) => Message::Text(text),
+                    // Cannot be: frames and JSON are made of strings. Dropping it harms nobody.
+                    Err(_) => {
+                        next = pipe.try_next_outgoing();
+                        continue;
+                    }
+                },
+                Outgoing::Binary(bytes) => Message::Binary(bytes.freeze()),
+                Outgoing::Finished => {
+                    // The socket may be gone already.
+                    let _ = sink.close().await;
+                    return CloseReason::Local;
+                }
+            };
+            if let Err(error) = sink.feed(message).await {
+                return CloseReason::Lost(error.to_string());
+            }
+            next = pipe.try_next_outgoing();
+        }
+        if let Err(error) = sink.flush().await {
+            return CloseReason::Lost(error.to_string());
+        }
+    }
+}
