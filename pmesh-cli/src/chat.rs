@@ -1,0 +1,62 @@
+//! A readable chat: who came, who left, lines typed go to everyone.
+
+use pmesh::{Message, Node, NodeKind};
+use tokio::io::{AsyncWriteExt, stdout};
+use tokio::sync::mpsc;
+
+use crate::peer::{Notice, Peer};
+
+/// Sends a line to every peer. One that does not keep up misses it, and the user is told.
+pub(crate) async fn say(peer: &Peer, line: String) {
+    for node in peer.root.peers() {
+        if node.kind() == NodeKind::WebRtc
+            && node.is_open()
+            && let Err(error) = node.try_send(line.as_str())
+        {
+            peer.error(Some(node.address().as_str()), error).await;
+        }
+    }
+}
+
+/// Writes what happens until nothing more does, or nobody reads it.
+pub(crate) async fn write(mut notices: mpsc::Receiver<Notice>) {
+    let mut out = stdout();
+    while let Some(notice) = notices.recv().await {
+        let Some(mut line) = line(notice) else { continue };
+        line.push('\n');
+        if out.write_all(line.as_bytes()).await.is_err() || out.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn line(notice: Notice) -> Option<String> {
+    match notice {
+        Notice::Open(node) if node.kind() == NodeKind::WebSocket => Some(format!("* at the onramp {}", node.address())),
+        Notice::Open(node) => Some(format!("* {} is here", name(&node))),
+        // The addresses that an onramp announces.
+        Notice::Message(node, _) if node.kind() == NodeKind::WebSocket => None,
+        Notice::Message(node, Message::Json(value)) => {
+            // Quoted unless it is plain text, so that a peer cannot pretend or disturb the terminal.
+            let text = match value.as_str() {
+                Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
+                _ => value.to_string(),
+            };
+            Some(format!("{}: {text}", name(&node)))
+        }
+        Notice::Message(node, Message::Binary(bytes)) => Some(format!("{}: {} bytes", name(&node), bytes.len())),
+        Notice::Close(node, reason) if node.kind() == NodeKind::WebSocket => {
+            Some(format!("* the onramp is gone: {reason}"))
+        }
+        Notice::Close(node, reason) => Some(format!("* {} has left: {reason}", name(&node))),
+        Notice::Error { node: Some(node), message } => Some(format!("! {}: {message}", node.escape_debug())),
+        Notice::Error { node: None, message } => Some(format!("! {message}")),
+        Notice::Connection { .. } | Notice::Disconnection { .. } | Notice::Peers(_) => None,
+    }
+}
+
+/// Enough of the address to tell peers apart.
+fn name(node: &Node) -> String {
+    let address = node.address().as_str();
+    address.chars().take(8).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,213 @@
+//! One JSON command a line in, one JSON event a line out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pmesh::{Address, Message, Node, NodeKind};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::peer::{Notice, Peer};
+
+/// Messages that may wait for one node. At it, reading commands waits.
+const SENDS: usize = 256;
+
+/// How long a closing node may take for messages that wait for it here.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "cmd", rename_all = "lowercase")]
+enum Command {
+    Connect {
+        to: String,
+        via: Option<String>,
+        #[serde(default, rename = "offerData", deserialize_with = "given")]
+        offer_data: Option<Value>,
+    },
+    Send {
+        to: String,
+        #[serde(default, deserialize_with = "given")]
+        json: Option<Value>,
+        base64: Option<String>,
+    },
+    Close {
+        node: String,
+    },
+    Peers,
+    Quit,
+}
+
+/// A member that is there, `null` or not.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// Carries out commands, in order for each node.
+pub(crate) struct Commands {
+    peer: Peer,
+    onramp: Node,
+    sends: HashMap<Node, Sends>,
+}
+
+/// The way to the task that sends to one node. The task ends when this is dropped and all is sent.
+struct Sends {
+    messages: mpsc::Sender<Message>,
+    task: JoinHandle<()>,
+}
+
+impl Commands {
+    pub(crate) fn new(peer: Peer, onramp: Node) -> Self {
+        Self { peer, onramp, sends: HashMap::new() }
+    }
+
+    /// Carries out one line. Returns false if it says to quit.
+    pub(crate) async fn run(&mut self, line: &str) -> bool {
+        let command = match serde_json::from_str(line) {
+            Ok(command) => command,
+            Err(_) if line.trim().is_empty() => return true,
+            Err(error) => {
+                self.peer.error(None, format!("not a command: {error}")).await;
+                return true;
+            }
+        };
+        match command {
+            Command::Connect { to, via, offer_data } => {
+                let via = match via {
+                    Some(via) => self.node(&via).await,
+                    None => Some(self.onramp.clone()),
+                };
+                if let Some(via) = via {
+                    self.peer.dial(via, to, offer_data);
+                }
+            }
+            Command::Send { to, json, base64 } => {
+                let message = match (json, base64.map(|text| STANDARD.decode(text))) {
+                    (Some(json), None) => Message::from(json),
+                    (None, Some(Ok(bytes))) => Message::from(bytes),
+                    (None, Some(Err(error))) => {
+                        self.peer.error(Some(&to), format!("not base64: {error}")).await;
+                        return true;
+                    }
+                    _ => {
+                        self.peer.error(Some(&to), "a message is either json or base64").await;
+                        return true;
+                    }
+                };
+                if let Some(node) = self.node(&to).await {
+                    self.send(node, message).await;
+                }
+            }
+            Command::Close { node } => {
+                if let Some(node) = self.node(&node).await {
+                    let sends = self.sends.remove(&node);
+                    tokio::spawn(async move {
+                        // What was to be sent goes first, if the node takes it.
+                        if let Some(Sends { messages, task }) = sends {
+                            drop(messages);
+                            let _ = timeout(FLUSH_TIMEOUT, task).await;
+                        }
+                        node.close().await
+                    });
+                }
+            }
+            Command::Peers => self.peer.notify(Notice::Peers(self.peer.root.peers())).await,
+            Command::Quit => return false,
+        }
+        true
+    }
+
+    async fn node(&self, address: &str) -> Option<Node> {
+        let node = Address::new(address).ok().and_then(|address| self.peer.root.peer(&address));
+        if node.is_none() {
+            self.peer.error(Some(address), "there is no such node").await;
+        }
+        node
+    }
+
+    async fn send(&mut self, node: Node, message: Message) {
+        if !self.sends.contains_key(&node) {
+            self.sends.retain(|_, sends| !sends.task.is_finished());
+        }
+        let peer = &self.peer;
+        let sends = self.sends.entry(node.clone()).or_insert_with(|| {
+            let (messages, receiver) = mpsc::channel(SENDS);
+            Sends { messages, task: tokio::spawn(send_all(peer.clone(), node.clone(), receiver)) }
+        });
+        if sends.messages.send(message).await.is_err() {
+            self.sends.remove(&node);
+            self.peer.error(Some(node.address().as_str()), "the node is not open").await;
+        }
+    }
+}
+
+async fn send_all(peer: Peer, node: Node, mut messages: mpsc::Receiver<Message>) {
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            _ = node.closed() => return,
+        };
+        let Some(message) = message else { return };
+        if let Err(error) = node.send(message).await {
+            peer.error(Some(node.address().as_str()), error).await;
+        }
+    }
+}
+
+/// Writes events until there are no more, or nobody reads them.
+pub(crate) async fn write(mut notices: mpsc::Receiver<Notice>) {
+    let mut out = BufWriter::new(tokio::io::stdout());
+    while let Some(notice) = notices.recv().await {
+        let mut line = event(notice).to_string();
+        line.push('\n');
+        if out.write_all(line.as_bytes()).await.is_err() {
+            return;
+        }
+        // What waits goes with it.
+        if notices.is_empty() && out.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn event(notice: Notice) -> Value {
+    match notice {
+        Notice::Open(node) => json!({"event": "open", "node": node.address(), "kind": kind(&node)}),
+        Notice::Connection { node, via } => {
+            json!({"event": "connection", "node": node.address(), "via": via.address()})
+        }
+        Notice::Message(node, Message::Json(value)) => {
+            json!({"event": "message", "node": node.address(), "json": value})
+        }
+        Notice::Message(node, Message::Binary(bytes)) => {
+            json!({"event": "binary", "node": node.address(), "base64": STANDARD.encode(bytes)})
+        }
+        Notice::Close(node, reason) => {
+            json!({"event": "close", "node": node.address(), "reason": reason.to_string()})
+        }
+        Notice::Disconnection { node, via } => {
+            json!({"event": "disconnection", "node": node.address(), "via": via.address()})
+        }
+        Notice::Error { node: Some(node), message } => json!({"event": "error", "node": node, "message": message}),
+        Notice::Error { node: None, message } => json!({"event": "error", "message": message}),
+        Notice::Peers(nodes) => {
+            let peers: Vec<Value> = nodes
+                .iter()
+                .map(|node| json!({"node": node.address(), "kind": kind(node), "open": node.is_open()}))
+                .collect();
+            json!({"event": "peers", "peers": peers})
+        }
+    }
+}
+
+fn kind(node: &Node) -> &'static str {
+    match node.kind() {
+        NodeKind::WebSocket => "websocket",
+        NodeKind::WebRtc => "webrtc",
+    }
+}
