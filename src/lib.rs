@@ -3,6 +3,7 @@
 
 mod error;
 mod node;
+pub mod onramp;
 mod protocol;
 mod transport;
 

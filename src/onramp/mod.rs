@@ -1,0 +1,159 @@
+//! The onramp: the WebSocket server where peers meet, as a library.
+//!
+//! An onramp gives every connection a random address, tells peers of each other, and relays what one sends to
+//! another. It speaks the protocol of the original onramp (subprotocol `p`), and on the subprotocol `pmesh.1` also
+//! tells a peer its own address, who left, and which frames could not be delivered. Once peers have connected to
+//! each other they need it no more.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! use pmesh::onramp::Onramp;
+//!
+//! let onramp = Onramp::bind("127.0.0.1:0").await?;
+//! println!("peers may connect to {}", onramp.url());
+//! let handle = onramp.handle();
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! let server = tokio::spawn(onramp.run(stopped));
+//!
+//! assert_eq!(handle.stats().open, 0);
+//! drop(stop);
+//! server.await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does with what it gets
+//!
+//! | from a client | happens |
+//! |---|---|
+//! | `[6, to, payload]` | arrives at `to` as `[7, from, payload]`, byte by byte; relaying to oneself works |
+//! | the same, `to` not here | nothing on `p`; `[17, to, "unknown"]` back on `pmesh.1` |
+//! | the same, the queue of `to` is full | dropped; `[17, to, "busy"]` back on `pmesh.1` |
+//! | any other frame, text that is no frame, binary | counted and ignored |
+//! | a frame above [`max_frame_bytes`](Builder::max_frame_bytes) | close 1009 |
+//! | faster than [`frames_per_second`](Builder::frames_per_second) | reading pauses: nothing is lost |
+//! | text that is not UTF-8, or no WebSocket frames at all | close 1007, close 1002 |
+//! | it stops reading | its queue fills, then frames to it are dropped; after [`stall_timeout`](Builder::stall_timeout) it is disconnected |
+//! | an upgrade without subprotocol `p` or `pmesh.1` | HTTP 400 |
+//! | a plain HTTP GET or HEAD | 200 and a line of text; other methods 405 |
+//! | an upgrade above [`max_connections`](Builder::max_connections), or while shutting down | HTTP 503 |
+//!
+//! # Announcements
+//!
+//! Unless [switched off](Builder::announce), a newcomer gets `[0, address]` for every peer present, oldest first,
+//! and each of them gets the newcomer's. Peers on `pmesh.1` get `[16, address]` with their own address before
+//! anything else, and `[18, address]` when a peer leaves. Who comes is announced before anything it relays arrives,
+//! and who leaves after that.
+//!
+//! # Memory
+//!
+//! An idle connection costs about two KiB. Buffers exist only while there is something in them, and announcements are
+//! not queued: what a peer is still to be told is computed when it can be written.
+
+mod connection;
+mod handshake;
+mod hub;
+mod options;
+mod rate;
+mod serve;
+mod socket;
+mod stats;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, ToSocketAddrs};
+
+pub use options::Builder;
+use serve::Shared;
+pub use stats::Stats;
+
+/// A signalling server that is bound to its addresses and not yet running.
+///
+/// Connections are accepted by the operating system from the moment of binding, and served while [`run`](Self::run)
+/// runs. Dropping an onramp releases the addresses.
+pub struct Onramp {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+}
+
+/// Looks at an onramp from outside, while it runs and after it. Cheap to clone; does not keep it running.
+#[derive(Clone)]
+pub struct OnrampHandle {
+    shared: Arc<Shared>,
+}
+
+impl Onramp {
+    /// An onramp with other than the default options.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Binds an onramp with the default options. See [`Builder::bind`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Builder::bind`].
+    pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::builder().bind(addr).await
+    }
+
+    /// The first address that it listens on. If it was bound to port 0, this has the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// All addresses that it listens on: one or more. They have the same port.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The URL for peers on this machine: `ws://` and [`local_addr`](Self::local_addr).
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.local_addr())
+    }
+
+    /// A handle to read the counters while the onramp runs.
+    pub fn handle(&self) -> OnrampHandle {
+        OnrampHandle { shared: self.shared.clone() }
+    }
+
+    /// Serves until `shutdown` completes, whatever its output.
+    ///
+    /// Then it stops to listen, sends every peer a close frame with code 1001, and waits at most two seconds for
+    /// their answers. What was queued for peers is not delivered any more.
+    ///
+    /// Errors of single connections end those. Errors of accepting, such as a lack of file descriptors, are
+    /// logged, and accepting is tried again 50 milliseconds later.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes everything at once, without close frames. It must be polled in a tokio runtime
+    /// with IO and time enabled.
+    pub async fn run(self, shutdown: impl Future) {
+        serve::serve(self.listeners, self.shared, shutdown).await;
+    }
+}
+
+impl OnrampHandle {
+    /// The counters of this moment. Takes the lock that relaying takes, for a moment.
+    pub fn stats(&self) -> Stats {
+        self.shared.with(|hub, _| hub.stats())
+    }
+}
+
+impl fmt::Debug for Onramp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Onramp").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OnrampHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnrampHandle").field("stats", &self.stats()).finish()
+    }
+}

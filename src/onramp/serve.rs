@@ -1,0 +1,115 @@
+//! Accepts connections, gives each a task, and ends them all.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::connection::{self, Bell, CLOSE_TIMEOUT};
+use super::hub::{Hub, Limits};
+
+/// Connections that may be open beyond the allowed peers: requests that are not decided, and answers underway.
+/// Beyond, connections are closed unanswered.
+const UNDECIDED: usize = 1024;
+
+/// Pause after an error of accepting, which is most often a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What connections need beside the hub.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) max_frame_bytes: usize,
+    pub(super) handshake_timeout: Duration,
+    pub(super) stall_timeout: Duration,
+    pub(super) ping_interval: Option<Duration>,
+}
+
+/// What all connections share.
+pub(super) struct Shared {
+    hub: Mutex<Hub<Arc<Bell>>>,
+    pub(super) options: Options,
+    max_sockets: usize,
+    closing: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(super) fn new(limits: Limits, options: Options) -> Self {
+        Self {
+            max_sockets: limits.max_connections.saturating_add(UNDECIDED),
+            hub: Mutex::new(Hub::new(limits)),
+            options,
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    /// Works on the hub, and then, without its lock, rings the bells that this asked for.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Hub<Arc<Bell>>, &mut Vec<Arc<Bell>>) -> T) -> T {
+        let mut bells = Vec::new();
+        let result = work(&mut self.hub.lock().unwrap_or_else(PoisonError::into_inner), &mut bells);
+        for bell in bells {
+            bell.ring();
+        }
+        result
+    }
+
+    /// Becomes true when the onramp shuts down.
+    pub(super) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+}
+
+/// Serves until `shutdown` completes, and then sends everybody away.
+pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shutdown: impl Future) {
+    let mut tasks = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let mut turn = 0;
+    loop {
+        tokio::select! {
+            _ = &mut shutdown => break,
+            Some(_) = tasks.join_next() => {}
+            accepted = accept(&listeners, &mut turn) => match accepted {
+                Ok(tcp) if tasks.len() < shared.max_sockets => {
+                    // Frames are written in batches already: waiting for more would only delay them.
+                    let _ = tcp.set_nodelay(true);
+                    tasks.spawn(connection::serve(shared.clone(), tcp));
+                }
+                Ok(_) => shared.with(|hub, _| hub.refused(true)),
+                Err(error) => tracing::warn!(%error, "cannot accept connections"),
+            },
+        }
+    }
+    drop(listeners);
+    tracing::info!(connections = tasks.len(), "shutting down");
+    shared.closing.send_replace(true);
+    shared.with(|hub, bells| hub.close(bells));
+    // Every connection ends by its own timeout; this one is for a runtime that is overloaded.
+    let _ = timeout(2 * CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
+    tasks.shutdown().await;
+}
+
+/// The next connection of any listener. After an error it waits a little. Cancel-safe.
+async fn accept(listeners: &[TcpListener], turn: &mut usize) -> io::Result<TcpStream> {
+    let accepted = poll_fn(|cx| {
+        for _ in listeners {
+            *turn = (*turn + 1) % listeners.len();
+            if let Poll::Ready(accepted) = listeners[*turn].poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    });
+    match accepted.await {
+        Ok((tcp, _)) => Ok(tcp),
+        Err(error) => {
+            sleep(ACCEPT_PAUSE).await;
+            Err(error)
+        }
+    }
+}
