@@ -12,12 +12,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Command};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // Standard output belongs to events and chat.
     let filter = EnvFilter::try_from_env("PMESH_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Args::parse().command {
-        Command::Peer(args) => peer::run(args).await,
-    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("pmesh: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match Args::parse().command {
+        Command::Peer(args) => runtime.block_on(peer::run(args)),
+    };
+    // Reading standard input cannot be cancelled: do not wait for it.
+    runtime.shutdown_background();
+    code
 }
