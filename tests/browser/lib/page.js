@@ -1,0 +1,80 @@
+// Runs inside the page, after the original p.js. It drives P as an application would and reports P's events in the
+// shape that `pmesh peer --json` uses, so that pages and native peers can stand in for each other in a test.
+(function () {
+  'use strict';
+  const nodes = []; // every node P ever showed: { n, node, kind, via }
+  const report = (event) => { window.pmeshReport(event); };
+  const settings = { requireOfferData: undefined, dialAnnounced: false };
+
+  function toBase64(buffer) {
+    const bytes = new Uint8Array(buffer);
+    let text = '';
+    for (let i = 0; i < bytes.length; i += 0x8000) text += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+    return btoa(text);
+  }
+
+  function fromBase64(text) {
+    return Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer;
+  }
+
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+  const root = P.create({
+    firewall(description, offerData) { // the README says (offerData); this is what P really passes
+      const accepted = settings.requireOfferData === undefined || same(settings.requireOfferData, offerData);
+      report({ event: 'offer', offerData, accepted });
+      return accepted;
+    },
+  });
+
+  function watch(node, kind, via) {
+    const known = nodes.find((entry) => entry.node === node);
+    if (known) return known;
+    const entry = { n: nodes.length, node, kind, via: via ? via.node.address : null };
+    nodes.push(entry);
+    const tell = (event, more) => report({ event, node: node.address, n: entry.n, ...more });
+    node.on('open', () => tell('open', { kind }));
+    node.on('close', () => tell('close', { reason: 'close event' }));
+    node.on('error', (error) => tell('error', { message: String((error && (error.message || error.error || error.type)) || error) }));
+    node.on('message', (json) => {
+      tell('message', { json });
+      if (kind === 'websocket' && settings.dialAnnounced && typeof json === 'string') node.connect(json);
+    });
+    node.on('arraybuffer', (buffer) => tell('binary', { base64: toBase64(buffer) }));
+    node.on('connection', (peer) => {
+      const made = watch(peer, 'webrtc', entry);
+      report({ event: 'connection', node: peer.address, n: made.n, via: node.address });
+    });
+    node.on('disconnection', (peer) => report({ event: 'disconnection', node: peer.address, via: node.address }));
+    return entry;
+  }
+
+  /** The node of this address: an open one where there is one, else the latest. `n` picks one by its number. */
+  function find({ to, n }) {
+    const candidates = nodes.filter((entry) => (n === undefined ? entry.node.address === to : entry.n === n));
+    const entry = candidates.find(({ node }) => node.isOpen()) || candidates[candidates.length - 1];
+    if (!entry) throw new Error(`no node ${n === undefined ? to : n}`);
+    return entry;
+  }
+
+  window.pmesh = {
+    settings(values) { Object.assign(settings, values); },
+    join(url) { return watch(root.connect(url), 'websocket').n; },
+    connect({ to, via, offerData }) {
+      const parent = find({ to: via });
+      return watch(parent.node.connect(offerData === undefined ? to : { address: to, offerData }), 'webrtc', parent).n;
+    },
+    send({ to, n, json, base64, lone }) {
+      const { node } = find({ to, n });
+      if (lone) node.send(String.fromCharCode(lone)); // half of a surrogate pair cannot travel from the test to here
+      else node.send(base64 === undefined ? json : fromBase64(base64));
+    },
+    count({ to, from, upto }) { for (let i = from; i < upto; i++) find({ to }).node.send(i); },
+    close({ to, n }) { find({ to, n }).node.close(); },
+    peers() {
+      return nodes.map(({ n, node, kind, via }) =>
+        ({ n, node: node.address, kind, via, open: node.isOpen(), listed: root.getPeers().includes(node) }));
+    },
+    maxMessageSize({ to, n }) { return find({ to, n }).node.rtcConnection.sctp.maxMessageSize; },
+  };
+})();
