@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
-import { EventLog } from './events.mjs';
+import { EventLog, WAIT_MS } from './events.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const original = dirname(createRequire(import.meta.url).resolve('internet/package.json'));
@@ -112,6 +112,15 @@ export class PagePeer {
   close(to, n) { return this.#call('close', { to, n }); }
   peers() { return this.#call('peers'); }
   maxMessageSize(to, n) { return this.#call('maxMessageSize', { to, n }); }
+
+  /** Resolves with the one open node of this address, once there is exactly one. */
+  async onlyOpen(address) {
+    const handle = await this.page.waitForFunction((wanted) => {
+      const open = window.pmesh.peers().filter(({ node, open }) => open && node === wanted);
+      return open.length === 1 && open[0];
+    }, address, { timeout: WAIT_MS });
+    return handle.jsonValue();
+  }
 
   /** The page ends as when its user closes the tab. */
   async leave() {

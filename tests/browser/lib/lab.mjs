@@ -1,6 +1,6 @@
 // What a test works with: onramps, pages, native peers and taps that are all gone when it ends.
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { PagePeer, closeBrowser } from './browser.mjs';
 import { NativePeer } from './native.mjs';
 import { startOnramp, startOriginalOnramp } from './onramps.mjs';
@@ -63,6 +63,11 @@ export function labTest(name, body, { timeout = 60_000 } = {}) {
     await body(lab, t);
     lab.verify();
   });
+}
+
+/** Tests that mostly wait, and therefore run side by side. */
+export function sideBySide(name, body) {
+  describe(name, { concurrency: 4 }, body);
 }
 
 after(closeBrowser);
