@@ -25,23 +25,19 @@ labTest('original pages, our onramp: a third introduces two, after the onramp ha
 
 labTest('our onramp announces as the original does: the newcomer hears of all, oldest first, and each hears of it', async (lab) => {
   const transcript = async (onramp) => {
-    const pages = [];
-    const addresses = [];
-    const seen = [];
+    const heard = [];
     for (const name of ['first', 'second', 'third']) {
       const tap = await lab.tap(onramp);
       const page = await lab.page(name, { onramp: tap });
       await page.join();
-      pages.push(page);
-      seen.push(tap.frames);
-      for (const frames of seen.slice(0, -1)) await frames.seen(() => frames.count({ kind: 'message' }) === pages.length - 1);
-      await tap.frames.seen(() => tap.frames.count({ kind: 'message' }) === pages.length - 1);
+      await Promise.all([...heard, tap.frames].map((frames) => heard.length > 0 && frames.seen(() => frames.all.length === heard.length)));
+      heard.push(tap.frames);
     }
-    const heard = seen.map((frames) => frames.all.map(({ dir, json }) => [dir, ...json]));
-    addresses.push(heard[1][0][2], heard[0][0][2], heard[0][1][2]);
+    const frames = heard.map(({ all }) => all.map(({ dir, json }) => [dir, ...json]));
+    const addresses = [frames[1][0][2], frames[0][0][2], frames[0][1][2]];
     assert.equal(new Set(addresses).size, 3);
     for (const address of addresses) assert.match(address, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
-    return heard.map((frames) => frames.map(([dir, type, address]) => [dir, type, addresses.indexOf(address)]));
+    return frames.map((list) => list.map(([dir, type, address]) => [dir, type, addresses.indexOf(address)]));
   };
   const original = await transcript(await lab.originalOnramp());
   assert.deepEqual(original, [[['down', 0, 1], ['down', 0, 2]], [['down', 0, 0], ['down', 0, 2]], [['down', 0, 0], ['down', 0, 1]]]);
