@@ -1,5 +1,4 @@
 //! pmesh
-#![allow(dead_code)]
 
 mod error;
 mod node;

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::firewall::{Firewall, Policy};
 use super::root::{NodeSettings, Root};
-use crate::IceServer;
 use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::transport::Transport;
-use crate::transport::webrtc::{WebRtc, WebRtcConfig, credit_window};
+use crate::transport::webrtc::{IceServer, WebRtc, WebRtcConfig, credit_window};
 use crate::transport::websocket::WebSocket;
 
 /// Settings of a root. Made by [`Root::builder`].

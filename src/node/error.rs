@@ -2,6 +2,7 @@
 
 use super::{Message, Node};
 use crate::error::CloseReason;
+use crate::protocol::Address;
 
 /// Why a connect call gave no open node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,13 +104,13 @@ pub enum NodeError {
     #[error("the firewall panicked; the offer from {from} was refused")]
     FirewallPanicked {
         /// The address whose offer was refused.
-        from: crate::Address,
+        from: Address,
     },
     /// The firewall did not decide within the accept timeout. The offer was refused.
     #[error("the firewall took too long; the offer from {from} was refused")]
     FirewallTimedOut {
         /// The address whose offer was refused.
-        from: crate::Address,
+        from: Address,
     },
     /// A connection attempt failed. The node of the attempt closes with the same reason.
     #[error("could not connect: {0}")]
@@ -157,7 +158,7 @@ pub enum Event {
         /// The neighbour.
         via: Node,
         /// The peer that left.
-        address: crate::Address,
+        address: Address,
     },
     /// Something went wrong that does not end the node.
     Error {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::protocol::Address;
 use crate::transport::memory::{Memory, MemoryOnramp};
+use crate::transport::{MockLink, MockTransport, Remote, Target};
 use crate::{CloseReason, Counters};
 
 struct World {
@@ -380,4 +381,60 @@ async fn frames_from_the_wrong_introducer_are_dropped() {
     assert_eq!((counters.unexpected, counters.malformed), (3, 5));
     assert_eq!(counters, Counters { unexpected: 3, malformed: 5, undeliverable: 1, ..Counters::default() });
     assert!(a_onramp.is_open());
+}
+
+/// An offer as an original P makes it, and as a pmesh peer does.
+const OFFERS: [&str; 2] = [
+    r#"[7,"p9",[3,{"type":"offer","sdp":"v=0"},"data"]]"#,
+    r#"[7,"p8",[3,{"type":"offer","sdp":"v=0"},"data",{"v":1,"session":"00000000000000aa","window":[1000,10]}]]"#,
+];
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_made_for_an_offer_before_the_firewall_accepts_it() {
+    let onramp = MemoryOnramp::new(true);
+    // Without an expectation every call is a panic.
+    let webrtc = MockTransport::new();
+    let root = Root::builder()
+        .firewall(Policy::new_async(|_| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Verdict::Refuse
+        }))
+        .build_with(Arc::new(onramp.clone()), Arc::new(webrtc));
+    root.connect("memory://onramp").await.unwrap();
+    for offer in OFFERS {
+        onramp.inject(1, offer.into()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(root.counters().offers_refused, 2);
+    assert_eq!(root.peers().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_offer_starts_one_link_of_the_right_kind() {
+    let onramp = MemoryOnramp::new(true);
+    let mut webrtc = MockTransport::new();
+    for remote in [Remote::Original, Remote::Pmesh { window: (1000, 10) }] {
+        webrtc
+            .expect_start()
+            .withf(move |target, _| matches!(target, Target::Answer { remote: r, .. } if *r == remote))
+            .once()
+            .returning(|_, _| {
+                let mut link = MockLink::new();
+                link.expect_command().never();
+                Box::new(link)
+            });
+    }
+    let root = Root::builder().build_with(Arc::new(onramp.clone()), Arc::new(webrtc));
+    root.connect("memory://onramp").await.unwrap();
+    let mut connections = root.connections();
+    for offer in OFFERS {
+        onramp.inject(1, offer.into()).await;
+        let node = connections.next().await.unwrap();
+        assert_eq!(node.state(), NodeState::Connecting);
+    }
+    // Nobody answers: the attempts are given up.
+    for node in root.peers().into_iter().filter(|node| node.kind() == NodeKind::WebRtc) {
+        assert_eq!(node.closed().await, CloseReason::TimedOut);
+    }
+    assert_eq!(root.peers().len(), 1);
 }

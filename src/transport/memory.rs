@@ -28,8 +28,6 @@ struct State {
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
-    /// Send no candidates, and open without them.
-    pub(crate) original: bool,
 }
 
 impl Memory {

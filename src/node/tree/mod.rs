@@ -22,7 +22,6 @@ use serde_json::Value;
 
 use self::negotiate::{Check, Negotiation};
 use super::budget::Budget;
-use super::firewall::Verdict;
 use crate::error::CloseReason;
 use crate::protocol::Address;
 use crate::protocol::signal::Session;

@@ -87,8 +87,6 @@ pub(crate) struct Queues {
     inbox: Mutex<Inbox>,
     /// Wakes a reader that waits for room in the inbox.
     consumed: Notify,
-    /// The window that this side announces.
-    window: (u32, u32),
     max_message: usize,
 }
 
@@ -116,11 +114,6 @@ impl Pipe {
     /// The link that this end is for.
     pub(crate) fn link(&self) -> LinkId {
         self.link
-    }
-
-    /// The credit that this side announces, in bytes and packets.
-    pub(crate) fn window(&self) -> (u32, u32) {
-        self.queues.window
     }
 
     /// Cuts the link off from the queues. What it still does has no effect on them, and nobody hears of it.
@@ -288,7 +281,6 @@ impl Queues {
             outgoing: Notify::new(),
             inbox: Mutex::new(Inbox::new(window)),
             consumed: Notify::new(),
-            window,
             max_message,
         })
     }

@@ -79,9 +79,6 @@ impl Peer {
     async fn send(&self, kind: Kind, body: impl Into<Bytes>) {
         soon(self.pipe.queues().send(kind, body.into())).await.unwrap();
     }
-    async fn over(&mut self) {
-        assert_eq!(soon(self.events.recv()).await, None, "nothing follows the end");
-    }
 }
 
 async fn next(messages: &mut Subscription) -> Option<(Kind, Bytes)> {

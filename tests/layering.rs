@@ -1,0 +1,134 @@
+//! The architecture, as far as it can be read off the sources: see ARCHITECTURE.md.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module of the crate, and what it may use.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("protocol", &["error"]),
+    ("transport", &["error", "protocol"]),
+    ("node", &["error", "protocol", "transport"]),
+    ("onramp", &["error", "protocol", "transport"]),
+    ("lib", &["error", "protocol", "transport", "node", "onramp"]),
+];
+
+/// Pure parts: no runtime, no sockets, no clock, no randomness.
+const PURE: &[&str] =
+    &["src/error.rs", "src/protocol", "src/node/tree", "src/node/budget.rs", "src/node/firewall.rs", "src/onramp/hub"];
+const IMPURE: &[&str] = &["tokio::", "Instant::now", "SystemTime::now", "rand::", "std::net::", "std::thread"];
+
+/// The only places that name these crates.
+const ADAPTERS: &[(&str, &str)] = &[
+    ("webrtc::", "src/transport/webrtc"),
+    ("rtc::", "src/transport/webrtc"),
+    ("rustls::", "src/transport/websocket.rs"),
+    ("httparse::", "src/onramp"),
+];
+
+const MAX_LINES: usize = 500;
+
+struct Source {
+    path: String,
+    /// Without comments and without what is compiled for tests only.
+    code: String,
+    lines: usize,
+}
+
+fn sources(root: &Path) -> Vec<Source> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.join("src"), root.join("onramp-server/src"), root.join("pmesh-cli/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files.iter().filter(|path| !is_test(path)).map(|path| source(root, path)).collect()
+}
+
+fn is_test(path: &Path) -> bool {
+    path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs" | "memory.rs")))
+}
+
+fn source(root: &Path, path: &PathBuf) -> Source {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let path = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+    Source { path, code: code.join("\n"), lines: text.lines().count() }
+}
+
+fn words<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    code.match_indices(prefix).filter_map(move |(at, _)| {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            return None;
+        }
+        let rest = &code[at + prefix.len()..];
+        Some(&rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())])
+    })
+}
+
+#[test]
+fn dependencies_point_down() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for source in sources(root).iter().filter(|source| source.path.starts_with("src/")) {
+        let module = source.path["src/".len()..].split(['/', '.']).next().unwrap();
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{} is in no layer", source.path));
+            continue;
+        };
+        for used in words(&source.code, "crate::") {
+            if used != module && !allowed.contains(&used) {
+                wrong.push(format!("{} uses crate::{used}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_parts_are_pure() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for source in sources(root) {
+        if PURE.iter().any(|pure| source.path.starts_with(pure)) {
+            wrong.extend(
+                IMPURE.iter().filter(|word| source.code.contains(*word)).map(|word| (source.path.clone(), word)),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn only_adapters_name_what_they_adapt() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for source in sources(root) {
+        for (word, place) in ADAPTERS {
+            if !source.path.starts_with(place) && words(&source.code, word).next().is_some() {
+                wrong.push(format!("{} names {word}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_are_short() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let long: Vec<String> = sources(root)
+        .iter()
+        .filter(|source| source.lines > MAX_LINES)
+        .map(|source| format!("{}: {} lines", source.path, source.lines))
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}

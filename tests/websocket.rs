@@ -1,0 +1,162 @@
+//! WebSocket nodes: `wss`, and onramps that misbehave.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Server, builder, own_address, soon};
+use futures_util::{SinkExt, StreamExt};
+use pmesh::{CloseReason, ConnectError, Root};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+/// Ends TLS in front of a plain onramp. Returns the `wss` URL and the certificate.
+async fn tls_front(onramp: &Server) -> (String, Vec<u8>) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = certified.cert.der().clone();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://localhost:{}", listener.local_addr().unwrap().port());
+    let behind = onramp.url.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            tokio::spawn(async move {
+                let Ok(mut front) = acceptor.accept(stream).await else { return };
+                let mut back = TcpStream::connect(behind).await.unwrap();
+                let _ = copy_bidirectional(&mut front, &mut back).await;
+            });
+        }
+    });
+    (url, certificate.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_meet_over_wss_if_they_trust_the_certificate() {
+    let onramp = Server::start().await;
+    let (url, certificate) = tls_front(&onramp).await;
+    let trusting = builder().trust_certificate(certificate).build();
+    let node = soon(trusting.connect(&url)).await.unwrap();
+    let address = soon(own_address(&node)).await;
+    let other = onramp.peer().await;
+    let peer = soon(other.onramp.connect(&address)).await.unwrap();
+    peer.send("over TLS").await.unwrap();
+    let mut all = trusting.messages();
+    assert_eq!(soon(all.next()).await.unwrap().1, "over TLS".into());
+
+    let wary = builder().build();
+    assert!(matches!(soon(wary.connect(&url)).await, Err(ConnectError::Failed(_))));
+}
+
+#[tokio::test]
+async fn what_is_no_onramp_gives_a_clear_error() {
+    let root = Root::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    for url in [format!("ws://{address}"), "http://127.0.0.1:1".into(), "not a url".into(), "wss://".into()] {
+        let error = soon(root.connect(&url)).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Failed(_)), "{url}: {error:?}");
+    }
+    assert!(root.peers().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_ends_in_a_timeout() {
+    let root = Root::builder().connect_timeout(Duration::from_millis(300)).build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    assert_eq!(soon(root.connect(&url)).await.unwrap_err(), ConnectError::TimedOut);
+    // The socket is given up too.
+    let (mut stream, _) = soon(listener.accept()).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = soon(stream.read_to_end(&mut rest)).await;
+    let _ = stream.shutdown().await;
+}
+
+/// A server that says whatever it likes. Takes one client.
+async fn hostile(frames: Vec<Message>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[allow(clippy::result_large_err, reason = "the signature is tungstenite's")]
+        let choose = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+            response.headers_mut().insert("sec-websocket-protocol", "p".parse().unwrap());
+            Ok(response)
+        };
+        let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap();
+        for frame in frames {
+            if socket.send(frame).await.is_err() {
+                return;
+            }
+        }
+        while let Some(Ok(_)) = socket.next().await {}
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_hostile_onramp_does_no_harm() {
+    let junk = [
+        "",
+        "[",
+        "null",
+        "5",
+        "{}",
+        "[]",
+        "[6]",
+        "[7]",
+        "[7,5,5]",
+        "[7,\"x\",null]",
+        "[7,\"x\",[3,{\"type\":\"offer\"}]]",
+        "[7,\"x\",[5,{}]]",
+        "[99]",
+        "[6,\"__proto__\",[]]",
+        "[16,\"\"]",
+        "[17,\"x\"]",
+        "[18]",
+        "[7,\"x\",[9]]",
+    ];
+    let mut frames: Vec<Message> = junk.iter().map(|text| Message::text(*text)).collect();
+    frames.push(Message::binary(vec![0xff; 1000]));
+    frames.push(Message::text("[0,{\"still\":\"there\"}]"));
+    let root = Root::new();
+    let node = soon(root.connect(hostile(frames).await)).await.unwrap();
+    let mut messages = node.messages();
+    assert_eq!(soon(messages.next()).await, Some(vec![0xff; 1000].into()));
+    assert_eq!(soon(messages.next()).await, Some(json!({"still": "there"}).into()));
+    assert_eq!(root.peers(), [node.clone()]);
+    // The counters are written after each report.
+    let mut counters = root.counters();
+    while counters.malformed < 15 {
+        tokio::task::yield_now().await;
+        counters = root.counters();
+    }
+    assert_eq!(counters.malformed, 16, "{counters:?}");
+    assert_eq!(soon(node.close()).await, CloseReason::Local);
+}
+
+#[tokio::test]
+async fn a_frame_above_the_limit_ends_the_node() {
+    let root = Root::new();
+    let connecting = root.connect(hostile(vec![Message::binary(vec![0; 2 << 20])]).await);
+    let node = connecting.node();
+    // Open for so short a time that the caller may not have seen it.
+    let _ = soon(connecting).await;
+    assert!(matches!(soon(node.closed()).await, CloseReason::Lost(_)));
+}
