@@ -14,6 +14,7 @@ use super::root::{Root, Shared};
 use super::tree::{Dial, NodeId};
 use crate::error::CloseReason;
 use crate::protocol::Address;
+use crate::protocol::limits::MAX_OFFER_DATA_BYTES;
 use crate::protocol::signal::Session;
 
 /// Whom to connect to, and how. Texts and addresses convert into it.
@@ -32,7 +33,7 @@ impl Connect {
         Self { to, data: Value::Null, policy: None, timeout: None }
     }
 
-    /// Data for the other side's firewall. The introducer can read it. Not used for a WebSocket.
+    /// Data for the other side's firewall, at most 128 KiB of JSON. The introducer can read it. Not used for a WebSocket.
     #[must_use]
     pub fn offer_data(mut self, data: impl Into<Value>) -> Self {
         self.data = data.into();
@@ -124,7 +125,13 @@ impl Connecting {
         let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout);
         let shown = address.clone().unwrap_or_else(|_| Address::new("invalid").expect("it has 1 to 512 bytes"));
         let node = Node::new(shared.new_id(), shown, kind, shared.clone());
-        let request = address.map(|address| request(node.clone(), address, connect, timeout));
+        let request = match address {
+            Err(error) => Err(ConnectError::InvalidAddress(error)),
+            Ok(_) if json_bytes(&connect.data) > MAX_OFFER_DATA_BYTES => {
+                Err(ConnectError::OfferDataTooLarge { limit: MAX_OFFER_DATA_BYTES })
+            }
+            Ok(address) => Ok(request(node.clone(), address, connect, timeout)),
+        };
         let guard = Guard { node: node.clone(), armed: false };
         let attempt = Box::pin(attempt(node.clone(), request, guard));
         Self { node, attempt }
@@ -146,12 +153,12 @@ impl Connecting {
     }
 }
 
-async fn attempt(node: Node, request: Result<Request, String>, mut guard: Guard) -> Result<Node, ConnectError> {
+async fn attempt(node: Node, request: Result<Request, ConnectError>, mut guard: Guard) -> Result<Node, ConnectError> {
     let request = match request {
         Ok(request) => request,
         Err(error) => {
-            node.end(CloseReason::Failed(error.clone()));
-            return Err(ConnectError::InvalidAddress(error));
+            node.end(CloseReason::Failed(error.to_string()));
+            return Err(error);
         }
     };
     guard.armed = true;
@@ -167,6 +174,10 @@ async fn attempt(node: Node, request: Result<Request, String>, mut guard: Guard)
         (Err(_), Some(instead)) => Ok(instead.clone()),
         (Err(reason), None) => Err(reason.into()),
     }
+}
+
+fn json_bytes(data: &Value) -> usize {
+    if data.is_null() { 0 } else { data.to_string().len() }
 }
 
 impl Future for Connecting {

@@ -1,7 +1,7 @@
 //! Carries out what the [tree](super::tree) decides. One task for each root; it never waits for a link, a firewall or a
 //! reader.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct Driver {
     websocket: Arc<dyn Transport>,
     webrtc: Arc<dyn Transport>,
     nodes: HashMap<NodeId, Node>,
+    /// Nodes of which the application was told. Others end quietly.
+    announced: HashSet<NodeId>,
     links: HashMap<LinkId, Running>,
     reports: (mpsc::Sender<(LinkId, LinkEvent)>, mpsc::Receiver<(LinkId, LinkEvent)>),
     checks: JoinSet<(CheckId, Option<Verdict>)>,
@@ -60,6 +62,7 @@ impl Driver {
             websocket,
             webrtc,
             nodes: HashMap::new(),
+            announced: HashSet::new(),
             links: HashMap::new(),
             reports: mpsc::channel(LINK_EVENTS),
             checks: JoinSet::new(),
@@ -199,6 +202,7 @@ impl Driver {
                     }
                 }
                 Output::Connection { node, via } => {
+                    self.announced.insert(node);
                     let via = via.and_then(|via| self.nodes.get(&via).cloned());
                     if let Some(node) = self.nodes.get(&node) {
                         let event = Event::Connection { node: node.clone(), via: via.clone() };
@@ -270,6 +274,10 @@ impl Driver {
         let Some(node) = self.nodes.remove(&id) else { return };
         debug!(address = %node.address(), %reason, "closed");
         self.shared.remove(id);
+        if !self.announced.remove(&id) {
+            node.end(reason);
+            return;
+        }
         let failed = *node.inner.state.borrow() == NodeState::Connecting
             && !matches!(reason, CloseReason::Cancelled | CloseReason::Duplicate | CloseReason::Local);
         if failed {

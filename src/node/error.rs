@@ -11,6 +11,12 @@ pub enum ConnectError {
     /// The address is empty or too long, or the URL is none that can be dialled.
     #[error("not an address that can be dialled: {0}")]
     InvalidAddress(String),
+    /// The offer data is larger than any peer takes. Nothing was sent.
+    #[error("the offer data is larger than {limit} bytes of JSON")]
+    OfferDataTooLarge {
+        /// The most bytes that offer data may have as JSON.
+        limit: usize,
+    },
     /// The other side's firewall refused the offer. An original P refuses silently: that ends in [`TimedOut`](Self::TimedOut).
     #[error("refused by the other side's firewall")]
     Refused,

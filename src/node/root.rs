@@ -14,7 +14,7 @@ use super::driver::Driver;
 use super::error::Event;
 use super::firewall::Policy;
 use super::handle::{Node, NodeState};
-use super::streams::{Arrivals, Events, Nodes, RootMessages};
+use super::streams::{Arrivals, Events, Nodes, RootBinaries, RootMessages};
 use super::tree::{Counters, NodeId};
 use crate::error::CloseReason;
 use crate::protocol::Address;
@@ -161,6 +161,11 @@ impl Root {
             arrivals.end();
         }
         RootMessages::new(arrivals)
+    }
+
+    /// Like [`messages`](Self::messages), of binary messages only.
+    pub fn binaries(&self) -> RootBinaries {
+        RootBinaries::new(self.messages())
     }
 
     /// Everything that happens in the tree, from now on.

@@ -129,6 +129,30 @@ impl Stream for RootMessages {
     }
 }
 
+/// Binary messages of all nodes, with the node each came from. See [`Root::binaries`](super::Root::binaries).
+#[derive(Debug)]
+pub struct RootBinaries(RootMessages);
+
+impl RootBinaries {
+    pub(super) fn new(messages: RootMessages) -> Self {
+        Self(messages)
+    }
+}
+
+impl Stream for RootBinaries {
+    type Item = (Node, Bytes);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match ready!(self.0.poll_next_unpin(cx)) {
+                Some((node, Message::Binary(bytes))) => return Poll::Ready(Some((node, bytes))),
+                Some((_, Message::Json(_))) => {}
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Tagged(Messages);
 

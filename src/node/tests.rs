@@ -182,12 +182,15 @@ async fn when_the_winner_of_a_glare_is_refused_the_loser_still_has_its_chance() 
 async fn dialling_an_open_address_gives_the_open_node() {
     let world = World::new();
     let (a, a_onramp, _) = world.peer().await;
+    let mut gone = a.disconnections();
     let (_b, _b_onramp, b_address) = world.peer().await;
     let (first, second) = tokio::join!(a_onramp.connect(&b_address), a_onramp.connect(&b_address));
     let third = a_onramp.connect(&b_address).await;
     let first = first.unwrap();
     assert_eq!((&first, &first), (&second.unwrap(), &third.unwrap()));
     assert_eq!(a.peers().len(), 2);
+    // The nodes that were not needed end without a word.
+    assert!(gone.next().now_or_never().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,6 +200,8 @@ async fn what_cannot_be_reached() {
     assert_eq!(onramp.connect("p99").await.unwrap_err(), ConnectError::Unreachable);
     assert_eq!(onramp.connect(&own).await.unwrap_err(), ConnectError::OwnAddress);
     assert!(matches!(onramp.connect("").await, Err(ConnectError::InvalidAddress(_))));
+    let large = onramp.connect(Connect::to("p1").offer_data("x".repeat(200_000))).await;
+    assert_eq!(large.unwrap_err(), ConnectError::OfferDataTooLarge { limit: 128 * 1024 });
     onramp.close().await;
     assert_eq!(onramp.connect("p1").await.unwrap_err(), ConnectError::ViaClosed);
 }

@@ -6,6 +6,10 @@ pub(crate) const MAX_ADDRESS_BYTES: usize = 512;
 /// Longest signalling frame accepted from a peer, in bytes. A longer one is malformed.
 pub(crate) const MAX_SIGNAL_BYTES: usize = 256 * 1024;
 
+/// Most offer data, in bytes of JSON: with a description and an envelope it stays below [`MAX_SIGNAL_BYTES`]. A connect call
+/// with more fails.
+pub(crate) const MAX_OFFER_DATA_BYTES: usize = 128 * 1024;
+
 /// Most bytes of one packet between pmesh peers: 56 SCTP chunks of 1160 bytes, the size that costs least CPU.
 pub(crate) const MAX_PACKET_BYTES: usize = 56 * 1160;
 
