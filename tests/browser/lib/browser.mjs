@@ -83,7 +83,7 @@ export class PagePeer {
     this.page = await this.context.newPage();
     this.page.on('pageerror', (error) => this.uncaught.push(`${error.name}: ${error.message}`));
     this.page.on('console', (message) => this.events.push({ event: 'console', text: message.text() }));
-    await this.page.exposeBinding('pmeshReport', (_, event) => this.events.push(event));
+    await this.page.exposeBinding('pmeshReport', (_, events) => events.forEach((event) => this.events.push(event)));
     await this.page.goto(files + path);
     if (path === '/') await this.#call('settings', this.settings);
     return this;

@@ -1,7 +1,7 @@
 // An event log that can be waited on. Every wait has a deadline and, when it is missed, says what did arrive.
 import { isDeepStrictEqual, inspect } from 'node:util';
 
-export const WAIT_MS = 15_000;
+export const WAIT_MS = 20_000;
 
 /** True when `event` has every key of `pattern`; a function as value is a predicate of that key. */
 function matches(event, pattern) {

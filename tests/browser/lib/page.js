@@ -3,7 +3,17 @@
 (function () {
   'use strict';
   const nodes = []; // every node P ever showed: { n, node, kind, via }
-  const report = (event) => { window.pmeshReport(event); };
+  const waiting = [];
+  let telling = false;
+  async function tell() { // one call at a time: what happens meanwhile goes with the next
+    telling = true;
+    while (waiting.length > 0) await window.pmeshReport(waiting.splice(0));
+    telling = false;
+  }
+  function report(event) {
+    waiting.push(event);
+    if (!telling) tell();
+  }
   const settings = { requireOfferData: undefined, dialAnnounced: false };
 
   function toBase64(buffer) {
@@ -32,15 +42,15 @@
     if (known) return known;
     const entry = { n: nodes.length, node, kind, via: via ? via.node.address : null };
     nodes.push(entry);
-    const tell = (event, more) => report({ event, node: node.address, n: entry.n, ...more });
-    node.on('open', () => tell('open', { kind }));
-    node.on('close', () => tell('close', { reason: 'close event' }));
-    node.on('error', (error) => tell('error', { message: String((error && (error.message || error.error || error.type)) || error) }));
+    const say = (event, more) => report({ event, node: node.address, n: entry.n, ...more });
+    node.on('open', () => say('open', { kind }));
+    node.on('close', () => say('close', { reason: 'close event' }));
+    node.on('error', (error) => say('error', { message: String((error && (error.message || error.error || error.type)) || error) }));
     node.on('message', (json) => {
-      tell('message', { json });
+      say('message', { json });
       if (kind === 'websocket' && settings.dialAnnounced && typeof json === 'string') node.connect(json);
     });
-    node.on('arraybuffer', (buffer) => tell('binary', { base64: toBase64(buffer) }));
+    node.on('arraybuffer', (buffer) => say('binary', { base64: toBase64(buffer) }));
     node.on('connection', (peer) => {
       const made = watch(peer, 'webrtc', entry);
       report({ event: 'connection', node: peer.address, n: made.n, via: node.address });
