@@ -42,6 +42,8 @@ pub enum CloseReason {
     Failed(String),
 }
 
+impl std::error::Error for CloseReason {}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

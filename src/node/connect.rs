@@ -33,7 +33,7 @@ impl Connect {
         Self { to, data: Value::Null, policy: None, timeout: None }
     }
 
-    /// Data for the other side's firewall, at most 128 KiB of JSON. The introducer can read it. Not used for a WebSocket.
+    /// Data for the other side's firewall, at most 32 KiB of JSON. The introducer can read it. Not used for a WebSocket.
     #[must_use]
     pub fn offer_data(mut self, data: impl Into<Value>) -> Self {
         self.data = data.into();
@@ -132,7 +132,7 @@ impl Connecting {
             }
             Ok(address) => Ok(request(node.clone(), address, connect, timeout)),
         };
-        let guard = Guard { node: node.clone(), armed: false };
+        let guard = Guard { node: node.clone(), armed: true };
         let attempt = Box::pin(attempt(node.clone(), request, guard));
         Self { node, attempt }
     }
@@ -157,11 +157,11 @@ async fn attempt(node: Node, request: Result<Request, ConnectError>, mut guard: 
     let request = match request {
         Ok(request) => request,
         Err(error) => {
+            guard.armed = false;
             node.end(CloseReason::Failed(error.to_string()));
             return Err(error);
         }
     };
-    guard.armed = true;
     if node.shared.requests.send(request).await.is_err() {
         guard.armed = false;
         node.end(CloseReason::RootClosed);

@@ -1,7 +1,7 @@
 //! Carries out what the [tree](super::tree) decides. One task for each root; it never waits for a link, a firewall or a
 //! reader.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::protocol::Address;
 use crate::transport::{Link, LinkEvent, LinkId, Pipe, Target, Transport};
 
 /// Reports of links that may wait for the driver, over all links. At it, links wait.
-const LINK_EVENTS: usize = 1024;
+const LINK_EVENTS: usize = 256;
 /// How long the tree may take to close in good order when the root is closed. A link takes at most 2 seconds.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,10 +43,12 @@ pub(super) struct Driver {
     websocket: Arc<dyn Transport>,
     webrtc: Arc<dyn Transport>,
     nodes: HashMap<NodeId, Node>,
-    /// Nodes of which the application was told. Others end quietly.
-    announced: HashSet<NodeId>,
+    /// Nodes of which the application was told, with their introducers. Others end quietly.
+    announced: HashMap<NodeId, Option<Node>>,
     links: HashMap<LinkId, Running>,
-    reports: (mpsc::Sender<(LinkId, LinkEvent)>, mpsc::Receiver<(LinkId, LinkEvent)>),
+    requests: mpsc::Receiver<Request>,
+    report_to: mpsc::Sender<(LinkId, LinkEvent)>,
+    reports: mpsc::Receiver<(LinkId, LinkEvent)>,
     checks: JoinSet<(CheckId, Option<Verdict>)>,
     asked: HashMap<CheckId, Asked>,
     tasks: HashMap<Id, CheckId>,
@@ -54,7 +56,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, websocket: Arc<dyn Transport>, webrtc: Arc<dyn Transport>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+        websocket: Arc<dyn Transport>,
+        webrtc: Arc<dyn Transport>,
+    ) -> Self {
+        let (report_to, reports) = mpsc::channel(LINK_EVENTS);
         let settings = Settings { window: shared.settings.window, accept_timeout: shared.settings.accept_timeout };
         Self {
             shared,
@@ -62,9 +70,11 @@ impl Driver {
             websocket,
             webrtc,
             nodes: HashMap::new(),
-            announced: HashSet::new(),
+            announced: HashMap::new(),
             links: HashMap::new(),
-            reports: mpsc::channel(LINK_EVENTS),
+            requests,
+            report_to,
+            reports,
             checks: JoinSet::new(),
             asked: HashMap::new(),
             tasks: HashMap::new(),
@@ -72,13 +82,13 @@ impl Driver {
         }
     }
 
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    pub(super) async fn run(mut self) {
         let shared = self.shared.clone();
         loop {
             let timeout = self.tree.next_timeout().map(Instant::from_std).into_iter().chain(self.closing).min();
             tokio::select! {
-                Some(request) = requests.recv() => self.request(request),
-                Some((link, event)) = self.reports.1.recv() => self.report(link, event),
+                Some(request) = self.requests.recv() => self.request(request),
+                Some((link, event)) = self.reports.recv() => self.report(link, event),
                 Some(verdict) = self.checks.join_next_with_id() => self.verdict(verdict),
                 () = shared.wake.notified() => self.wishes(),
                 () = sleep_until(timeout) => self.tree.handle_timeout(Instant::now().into_std()),
@@ -90,16 +100,6 @@ impl Driver {
                 break;
             }
         }
-        requests.close();
-        while let Some(request) = requests.recv().await {
-            let (Request::ConnectUrl { node, .. } | Request::Connect { node, .. }) = request;
-            node.end(CloseReason::RootClosed);
-        }
-        for node in self.nodes.values() {
-            node.end(CloseReason::RootClosed);
-            self.shared.remove(node.inner.id);
-        }
-        self.shared.end();
     }
 
     fn request(&mut self, request: Request) {
@@ -202,8 +202,8 @@ impl Driver {
                     }
                 }
                 Output::Connection { node, via } => {
-                    self.announced.insert(node);
                     let via = via.and_then(|via| self.nodes.get(&via).cloned());
+                    self.announced.insert(node, via.clone());
                     if let Some(node) = self.nodes.get(&node) {
                         let event = Event::Connection { node: node.clone(), via: via.clone() };
                         if let Some(via) = via {
@@ -223,7 +223,7 @@ impl Driver {
                         self.shared.emit(event);
                     }
                 }
-                Output::Closed { node, reason, via } => self.closed(node, reason, via),
+                Output::Closed { node, reason, .. } => self.closed(node, reason),
                 Output::Redirect { node, instead } => {
                     if let (Some(node), Some(instead)) = (self.nodes.get(&node), self.nodes.get(&instead)) {
                         // Set once: a node waits for one other at most.
@@ -253,7 +253,7 @@ impl Driver {
             Target::Url(_) => &self.websocket,
             Target::Offer | Target::Answer { .. } => &self.webrtc,
         };
-        let pipe = Pipe::new(link, self.reports.0.clone(), node.inner.queues.clone());
+        let pipe = Pipe::new(link, self.report_to.clone(), node.inner.queues.clone());
         let running = Running { link: transport.start(target, pipe.clone()), pipe };
         self.links.insert(link, running);
     }
@@ -270,27 +270,47 @@ impl Driver {
         self.asked.insert(check, Asked { via, from, task });
     }
 
-    fn closed(&mut self, id: NodeId, reason: CloseReason, via: Option<NodeId>) {
+    fn closed(&mut self, id: NodeId, reason: CloseReason) {
         let Some(node) = self.nodes.remove(&id) else { return };
         debug!(address = %node.address(), %reason, "closed");
-        self.shared.remove(id);
-        if !self.announced.remove(&id) {
+        let Some(via) = self.announced.remove(&id) else {
             node.end(reason);
+            self.shared.remove(id);
             return;
-        }
+        };
         let failed = *node.inner.state.borrow() == NodeState::Connecting
             && !matches!(reason, CloseReason::Cancelled | CloseReason::Duplicate | CloseReason::Local);
         if failed {
             node.report(NodeError::ConnectFailed(reason.clone().into()));
         }
+        let forgotten = node.inner.queues.keep_unread(&self.shared.unread);
+        if forgotten > 0 {
+            node.report(NodeError::UnreadForgotten { bytes: forgotten });
+        }
         node.end(reason.clone());
+        self.shared.remove(id);
         self.shared.emit(Event::Close { node: node.clone(), reason });
-        let via = via.and_then(|via| self.nodes.get(&via).cloned());
         let event = Event::Disconnection { node, via: via.clone() };
         if let Some(via) = via {
             via.emit(event.clone());
         }
         self.shared.emit(event);
+    }
+}
+
+impl Drop for Driver {
+    /// However the driver ends, nobody waits for it for ever.
+    fn drop(&mut self) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            let (Request::ConnectUrl { node, .. } | Request::Connect { node, .. }) = request;
+            node.end(CloseReason::RootClosed);
+        }
+        for node in self.nodes.values() {
+            node.end(CloseReason::RootClosed);
+            self.shared.remove(node.inner.id);
+        }
+        self.shared.end();
     }
 }
 

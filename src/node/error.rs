@@ -121,9 +121,15 @@ pub enum NodeError {
     /// A connection attempt failed. The node of the attempt closes with the same reason.
     #[error("could not connect: {0}")]
     ConnectFailed(ConnectError),
-    /// A message arrived that is not JSON although it says so. It was dropped.
-    #[error("a message that is not JSON was dropped")]
+    /// A message arrived that is not JSON although it says so. It was dropped, as all further ones of this node will be.
+    #[error("messages that are not JSON are dropped")]
     MalformedMessage,
+    /// The node is over, and what had arrived and was not read yet was forgotten: too much of that kind waits already.
+    #[error("{bytes} bytes that arrived before the end and were not read are lost")]
+    UnreadForgotten {
+        /// How many bytes.
+        bytes: usize,
+    },
 }
 
 /// What happens to a node, or through it.
@@ -156,7 +162,7 @@ pub enum Event {
     Disconnection {
         /// The node that is over.
         node: Node,
-        /// The node that introduced it; `None` for a WebSocket node.
+        /// The node that introduced it, which may be over itself; `None` for a WebSocket node.
         via: Option<Node>,
     },
     /// A neighbour said that one of its peers has left. Only onramps of pmesh say so.

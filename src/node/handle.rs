@@ -1,6 +1,7 @@
 //! What an application holds of a node.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{broadcast, watch};
@@ -60,6 +61,8 @@ pub(super) struct NodeInner {
     pub(super) own_address: OnceLock<Address>,
     /// The node that a connect call gets instead of this one.
     pub(super) instead: OnceLock<Node>,
+    /// Whether it was said that messages are malformed.
+    malformed: AtomicBool,
 }
 
 impl Node {
@@ -73,6 +76,7 @@ impl Node {
             events: broadcast::Sender::new(NODE_EVENTS),
             own_address: OnceLock::new(),
             instead: OnceLock::new(),
+            malformed: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner), shared }
     }
@@ -243,6 +247,13 @@ impl Node {
             self.emit(Event::Close { node: self.clone(), reason });
             true
         });
+    }
+
+    /// Says so once: a peer that sends nothing else must not push other events out of the streams.
+    pub(super) fn report_malformed(&self) {
+        if !self.inner.malformed.swap(true, Ordering::Relaxed) {
+            self.report(NodeError::MalformedMessage);
+        }
     }
 
     pub(super) fn report(&self, error: NodeError) {

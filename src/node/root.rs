@@ -1,12 +1,13 @@
 //! The root of the tree, and what its handles and its driver share.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
 use super::builder::RootBuilder;
 use super::connect::{Connect, Connecting, Request};
@@ -14,7 +15,7 @@ use super::driver::Driver;
 use super::error::Event;
 use super::firewall::Policy;
 use super::handle::{Node, NodeState};
-use super::streams::{Arrivals, Events, Nodes, RootBinaries, RootMessages};
+use super::streams::{self, Arrivals, Events, RootBinaries, RootMessages};
 use super::tree::{Counters, NodeId};
 use crate::error::CloseReason;
 use crate::protocol::Address;
@@ -24,6 +25,10 @@ use crate::transport::{Queues, Transport};
 const ROOT_EVENTS: usize = 1024;
 /// Requests of handles that may wait for the driver. At it, connect calls wait.
 const REQUESTS: usize = 256;
+
+/// Messages of nodes that are over and that are kept until they are read, in KiB, over all nodes. At it, those of further
+/// nodes are forgotten.
+const UNREAD_KIB: usize = 64 * 1024;
 
 /// The root of a node tree: where a program joins meshes.
 ///
@@ -54,6 +59,13 @@ pub(super) struct NodeSettings {
 }
 
 #[derive(Debug, Default)]
+struct Nodes {
+    by_id: BTreeMap<NodeId, Node>,
+    /// Several while an attempt is in progress beside another.
+    by_address: HashMap<Address, Vec<NodeId>>,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Wishes {
     pub(super) abandon: Vec<NodeId>,
     pub(super) close: Vec<NodeId>,
@@ -69,8 +81,11 @@ pub(super) struct Shared {
     wishes: Mutex<Wishes>,
     pub(super) wake: Notify,
     ids: AtomicU64,
-    nodes: Mutex<BTreeMap<NodeId, Node>>,
-    events: broadcast::Sender<Event>,
+    nodes: Mutex<Nodes>,
+    /// None once the driver has ended, so that the streams end.
+    events: Mutex<Option<broadcast::Sender<Event>>>,
+    /// Room for unread messages of nodes that are over, in KiB.
+    pub(super) unread: Arc<Semaphore>,
     arrivals: Mutex<Vec<Weak<Arrivals>>>,
     pub(super) counters: Mutex<Counters>,
     /// Becomes true when the driver has ended.
@@ -107,12 +122,13 @@ impl Root {
             wake: Notify::new(),
             ids: AtomicU64::new(1),
             nodes: Mutex::default(),
-            events: broadcast::Sender::new(ROOT_EVENTS),
+            events: Mutex::new(Some(broadcast::Sender::new(ROOT_EVENTS))),
+            unread: Arc::new(Semaphore::new(UNREAD_KIB)),
             arrivals: Mutex::default(),
             counters: Mutex::default(),
             ended: watch::Sender::new(false),
         });
-        tokio::spawn(Driver::new(shared.clone(), websocket, webrtc).run(receiver));
+        tokio::spawn(Driver::new(shared.clone(), receiver, websocket, webrtc).run());
         Self { handle: Arc::new(RootHandle { shared }) }
     }
 
@@ -135,7 +151,8 @@ impl Root {
     /// The node of this address: the open one if there is one, else one that is on its way.
     pub fn peer(&self, address: &Address) -> Option<Node> {
         let nodes = self.shared().lock_nodes();
-        let mut of_address = nodes.values().filter(|node| node.address() == address);
+        let of_address = nodes.by_address.get(address)?;
+        let mut of_address = of_address.iter().filter_map(|id| nodes.by_id.get(id));
         let first = of_address.next()?;
         let open = if first.is_open() { None } else { of_address.find(|node| node.is_open()) };
         Some(open.unwrap_or(first).clone())
@@ -150,7 +167,7 @@ impl Root {
         let arrivals = Arc::new(Arrivals::default());
         // The driver adds nodes and tells the arrivals under this lock, so no node is missed and none comes twice.
         let nodes = shared.lock_nodes();
-        for node in nodes.values() {
+        for node in nodes.by_id.values() {
             arrivals.push(node.messages());
         }
         let mut all = lock(&shared.arrivals);
@@ -170,20 +187,20 @@ impl Root {
 
     /// Everything that happens in the tree, from now on.
     ///
-    /// A reader that is more than 1,024 events behind loses the oldest and gets [`Event::Lagged`]. The stream does not end
-    /// before the last handle is gone. Dropping it stops listening.
+    /// A reader that is more than 1,024 events behind loses the oldest and gets [`Event::Lagged`]. The stream ends
+    /// when the root is closed. Dropping it stops listening.
     pub fn events(&self) -> Events {
-        Events::of_root(self.shared().events.subscribe())
+        Events::of_root(lock(&self.shared().events).as_ref().map(broadcast::Sender::subscribe))
     }
 
     /// The nodes that are made, from now on. See [`Event::Connection`].
-    pub fn connections(&self) -> Nodes {
-        Nodes::connections(self.events())
+    pub fn connections(&self) -> streams::Nodes {
+        streams::Nodes::connections(self.events())
     }
 
     /// The nodes that are over, from now on. See [`Event::Disconnection`].
-    pub fn disconnections(&self) -> Nodes {
-        Nodes::disconnections(self.events())
+    pub fn disconnections(&self) -> streams::Nodes {
+        streams::Nodes::disconnections(self.events())
     }
 
     /// What was relayed and what was dropped so far.
@@ -232,10 +249,10 @@ impl Shared {
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {
-        self.lock_nodes().values().cloned().collect()
+        self.lock_nodes().by_id.values().cloned().collect()
     }
 
-    fn lock_nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Node>> {
+    fn lock_nodes(&self) -> MutexGuard<'_, Nodes> {
         lock(&self.nodes)
     }
 
@@ -245,7 +262,8 @@ impl Shared {
         if matches!(node.state(), NodeState::Closed(_)) {
             return false;
         }
-        nodes.insert(node.inner.id, node.clone());
+        nodes.by_address.entry(node.address().clone()).or_default().push(node.inner.id);
+        nodes.by_id.insert(node.inner.id, node.clone());
         let mut arrivals = lock(&self.arrivals);
         arrivals.retain(|arrivals| match arrivals.upgrade() {
             Some(arrivals) => {
@@ -258,12 +276,21 @@ impl Shared {
     }
 
     pub(super) fn remove(&self, node: NodeId) {
-        self.lock_nodes().remove(&node);
+        let mut nodes = self.lock_nodes();
+        let Some(removed) = nodes.by_id.remove(&node) else { return };
+        if let Entry::Occupied(mut of_address) = nodes.by_address.entry(removed.address().clone()) {
+            of_address.get_mut().retain(|id| *id != node);
+            if of_address.get().is_empty() {
+                of_address.remove();
+            }
+        }
     }
 
     pub(super) fn emit(&self, event: Event) {
         // Nobody listens: nothing is lost that could not be read again.
-        let _ = self.events.send(event);
+        if let Some(events) = lock(&self.events).as_ref() {
+            let _ = events.send(event);
+        }
     }
 
     pub(super) fn abandon(&self, node: &Node) {
@@ -277,7 +304,7 @@ impl Shared {
     /// Passes a wish on to the driver; ends a node that it does not have yet, so that it will not take it.
     fn wish(&self, node: &Node, reason: CloseReason, wish: impl FnOnce(&mut Wishes)) {
         let nodes = self.lock_nodes();
-        if nodes.contains_key(&node.inner.id) {
+        if nodes.by_id.contains_key(&node.inner.id) {
             wish(&mut lock(&self.wishes));
             self.wake.notify_one();
         } else {
@@ -297,6 +324,7 @@ impl Shared {
     /// The driver has ended.
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
+        lock(&self.events).take();
         for arrivals in lock(&self.arrivals).drain(..).filter_map(|arrivals| arrivals.upgrade()) {
             arrivals.end();
         }

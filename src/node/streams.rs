@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, ready};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
-use super::error::{Event, NodeError};
+use super::error::Event;
 use super::handle::{Node, NodeState};
 use super::message::Message;
 use crate::transport::Subscription;
@@ -40,7 +40,7 @@ impl Stream for Messages {
             let Some((kind, body)) = ready!(self.subscription.poll_next(cx)) else { return Poll::Ready(None) };
             match Message::decode(kind, body) {
                 Ok(message) => return Poll::Ready(Some(message)),
-                Err(_) => self.node.report(NodeError::MalformedMessage),
+                Err(_) => self.node.report_malformed(),
             }
         }
     }
@@ -170,7 +170,7 @@ impl Stream for Tagged {
 pub struct Events {
     /// What had happened before the stream was made.
     past: VecDeque<Event>,
-    live: BroadcastStream<Event>,
+    live: Option<BroadcastStream<Event>>,
     /// The node whose end ends the stream.
     node: Option<Node>,
     ended: bool,
@@ -181,7 +181,7 @@ impl Events {
         // The driver changes the state and sends the event under the state's write lock, so what is seen here is exactly
         // what the live stream will not bring.
         let state = node.inner.state.borrow();
-        let live = BroadcastStream::new(node.inner.events.subscribe());
+        let live = Some(BroadcastStream::new(node.inner.events.subscribe()));
         let past = match &*state {
             NodeState::Connecting => VecDeque::new(),
             NodeState::Open => VecDeque::from([Event::Open { node: node.clone() }]),
@@ -191,8 +191,10 @@ impl Events {
         Self { past, live, node: Some(node.clone()), ended: false }
     }
 
-    pub(super) fn of_root(events: tokio::sync::broadcast::Receiver<Event>) -> Self {
-        Self { past: VecDeque::new(), live: BroadcastStream::new(events), node: None, ended: false }
+    /// `None` if the root is closed already.
+    pub(super) fn of_root(events: Option<tokio::sync::broadcast::Receiver<Event>>) -> Self {
+        let live = events.map(BroadcastStream::new);
+        Self { past: VecDeque::new(), ended: live.is_none(), live, node: None }
     }
 }
 
@@ -205,7 +207,7 @@ impl Stream for Events {
         }
         let event = match self.past.pop_front() {
             Some(event) => event,
-            None => match ready!(self.live.poll_next_unpin(cx)) {
+            None => match ready!(self.live.as_mut().map_or(Poll::Ready(None), |live| live.poll_next_unpin(cx))) {
                 Some(Ok(event)) => event,
                 Some(Err(BroadcastStreamRecvError::Lagged(lost))) => Event::Lagged(lost),
                 None => {

@@ -201,7 +201,7 @@ async fn what_cannot_be_reached() {
     assert_eq!(onramp.connect(&own).await.unwrap_err(), ConnectError::OwnAddress);
     assert!(matches!(onramp.connect("").await, Err(ConnectError::InvalidAddress(_))));
     let large = onramp.connect(Connect::to("p1").offer_data("x".repeat(200_000))).await;
-    assert_eq!(large.unwrap_err(), ConnectError::OfferDataTooLarge { limit: 128 * 1024 });
+    assert_eq!(large.unwrap_err(), ConnectError::OfferDataTooLarge { limit: 32 * 1024 });
     onramp.close().await;
     assert_eq!(onramp.connect("p1").await.unwrap_err(), ConnectError::ViaClosed);
 }
@@ -298,6 +298,11 @@ async fn dropping_an_attempt_abandons_it() {
     drop(dialling);
     assert_eq!(node.closed().await, CloseReason::Cancelled);
     assert_eq!(root.peers().len(), 1);
+    // Dropped before anything was done with it.
+    let never = onramp.connect("p97");
+    let node = never.node();
+    drop(never);
+    assert_eq!(node.closed().await, CloseReason::Cancelled);
     // Closed before anything was done with it.
     let never = onramp.connect("p98");
     assert_eq!(never.node().close().await, CloseReason::Local);
@@ -325,13 +330,15 @@ async fn the_root_closes_everything() {
     let (b, _, b_address) = world.peer().await;
     let node = a_onramp.connect(&b_address).await.unwrap();
     let other = accepted(&b, &a_address).await;
-    let mut all = a.messages();
+    let (mut all, mut events) = (a.messages(), a.events());
     a.close().await;
     assert_eq!(node.state(), NodeState::Closed(CloseReason::RootClosed));
     assert_eq!(other.closed().await, CloseReason::Remote);
     assert_eq!(all.next().await, None);
     assert_eq!(a.connect("memory://onramp").await.unwrap_err(), ConnectError::RootClosed);
     assert!(a.peers().is_empty());
+    while events.next().await.is_some() {}
+    assert!(a.events().next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,11 +4,16 @@
 pub(crate) const MAX_ADDRESS_BYTES: usize = 512;
 
 /// Longest signalling frame accepted from a peer, in bytes. A longer one is malformed.
-pub(crate) const MAX_SIGNAL_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_SIGNAL_BYTES: usize = 128 * 1024;
 
-/// Most offer data, in bytes of JSON: with a description and an envelope it stays below [`MAX_SIGNAL_BYTES`]. A connect call
-/// with more fails.
-pub(crate) const MAX_OFFER_DATA_BYTES: usize = 128 * 1024;
+/// Longest session description, in bytes. A signal with a longer one is malformed.
+pub(crate) const MAX_SDP_BYTES: usize = 64 * 1024;
+
+/// Most offer data, in bytes of JSON. A connect call with more fails; an offer with more is malformed.
+pub(crate) const MAX_OFFER_DATA_BYTES: usize = 32 * 1024;
+
+/// Longest ICE candidate, in bytes of JSON. A longer one is malformed.
+pub(crate) const MAX_CANDIDATE_BYTES: usize = 1024;
 
 /// Most bytes of one packet between pmesh peers: 56 SCTP chunks of 1160 bytes, the size that costs least CPU.
 pub(crate) const MAX_PACKET_BYTES: usize = 56 * 1160;

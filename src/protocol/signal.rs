@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::limits::MAX_SIGNAL_BYTES;
+use super::limits::{MAX_CANDIDATE_BYTES, MAX_OFFER_DATA_BYTES, MAX_SDP_BYTES, MAX_SIGNAL_BYTES};
 
 /// A session description, as `RTCSessionDescription` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +125,11 @@ impl Signal {
         match kind {
             OFFER => {
                 let description = description(elements.get(1), DescriptionKind::Offer)?;
-                let data = read(elements.get(2)).unwrap_or(Value::Null);
+                let within = |data: &&&RawValue| data.get().len() <= MAX_OFFER_DATA_BYTES;
+                let data = match elements.get(2) {
+                    Some(data) => read(Some(data).filter(within)).ok_or(SignalError)?,
+                    None => Value::Null,
+                };
                 Ok(Self::Offer { description, data, ext: ext(3) })
             }
             ANSWER => {
@@ -133,7 +137,8 @@ impl Signal {
                 Ok(Self::Answer { description, ext: ext(2) })
             }
             CANDIDATE => {
-                let candidate = read(elements.get(1)).ok_or(SignalError)?;
+                let within = |candidate: &&&RawValue| candidate.get().len() <= MAX_CANDIDATE_BYTES;
+                let candidate = read(elements.get(1).filter(within)).ok_or(SignalError)?;
                 Ok(Self::Candidate { candidate, session: read(elements.get(2)) })
             }
             REFUSAL => {
@@ -168,7 +173,8 @@ fn read<'a, T: Deserialize<'a>>(element: Option<&&'a RawValue>) -> Option<T> {
 }
 
 fn description(element: Option<&&RawValue>, kind: DescriptionKind) -> Result<Description, SignalError> {
-    read::<Description>(element).filter(|description| description.kind == kind).ok_or(SignalError)
+    let usable = |description: &Description| description.kind == kind && description.sdp.len() <= MAX_SDP_BYTES;
+    read(element).filter(usable).ok_or(SignalError)
 }
 
 #[cfg(test)]
@@ -247,6 +253,19 @@ mod tests {
         for ext in ["5", "{}", r#"{"v":2,"session":"0000000000000007","window":[1,1]}"#, "null"] {
             let text = format!(r#"[3,{{"type":"offer","sdp":"v=0"}},null,{ext}]"#);
             assert_eq!(parse(&text), Ok(Signal::Offer { description: offer(), data: Value::Null, ext: None }));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_no_signal() {
+        let sdp = "x".repeat(MAX_SDP_BYTES + 1);
+        let data = "x".repeat(MAX_OFFER_DATA_BYTES);
+        for text in [
+            format!(r#"[3,{{"type":"offer","sdp":"{sdp}"}}]"#),
+            format!(r#"[3,{{"type":"offer","sdp":""}},"{data}"]"#),
+            format!(r#"[5,{{"candidate":"{}"}}]"#, "x".repeat(MAX_CANDIDATE_BYTES)),
+        ] {
+            assert_eq!(parse(&text), Err(SignalError));
         }
     }
 

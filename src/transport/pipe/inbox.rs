@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{MESSAGE_OVERHEAD_BYTES, Queues, lock};
 use crate::error::CloseReason;
@@ -61,6 +62,8 @@ pub(super) struct Inbox {
     frames: Sequence,
     frame: Assembler,
     closed: Option<CloseReason>,
+    /// The permit to keep what is unread after the end.
+    kept: Option<OwnedSemaphorePermit>,
 }
 
 impl Inbox {
@@ -76,6 +79,7 @@ impl Inbox {
             frames: Sequence::default(),
             frame: Assembler::default(),
             closed: None,
+            kept: None,
         }
     }
 
@@ -165,6 +169,9 @@ impl Inbox {
         while self.base < first {
             tell |= self.drop_first();
         }
+        if self.entries.is_empty() {
+            self.kept = None;
+        }
         tell
     }
 
@@ -190,13 +197,34 @@ impl Inbox {
         if self.cursors.iter().any(Option::is_some) {
             return self.trim();
         }
-        if let Some(cursor) = cursor {
-            // The last reader: what it has not read waits for the next one. Trimming was done as far as it had read.
-            debug_assert_eq!(cursor.next, self.base);
-        }
+        // The last reader: what it has not read waits for the next one. It has trimmed what it had read.
+        debug_assert!(cursor.is_none_or(|cursor| cursor.next == self.base));
         self.cursors.clear();
         self.rest = Some(rest);
-        false
+        let before = self.base;
+        while self.plain_bytes > UNREAD_BYTES {
+            self.drop_first();
+        }
+        // A link may wait for room.
+        self.base > before
+    }
+
+    /// Bytes that wait for a reader.
+    pub(super) fn unread(&self) -> usize {
+        self.entries.iter().map(|entry| entry.cost).sum()
+    }
+
+    /// Keeps what waits although the link is over, as long as the permit allows; without one, forgets it.
+    pub(super) fn keep(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        if permit.is_none() {
+            while !self.entries.is_empty() {
+                self.drop_first();
+            }
+            for cursor in self.cursors.iter_mut().flatten() {
+                cursor.next = self.base;
+            }
+        }
+        self.kept = permit;
     }
 
     fn take(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<Option<(Content, bool)>> {

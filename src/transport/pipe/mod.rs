@@ -17,7 +17,7 @@ use super::{LinkEvent, LinkId};
 use crate::error::CloseReason;
 use crate::protocol::frame::Frame;
 use crate::protocol::limits::{MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
-use crate::protocol::packet::{Kind, PacketReader};
+use crate::protocol::packet::{Kind, PacketError, PacketReader};
 
 pub(crate) use self::inbox::Subscription;
 
@@ -26,6 +26,9 @@ const SEND_QUEUE_BYTES: usize = 1024 * 1024;
 
 /// What a queued message costs beside its bytes, so that many small ones are bounded too.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
+
+/// A transport may cut what arrives out of a shared buffer of about this size, in bytes.
+const SHARED_BUFFER_BYTES: usize = 16 * 1024;
 
 /// What a link carries: exactly what a WebSocket and a data channel both can.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +121,8 @@ impl Pipe {
 
     /// Cuts the link off from the queues. What it still does has no effect on them, and nobody hears of it.
     pub(crate) fn revoke(&self) {
+        // Under the lock, so that a link that is just opening is either cut off before or has opened.
+        let _outbox = lock(&self.queues.outbox);
         self.revoked.store(true, Ordering::Release);
     }
 
@@ -127,8 +132,9 @@ impl Pipe {
 
     /// Fixes the framing: from now on messages are taken. Call it before [`LinkEvent::Opened`] is sent.
     pub(crate) fn open(&self, framing: Framing) {
+        let mut outbox = lock(&self.queues.outbox);
         if !self.is_revoked() {
-            lock(&self.queues.outbox).open(framing);
+            outbox.open(framing);
             self.queues.outgoing.notify_one();
         }
     }
@@ -187,7 +193,9 @@ impl Pipe {
         match (packets, message) {
             (true, WireMessage::Binary(packet)) => self.deliver_packet(packet).await,
             (true, WireMessage::Text(_)) => Err(CloseReason::Protocol("text between pmesh peers".into())),
-            (false, WireMessage::Binary(bytes)) => self.deliver_plain(Kind::Binary, bytes, delivery).await,
+            (false, WireMessage::Binary(bytes)) => {
+                self.deliver_plain(Kind::Binary, compact(bytes, SHARED_BUFFER_BYTES), delivery).await
+            }
             (false, WireMessage::Text(bytes)) => {
                 let Ok(text) = std::str::from_utf8(&bytes) else {
                     self.emit(LinkEvent::Malformed).await;
@@ -196,7 +204,7 @@ impl Pipe {
                 match Frame::parse(text) {
                     Ok(Frame::Message(json)) => {
                         let json = bytes.slice_ref(json.get().as_bytes());
-                        self.deliver_plain(Kind::Json, json, delivery).await
+                        self.deliver_plain(Kind::Json, compact(json, bytes.len()), delivery).await
                     }
                     Ok(_) if text.len() <= MAX_SIGNAL_BYTES => {
                         self.emit(LinkEvent::Frame(text.to_owned())).await;
@@ -212,6 +220,9 @@ impl Pipe {
     }
 
     async fn deliver_plain(&self, kind: Kind, body: Bytes, delivery: Delivery) -> Result<(), CloseReason> {
+        if body.len() > self.queues.max_message {
+            return Err(CloseReason::Protocol(PacketError::TooLarge.to_string()));
+        }
         loop {
             if lock(&self.queues.inbox).push_plain(kind, &body) {
                 return Ok(());
@@ -225,13 +236,16 @@ impl Pipe {
 
     async fn deliver_packet(&self, packet: Bytes) -> Result<(), CloseReason> {
         let violation = |what: &dyn std::fmt::Display| CloseReason::Protocol(what.to_string());
+        if packet.len() > MAX_PACKET_BYTES {
+            return Err(violation(&PacketError::TooLarge));
+        }
         let mut closed = false;
         let mut cost = 0;
         for record in PacketReader::new(packet.clone()) {
             let record = record.map_err(|error| violation(&error))?;
-            cost += record.cost();
             match record.kind {
                 Kind::Json | Kind::Binary => {
+                    cost = packet.len();
                     lock(&self.queues.inbox)
                         .check(&record, self.queues.max_message)
                         .map_err(|error| violation(&error))?;
@@ -251,22 +265,16 @@ impl Pipe {
                     self.queues.outgoing.notify_one();
                 }
                 Kind::Close => closed = true,
+                Kind::Unknown => {}
             }
         }
         lock(&self.queues.inbox).push_packet(packet, cost).map_err(|error| violation(&error))?;
         if closed { Err(CloseReason::Remote) } else { Ok(()) }
     }
 
-    /// Ends the pipe for good without telling the tree.
-    pub(crate) fn shut(&self, reason: CloseReason) {
-        if !self.is_revoked() {
-            self.queues.shut(reason);
-        }
-    }
-
-    /// Ends the pipe for good and tells the tree. What has arrived can still be read. Only the first reason counts.
+    /// Tells the tree that the link is over. The tree then decides about the node and its queues: another link may be
+    /// taking over.
     pub(crate) async fn finish(&self, reason: CloseReason) {
-        self.shut(reason.clone());
         self.emit(LinkEvent::Closed(reason)).await;
     }
 }
@@ -292,6 +300,21 @@ impl Queues {
         lock(&self.inbox).shut(reason);
         self.outgoing.notify_one();
         self.consumed.notify_one();
+    }
+
+    /// Keeps what is unread after the end within a budget shared with others, in KiB; forgets it where that is used up.
+    /// Returns how many bytes were forgotten.
+    pub(crate) fn keep_unread(&self, budget: &Arc<Semaphore>) -> usize {
+        let mut inbox = lock(&self.inbox);
+        let unread = inbox.unread();
+        if unread == 0 {
+            return 0;
+        }
+        let kib = u32::try_from(unread.div_ceil(1024)).unwrap_or(u32::MAX);
+        let permit = budget.clone().try_acquire_many_owned(kib).ok();
+        let forgotten = if permit.is_some() { 0 } else { unread };
+        inbox.keep(permit);
+        forgotten
     }
 
     /// Takes no more messages; once the queue is sent, [`Outgoing::Finished`] comes.
@@ -354,6 +377,11 @@ impl Queues {
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
         Subscription::new(self.clone())
     }
+}
+
+/// A copy of what is only a small part of its buffer: the rest must not stay in memory with it.
+fn compact(part: Bytes, buffer: usize) -> Bytes {
+    if part.len() < buffer / 2 { Bytes::copy_from_slice(&part) } else { part }
 }
 
 fn cost(body: &Bytes) -> u32 {

@@ -8,7 +8,7 @@ use super::{Framing, Outgoing};
 use crate::protocol::credit::{CreditError, SendCredit};
 use crate::protocol::frame;
 use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_PACKET_BYTES};
-use crate::protocol::packet::{Kind, PacketBuilder, RECORD_COST};
+use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder};
 
 /// Signalling that may wait on one link: frames, and their bytes. At it, further frames are dropped and reported.
 const MAX_QUEUED_FRAMES: usize = 512;
@@ -171,13 +171,16 @@ impl Outbox {
     ) -> (Option<Outgoing>, usize) {
         let State::Packets(credit) = &mut self.state else { return (None, 0) };
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-        let may_send = !self.frames.is_empty() || (!self.messages.is_empty() && credit.room() > RECORD_COST);
+        let may_send = !self.frames.is_empty() || (!self.messages.is_empty() && credit.room() > MAX_HEADER_BYTES);
         if let Some((bytes, packets)) = due.or_else(|| if may_send { any_grant() } else { None }) {
             // An empty packet has room for it.
             packet.push_credit(bytes, packets);
         }
+        // Messages that wait get half of the packet, so that frames, which cost no credit, do not starve them.
+        let most = if self.messages.is_empty() { MAX_PACKET_BYTES } else { MAX_PACKET_BYTES / 2 };
         while let Some(frame) = self.frames.front_mut() {
-            if !packet.push(frame.kind, &frame.body, &mut frame.offset, usize::MAX) {
+            let most = most.saturating_sub(packet.len());
+            if most == 0 || !packet.push(frame.kind, &frame.body, &mut frame.offset, most) {
                 break;
             }
             self.frame_bytes -= frame.body.len();
@@ -186,7 +189,7 @@ impl Outbox {
         let mut freed = 0;
         let room = credit.room();
         while let Some(message) = self.messages.front_mut() {
-            let most = room.saturating_sub(packet.cost() + RECORD_COST);
+            let most = room.saturating_sub(packet.len() + MAX_HEADER_BYTES);
             // An empty message too needs an open window, or it would overtake what closed it.
             if most == 0 || !packet.push(message.kind, &message.body, &mut message.offset, most) {
                 break;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::limits::{CREDIT_BYTES, CREDIT_PACKETS, MAX_MESSAGE_BYTES};
+use crate::protocol::packet::PacketBuilder;
 
 const WINDOW: (u32, u32) = (CREDIT_BYTES, CREDIT_PACKETS);
 
@@ -20,10 +21,14 @@ fn packets() -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
     (pipe, events)
 }
 
-fn plain() -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
+fn plain_with(max_message: usize) -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
     let (pipe, events) = pipe_with(WINDOW);
-    pipe.open(Framing::Plain { max_message: 1000 });
+    pipe.open(Framing::Plain { max_message });
     (pipe, events)
+}
+
+fn plain() -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
+    plain_with(1000)
 }
 
 async fn next(subscription: &mut Subscription) -> Option<(Kind, Bytes)> {
@@ -99,11 +104,97 @@ async fn a_reader_that_stops_stops_the_sender_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn what_is_kept_is_what_is_counted() {
+    // A short message in a long frame does not keep the frame in memory.
+    let (b, _b) = plain();
+    let frame = Bytes::from(format!("[0,1,\"{}\"]", "x".repeat(100_000)));
+    b.deliver(WireMessage::Text(frame.clone()), Delivery::Overflow).await.unwrap();
+    assert!(frame.is_unique(), "the frame is still held");
+    assert_eq!(next(&mut b.queues.subscribe()).await.unwrap().1, "1");
+
+    // A short message in a packet costs the whole packet.
+    let (b, _b) = packets();
+    let mut messages = 0;
+    let result = loop {
+        let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
+        packet.push(Kind::Frame, &vec![b'x'; 60_000], &mut 0, usize::MAX);
+        packet.push(Kind::Binary, &[], &mut 0, usize::MAX);
+        match b.deliver(WireMessage::Binary(packet.finish().freeze()), Delivery::Overflow).await {
+            Ok(()) => messages += 1,
+            Err(reason) => break reason,
+        }
+    };
+    assert!(matches!(result, CloseReason::Protocol(_)));
+    assert_eq!(messages, CREDIT_BYTES as usize / 60_006);
+
+    // And none is larger than it may be.
+    let (b, _b) = packets();
+    let large = WireMessage::Binary(vec![0; MAX_PACKET_BYTES + 1].into());
+    assert!(matches!(b.deliver(large, Delivery::Overflow).await, Err(CloseReason::Protocol(_))));
+}
+
+#[tokio::test]
+async fn records_of_later_versions_are_skipped() {
+    let (b, _b) = packets();
+    let packet = [0b0001_1101, 2, b'?', b'?', 0b0001_1000, 1, b'1'];
+    b.deliver(WireMessage::Binary(Bytes::copy_from_slice(&packet)), Delivery::Overflow).await.unwrap();
+    assert_eq!(next(&mut b.queues.subscribe()).await.unwrap().1, "1");
+}
+
+#[tokio::test]
+async fn frames_do_not_starve_messages() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let mut messages = b.queues.subscribe();
+    for n in 0..20 {
+        assert!(a.queues.signal("x".repeat(MAX_PACKET_BYTES / 2)));
+        a.queues.try_send(Kind::Json, Bytes::from(n.to_string())).unwrap();
+    }
+    let Some(Outgoing::Binary(packet)) = a.try_next_outgoing() else { panic!("nothing to send") };
+    b.deliver(WireMessage::Binary(packet.freeze()), Delivery::Overflow).await.unwrap();
+    for n in 0..20 {
+        assert_eq!(next(&mut messages).await.unwrap().1, n.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_a_full_inbox_lets_the_link_go_on() {
+    let (b, _b) = plain_with(1 << 20);
+    let messages = b.queues.subscribe();
+    let frame = WireMessage::Binary(Bytes::from(vec![0; 1_000_000]));
+    for _ in 0..8 {
+        b.deliver(frame.clone(), Delivery::Wait).await.unwrap();
+    }
+    let mut waiting = Box::pin(b.deliver(frame.clone(), Delivery::Wait));
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
+    drop(messages);
+    assert_eq!(waiting.await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_is_unread_at_the_end_is_kept_within_a_budget() {
+    let budget = Arc::new(Semaphore::new(100));
+    let mut kept = Vec::new();
+    for forgotten in [0, 60_064] {
+        let (b, _b) = plain();
+        b.deliver(WireMessage::Binary(vec![0; 60_000].into()), Delivery::Wait).await.unwrap();
+        b.queues.shut(CloseReason::Remote);
+        assert_eq!(b.queues.keep_unread(&budget), forgotten);
+        kept.push(b);
+    }
+    let mut messages = kept[0].queues.subscribe();
+    assert_eq!(next(&mut messages).await.unwrap().1.len(), 60_000);
+    assert_eq!(next(&mut messages).await, None);
+    assert_eq!(next(&mut kept[1].queues.subscribe()).await, None);
+    assert_eq!(budget.available_permits(), 100);
+}
+
+#[tokio::test]
 async fn a_flood_without_credit_ends_the_link() {
     let (b, _b) = packets();
     let mut result = Ok(());
     for _ in 0..=CREDIT_PACKETS {
-        let mut packet = crate::protocol::packet::PacketBuilder::new(100);
+        let mut packet = PacketBuilder::new(100);
         packet.push(Kind::Binary, &[], &mut 0, 1);
         result = b.deliver(WireMessage::Binary(packet.finish().freeze()), Delivery::Overflow).await;
     }
@@ -189,7 +280,7 @@ async fn frames_go_to_the_tree_even_when_messages_may_not_pass() {
     let (b, mut events) = packets();
     let body = Bytes::from(vec![1; 100_000]);
     while a.queues.try_send(Kind::Binary, body.clone()).is_ok() || carry(&a, &b).await != Ok(0) {}
-    let frame = format!("[6,\"x\",\"{}\"]", "y".repeat(2 * MAX_PACKET_BYTES));
+    let frame = format!("[6,\"x\",\"{}\"]", "y".repeat(MAX_PACKET_BYTES));
     assert!(a.queues.signal(frame.clone()));
     carry(&a, &b).await.unwrap();
     assert_eq!(events.recv().await, Some((LinkId(1), LinkEvent::Frame(frame))));
@@ -254,6 +345,7 @@ async fn a_waiting_sender_is_released_when_the_link_ends() {
     });
     tokio::task::yield_now().await;
     a.finish(CloseReason::Remote).await;
+    a.queues.shut(CloseReason::Remote);
     assert_eq!(sender.await.unwrap(), Err(Rejected::NotOpen));
     assert_eq!(events.recv().await.unwrap().1, LinkEvent::Closed(CloseReason::Remote));
     assert_eq!(a.next_outgoing().await, Outgoing::Finished);

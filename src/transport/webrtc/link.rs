@@ -55,7 +55,6 @@ pub(super) async fn run(
         }
         End::Dropped => {
             tracing::debug!(link = pipe.link().0, "link dropped");
-            pipe.shut(CloseReason::Local);
         }
     }
 }
