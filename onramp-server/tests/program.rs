@@ -1,0 +1,160 @@
+//! The program from outside: its options, its first line, its signals, its exit codes.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+async fn soon<T>(event: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(10), event).await.expect("nothing happened in time")
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onramp-server"));
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env_remove("RUST_LOG");
+    command
+}
+
+async fn output(arguments: &[&str]) -> Output {
+    soon(program(arguments).output()).await.unwrap()
+}
+
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    url: String,
+}
+
+impl Running {
+    async fn start(arguments: &[&str]) -> Self {
+        let mut child = program(arguments).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = soon(lines.next_line()).await.unwrap().unwrap();
+        let url = first.strip_prefix("onramp listening on ").expect(&first).to_owned();
+        Self { child, lines, url }
+    }
+
+    async fn peer(&self, protocols: &str) -> Socket {
+        let mut request = self.url.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", protocols.parse().unwrap());
+        soon(connect_async(request)).await.unwrap().0
+    }
+
+    #[cfg(unix)]
+    async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().await.unwrap().success());
+    }
+
+    /// Waits for the end; the exit code and what went to standard error.
+    async fn end(mut self) -> (Option<i32>, String) {
+        assert_eq!(soon(self.lines.next_line()).await.unwrap(), None, "one line on standard output");
+        let mut log = String::new();
+        soon(self.child.stderr.take().unwrap().read_to_string(&mut log)).await.unwrap();
+        (soon(self.child.wait()).await.unwrap().code(), log)
+    }
+}
+
+async fn text(socket: &mut Socket) -> String {
+    match soon(socket.next()).await {
+        Some(Ok(Message::Text(text))) => text.to_string(),
+        other => panic!("no text: {other:?}"),
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn signals_send_peers_away_and_end_it_with_0() {
+    for signal in ["TERM", "INT"] {
+        let server = Running::start(&["-h", "127.0.0.1:0"]).await;
+        assert!(server.url.starts_with("ws://127.0.0.1:") && !server.url.ends_with(":0"), "{}", server.url);
+        let mut a = server.peer("p").await;
+        let mut b = server.peer("p").await;
+        assert!(text(&mut a).await.starts_with("[0,\"") && text(&mut b).await.starts_with("[0,\""));
+        server.signal(signal).await;
+        for peer in [&mut a, &mut b] {
+            match soon(peer.next()).await {
+                Some(Ok(Message::Close(Some(frame)))) => assert_eq!(frame.code, CloseCode::Away),
+                other => panic!("no close frame: {other:?}"),
+            }
+            while soon(peer.next()).await.is_some() {}
+        }
+        let (code, log) = server.end().await;
+        assert_eq!(code, Some(0));
+        assert!(log.contains("listening") && log.contains("stopped"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn options_reach_the_server() {
+    let arguments = "--host localhost:0 --no-announce --max-frame-bytes 100 --max-connections 2 \
+                     --frames-per-second 1000 --burst 5 --outbound-queue 3 --ping-interval 0 --log pmesh=debug";
+    let server = Running::start(&arguments.split_whitespace().collect::<Vec<_>>()).await;
+    assert!(server.url.starts_with("ws://localhost:"), "the name that was asked for");
+    let mut peer = server.peer("pmesh.1, p").await;
+    assert!(text(&mut peer).await.starts_with("[16,\""));
+    let _other = server.peer("p").await;
+    let mut request = server.url.as_str().into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", "p".parse().unwrap());
+    let refused = soon(connect_async(request)).await.unwrap_err().to_string();
+    assert!(refused.contains("503"), "{refused}");
+    // Nobody was announced: the answer to too large a frame is all that comes.
+    futures_util::SinkExt::send(&mut peer, Message::text("x".repeat(101))).await.unwrap();
+    assert!(matches!(soon(peer.next()).await, Some(Ok(Message::Close(Some(frame)))) if frame.code == CloseCode::Size));
+}
+
+#[tokio::test]
+async fn help_and_version() {
+    let help = output(&["--help"]).await;
+    assert_eq!(help.status.code(), Some(0));
+    let help = String::from_utf8(help.stdout).unwrap();
+    for option in [
+        "-h, --host [<host>]",
+        "--no-announce",
+        "--max-frame-bytes <bytes>",
+        "--max-connections <number>",
+        "--frames-per-second <number>",
+        "--burst <number>",
+        "--outbound-queue <frames>",
+        "--ping-interval <seconds>",
+        "--log <filter>",
+        "--help",
+        "--version",
+        "localhost:20500",
+        "1048576",
+    ] {
+        assert!(help.contains(option), "{option} in\n{help}");
+    }
+    let version = output(&["--version"]).await;
+    assert_eq!(String::from_utf8(version.stdout).unwrap(), concat!("onramp-server ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[tokio::test]
+async fn mistakes_are_told_and_end_it() {
+    for (arguments, code, message) in [
+        (&["--no-such-option"][..], 2, "--no-such-option"),
+        (&["-h", "localhost:port"], 2, "is not a port"),
+        (&["--max-connections", "many"], 2, "many"),
+        (&["--log", "a=b=c"], 2, "--log"),
+        (&["-h", "not a name:0"], 1, "cannot listen on not a name:0: "),
+    ] {
+        let output = output(arguments).await;
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{arguments:?}: {told}");
+        assert!(told.contains(message), "{arguments:?}: {told}");
+    }
+    let server = Running::start(&["-h", "127.0.0.1:0"]).await;
+    let taken = output(&["-h", server.url.strip_prefix("ws://").unwrap()]).await;
+    let told = String::from_utf8(taken.stderr).unwrap();
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(told.contains("in use"), "{told}");
+}
