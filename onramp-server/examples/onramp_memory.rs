@@ -68,30 +68,43 @@ async fn main() -> Result<()> {
             format!("{} connections need more than the {limit} file descriptors allowed", options.connections).into()
         );
     }
-    let host = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().await?));
     // Examples lie in a folder beside the programs.
     let example = std::env::current_exe()?;
     let folder = example.parent().and_then(|folder| folder.parent()).ok_or("no build folder")?;
-    let mut ours = Command::new(folder.join("onramp-server"));
-    ours.args(["--frames-per-second", "0", "--max-connections", "110000", "--log", "warn"]);
-    if !options.announce {
-        ours.arg("--no-announce");
-    }
-    measure("pmesh", ours, host, &options).await?;
+    let ours = || {
+        let mut ours = Command::new(folder.join("onramp-server"));
+        ours.args([
+            "--frames-per-second",
+            "0",
+            "--max-connections",
+            "110000",
+            "--ping-interval",
+            "0",
+            "--log",
+            "error",
+        ]);
+        if !options.announce {
+            ours.arg("--no-announce");
+        }
+        ours
+    };
+    measure_memory("pmesh", ours(), &options).await?;
+    measure_relaying("pmesh", ours(), &options).await?;
     if let Some(path) = &options.original {
-        let host = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().await?));
-        let mut original = Command::new("node");
-        original.arg(path);
-        measure("original", original, host, &options).await?;
+        let original = || {
+            let mut original = Command::new("node");
+            original.arg(path);
+            original
+        };
+        measure_memory("original", original(), &options).await?;
+        measure_relaying("original", original(), &options).await?;
     }
     Ok(())
 }
 
-async fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
-}
-
-async fn measure(name: &str, mut command: Command, server: SocketAddr, options: &Options) -> Result<()> {
+/// Starts a server on a free port and waits until it listens.
+async fn start(mut command: Command) -> Result<(Child, SocketAddr)> {
+    let server = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
     let mut child = command
         .args(["--host", &server.to_string()])
         .stdin(Stdio::null())
@@ -106,7 +119,11 @@ async fn measure(name: &str, mut command: Command, server: SocketAddr, options: 
     while TcpStream::connect(server).await.is_err() {
         tokio::task::yield_now().await;
     }
+    Ok((child, server))
+}
 
+async fn measure_relaying(name: &str, command: Command, options: &Options) -> Result<()> {
+    let (mut child, server) = start(command).await?;
     let (frames, bytes) = exchange(server, options).await?;
     println!(
         "{name}: relayed {frames:.0} frames/s, {:.1} MB/s ({} pairs, {} bytes)",
@@ -114,11 +131,16 @@ async fn measure(name: &str, mut command: Command, server: SocketAddr, options: 
         options.pairs,
         options.payload
     );
+    child.kill().await?;
+    Ok(())
+}
 
+async fn measure_memory(name: &str, command: Command, options: &Options) -> Result<()> {
+    let (mut child, server) = start(command).await?;
     let before = rss(&child)?;
-    let start = Instant::now();
-    let (idle, received) = open(server, options).await?;
-    let opened = start.elapsed();
+    let began = Instant::now();
+    let (mut idle, received) = open(server, options).await?;
+    let opened = began.elapsed();
     let at_open = rss(&child)?;
     // Announcements are through when nothing has come for a while.
     let mut last = u64::MAX;
@@ -126,16 +148,26 @@ async fn measure(name: &str, mut command: Command, server: SocketAddr, options: 
         last = received.load(Relaxed);
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
+    let settled = began.elapsed() - Duration::from_secs(2);
     let after = rss(&child)?;
+    let mut lost = 0;
+    while let Some(ended) = idle.try_join_next() {
+        lost += 1;
+        if lost == 1 {
+            eprintln!("{name}: a connection ended: {:?}", ended?);
+        }
+    }
     let each = |rss: u64| rss.saturating_sub(before) as f64 / f64::from(options.connections) / 1024.0;
     println!(
-        "{name}: {} connections in {:.1} s, RSS {:.1} MiB before, {:.2} KiB for each when open, {:.2} KiB for each when idle, \
-         {last} bytes announced",
+        "{name}: {} connections in {:.1} s, RSS {:.1} MiB before, for each {:.2} KiB when open and {:.2} KiB when idle; \
+         {:.0} MB announced after {:.1} s; {lost} connections lost",
         options.connections,
         opened.as_secs_f64(),
         before as f64 / 1048576.0,
         each(at_open),
         each(after),
+        last as f64 / 1e6,
+        settled.as_secs_f64(),
     );
     drop(idle);
     child.kill().await?;
@@ -151,8 +183,10 @@ fn rss(child: &Child) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
+type Idle = tokio::task::JoinSet<Result<()>>;
+
 /// Opens the idle connections. Each has a task that reads away what comes; the counter is of all bytes.
-async fn open(server: SocketAddr, options: &Options) -> Result<(tokio::task::JoinSet<()>, Arc<AtomicU64>)> {
+async fn open(server: SocketAddr, options: &Options) -> Result<(Idle, Arc<AtomicU64>)> {
     let mut idle = tokio::task::JoinSet::new();
     let received = Arc::new(AtomicU64::new(0));
     let opening = Arc::new(Semaphore::new(OPENING));
@@ -160,11 +194,7 @@ async fn open(server: SocketAddr, options: &Options) -> Result<(tokio::task::Joi
         let permit = opening.clone().acquire_owned().await?;
         let source = Ipv4Addr::new(127, 0, 0, 1 + (number / PER_SOURCE) as u8);
         let received = received.clone();
-        idle.spawn(async move {
-            if let Err(error) = sit(server, source, permit, &received).await {
-                eprintln!("a connection ended: {error}");
-            }
-        });
+        idle.spawn(async move { sit(server, source, permit, &received).await });
     }
     let _all = opening.acquire_many(OPENING as u32).await?;
     Ok((idle, received))

@@ -58,7 +58,7 @@ struct Options {
     ping_interval: u64,
 
     /// What to log to standard error, such as "warn" or "pmesh=debug" [default: $RUST_LOG, or info].
-    #[arg(long, value_name = "filter")]
+    #[arg(long, value_name = "filter", value_parser = |filter: &str| EnvFilter::builder().parse(filter))]
     log: Option<EnvFilter>,
 
     /// Print help.
