@@ -1,5 +1,8 @@
 //! The onramp over real sockets: every input that the original ignores, refuses or dies of, and every bound.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

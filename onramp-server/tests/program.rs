@@ -1,5 +1,8 @@
 //! The program from outside: its options, its first line, its signals, its exit codes.
 
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Output, Stdio};
 use std::time::Duration;
 

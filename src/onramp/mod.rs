@@ -48,8 +48,9 @@
 //!
 //! # Memory
 //!
-//! An idle connection costs about two KiB. Buffers exist only while there is something in them, and announcements are
-//! not queued: what a peer is still to be told is computed when it can be written.
+//! An idle connection costs less than 3 KiB (10,000 of them, release build, 64-bit Linux), announcements or not: those are
+//! not queued, but computed when they can be written. A connection that once carried a large frame keeps WebSocket
+//! buffers of that size, [`max_frame_bytes`](Builder::max_frame_bytes) at most in each direction, until it ends.
 
 mod connection;
 mod handshake;
