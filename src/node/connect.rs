@@ -18,6 +18,16 @@ use crate::protocol::limits::MAX_OFFER_DATA_BYTES;
 use crate::protocol::signal::Session;
 
 /// Whom to connect to, and how. Texts and addresses convert into it.
+///
+/// ```
+/// use std::time::Duration;
+/// use pmesh::{Connect, Policy};
+///
+/// let connect = Connect::to("8378c02c-3843-4616-9511-9dfdebf5c083")
+///     .offer_data("secret")
+///     .firewall(Policy::refuse_all()) // nobody may come through the new node
+///     .timeout(Duration::from_secs(5));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Connect {
     to: Result<Address, String>,
@@ -90,6 +100,21 @@ impl From<&Address> for Connect {
 /// Nothing happens until it is polled or [detached](Self::detach), so the [node](Self::node) can be listened to before
 /// anything can happen to it. Dropping it before it is done abandons the attempt: the node closes with
 /// [`Cancelled`](crate::CloseReason::Cancelled).
+///
+/// ```no_run
+/// # use tokio_stream::StreamExt;
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let root = pmesh::Root::new();
+/// let connecting = root.connect("ws://localhost:20500");
+/// // Whoever comes through the onramp is seen, even if somebody calls at once.
+/// let mut callers = connecting.node().connections();
+/// let onramp = connecting.await?;
+/// while let Some(caller) = callers.next().await {
+///     println!("{} is calling via {}", caller.address(), onramp.address());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens until it is awaited or detached"]
 pub struct Connecting {
     node: Node,

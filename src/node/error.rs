@@ -135,6 +135,23 @@ pub enum NodeError {
 /// What happens to a node, or through it.
 ///
 /// A node's own stream carries what concerns that node; the root's stream carries everything.
+///
+/// ```no_run
+/// # use tokio_stream::StreamExt;
+/// # async fn example(root: pmesh::Root) {
+/// use pmesh::Event;
+///
+/// let mut events = root.events();
+/// while let Some(event) = events.next().await {
+///     match event {
+///         Event::Open { node } => println!("{} is open", node.address()),
+///         Event::Close { node, reason } => println!("{} is over: {reason}", node.address()),
+///         Event::Lagged(lost) => println!("{lost} events lost; there are {} nodes", root.peers().len()),
+///         _ => {}
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {

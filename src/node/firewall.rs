@@ -87,6 +87,25 @@ impl From<bool> for Verdict {
 /// [`Policy::new_async`]. A firewall is asked once for each offer, before anything is made for the connection, and never
 /// under a lock. Offers are asked about at the same time. A firewall that panics, or takes longer than the accept timeout
 /// of the root, refuses.
+///
+/// For a firewall with more to it than a closure, implement the trait, with the crate `async-trait`:
+///
+/// ```
+/// use std::collections::HashSet;
+/// use pmesh::{Address, Firewall, Offer, Root, Verdict};
+///
+/// /// Only certain nodes may introduce peers; others get no answer.
+/// struct Introducers(HashSet<Address>);
+///
+/// #[async_trait::async_trait]
+/// impl Firewall for Introducers {
+///     async fn check(&self, offer: &Offer) -> Verdict {
+///         if self.0.contains(offer.via()) { Verdict::Accept } else { Verdict::Ignore }
+///     }
+/// }
+///
+/// let builder = Root::builder().firewall(Introducers(HashSet::new()));
+/// ```
 #[async_trait]
 pub trait Firewall: Send + Sync + 'static {
     /// Decides on one offer. The future is dropped if the decision is not needed any more, so it should be cancel safe.
@@ -107,6 +126,14 @@ where
 /// A firewall that can be shared and composed.
 ///
 /// Cloning shares the firewall and its state: a counter in a closure counts for all clones.
+///
+/// ```
+/// use pmesh::{Offer, Policy};
+///
+/// let secret = Policy::new(|offer: &Offer| offer.data()["secret"] == "swordfish");
+/// let banned = Policy::new(|offer: &Offer| offer.data()["name"] == "mallory");
+/// let policy = secret.and(!banned);
+/// ```
 #[derive(Clone)]
 pub struct Policy(Arc<dyn Firewall>);
 

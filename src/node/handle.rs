@@ -141,6 +141,18 @@ impl Node {
 
     /// Sends a message if there is room for it at once.
     ///
+    /// ```
+    /// # fn example(node: pmesh::Node) {
+    /// use pmesh::TrySendError;
+    ///
+    /// match node.try_send("the newest state") {
+    ///     Ok(()) => {}
+    ///     Err(TrySendError::Full(_)) => println!("the other side is behind: it gets the next one"),
+    ///     Err(error) => println!("not sent: {error}"),
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`TrySendError`], which gives the message back.
