@@ -48,9 +48,13 @@ fn line(notice: Notice) -> Option<String> {
         Notice::Close(node, reason) if node.kind() == NodeKind::WebSocket => {
             Some(format!("* the onramp is gone: {reason}"))
         }
-        Notice::Close(node, reason) => Some(format!("* {} has left: {reason}", name(&node))),
-        Notice::Error { node: Some(node), message } => Some(format!("! {}: {message}", node.escape_debug())),
-        Notice::Error { node: None, message } => Some(format!("! {message}")),
+        Notice::Close(node, reason) => {
+            Some(format!("* {} has left: {}", name(&node), reason.to_string().escape_debug()))
+        }
+        Notice::Error { node: Some(node), message } => {
+            Some(format!("! {}: {}", node.escape_debug(), message.escape_debug()))
+        }
+        Notice::Error { node: None, message } => Some(format!("! {}", message.escape_debug())),
         Notice::Connection { .. } | Notice::Disconnection { .. } | Notice::Peers(_) => None,
     }
 }

@@ -1,6 +1,7 @@
 //! One JSON command a line in, one JSON event a line out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -9,14 +10,17 @@ use pmesh::{Address, Message, Node, NodeKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufWriter};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::peer::{Notice, Peer};
 
-/// Messages that may wait for one node. At it, reading commands waits.
-const SENDS: usize = 256;
+/// Messages that may wait for one node beside those in its own queue, in number and in bytes. At it, further ones are an
+/// error: one node that does not keep up must not keep others from being served.
+const SENDS: usize = 65_536;
+const SEND_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long a closing node may take for messages that wait for it here.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -57,7 +61,8 @@ pub(crate) struct Commands {
 
 /// The way to the task that sends to one node. The task ends when this is dropped and all is sent.
 struct Sends {
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<(Message, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
     task: JoinHandle<()>,
 }
 
@@ -100,7 +105,7 @@ impl Commands {
                     }
                 };
                 if let Some(node) = self.node(&to).await {
-                    self.send(node, message).await;
+                    self.send(node, message, line.len()).await;
                 }
             }
             Command::Close { node } => {
@@ -108,7 +113,7 @@ impl Commands {
                     let sends = self.sends.remove(&node);
                     tokio::spawn(async move {
                         // What was to be sent goes first, if the node takes it.
-                        if let Some(Sends { messages, task }) = sends {
+                        if let Some(Sends { messages, task, .. }) = sends {
                             drop(messages);
                             let _ = timeout(FLUSH_TIMEOUT, task).await;
                         }
@@ -130,32 +135,44 @@ impl Commands {
         node
     }
 
-    async fn send(&mut self, node: Node, message: Message) {
+    async fn send(&mut self, node: Node, message: Message, bytes: usize) {
         if !self.sends.contains_key(&node) {
             self.sends.retain(|_, sends| !sends.task.is_finished());
         }
         let peer = &self.peer;
         let sends = self.sends.entry(node.clone()).or_insert_with(|| {
             let (messages, receiver) = mpsc::channel(SENDS);
-            Sends { messages, task: tokio::spawn(send_all(peer.clone(), node.clone(), receiver)) }
+            let room = Arc::new(Semaphore::new(SEND_BYTES));
+            Sends { messages, room, task: tokio::spawn(send_all(peer.clone(), node.clone(), receiver)) }
         });
-        if sends.messages.send(message).await.is_err() {
-            self.sends.remove(&node);
-            self.peer.error(Some(node.address().as_str()), "the node is not open").await;
-        }
+        let room = sends.room.clone().try_acquire_many_owned(bytes as u32);
+        let sent = room.map(|room| sends.messages.try_send((message, room)));
+        let error = match sent {
+            Ok(Ok(())) => return,
+            Ok(Err(TrySendError::Closed(_))) => "the node is not open",
+            Ok(Err(TrySendError::Full(_))) | Err(_) => "the node does not keep up: the message is not sent",
+        };
+        self.peer.error(Some(node.address().as_str()), error).await;
     }
 }
 
-async fn send_all(peer: Peer, node: Node, mut messages: mpsc::Receiver<Message>) {
-    loop {
-        let message = tokio::select! {
-            message = messages.recv() => message,
-            _ = node.closed() => return,
-        };
-        let Some(message) = message else { return };
+async fn send_all(peer: Peer, node: Node, mut messages: mpsc::Receiver<(Message, OwnedSemaphorePermit)>) {
+    while let Some((message, room)) = messages.recv().await {
         if let Err(error) = node.send(message).await {
             peer.error(Some(node.address().as_str()), error).await;
+            if !node.is_open() {
+                break;
+            }
         }
+        drop(room);
+    }
+    messages.close();
+    let mut lost = 0;
+    while messages.recv().await.is_some() {
+        lost += 1;
+    }
+    if lost > 0 {
+        peer.error(Some(node.address().as_str()), format!("{lost} more messages are not sent")).await;
     }
 }
 

@@ -1,17 +1,19 @@
 //! What chat and JSON mode share: the root, one task for each node, and how it ends.
 
 use std::collections::HashSet;
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pmesh::{CloseReason, Event, Message, Node, NodeError, NodeKind, Root};
+use pmesh::{Address, CloseReason, Event, Message, Node, NodeError, NodeKind, Root};
 use serde_json::Value;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use crate::args::PeerArgs;
 use crate::{chat, json};
@@ -20,6 +22,8 @@ use crate::{chat, json};
 const NOTICES: usize = 1024;
 /// Dials of --auto-connect that may go on at once.
 const DIALS: usize = 64;
+/// Announced peers that may wait to be dialled. At it, further ones are an error.
+const ANNOUNCED: usize = 16_384;
 /// Longest input line, in bytes. A longer one is an error.
 const MAX_LINE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -44,7 +48,7 @@ pub(crate) struct Peer {
     pub(crate) root: Root,
     pub(crate) args: Arc<PeerArgs>,
     pub(crate) notices: mpsc::Sender<Notice>,
-    dials: Arc<Semaphore>,
+    announced: mpsc::Sender<(Node, Address)>,
 }
 
 impl Peer {
@@ -68,14 +72,27 @@ impl Peer {
     }
 
     /// Dials an announced peer, when it is its turn.
-    fn auto_dial(&self, via: Node, to: String) {
-        let peer = self.clone();
-        tokio::spawn(async move {
-            let Ok(_turn) = peer.dials.clone().acquire_owned().await else { return };
-            if let Err(error) = via.connect(peer.args.connect(&to, None)).await {
-                peer.error(Some(&to), error).await;
+    async fn auto_dial(&self, via: &Node, to: &str) {
+        let Ok(address) = Address::new(to) else { return };
+        if self.announced.try_send((via.clone(), address)).is_err() {
+            self.error(Some(to), "more peers are announced than can be dialled").await;
+        }
+    }
+
+    async fn auto_dial_all(self, mut announced: mpsc::Receiver<(Node, Address)>) {
+        let mut dials = JoinSet::new();
+        while let Some((via, to)) = announced.recv().await {
+            if dials.len() >= DIALS {
+                dials.join_next().await;
             }
-        });
+            let peer = self.clone();
+            dials.spawn(async move {
+                if let Err(error) = via.connect(peer.args.connect(to.as_str(), None)).await {
+                    peer.error(Some(to.as_str()), error).await;
+                }
+            });
+            while dials.try_join_next().is_some() {}
+        }
     }
 }
 
@@ -87,9 +104,11 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let (notices, receiver) = mpsc::channel(NOTICES);
-    let peer = Peer { root: args.root(), args: Arc::new(args), notices, dials: Arc::new(Semaphore::new(DIALS)) };
+    let (announced, to_dial) = mpsc::channel(ANNOUNCED);
+    let peer = Peer { root: args.root(), args: Arc::new(args), notices, announced };
     let events = peer.root.events();
     let watching = tokio::spawn(watch(peer.clone(), events));
+    let dialling = tokio::spawn(peer.clone().auto_dial_all(to_dial));
     let mut writing = tokio::spawn(if peer.args.json {
         futures_util::future::Either::Left(json::write(receiver))
     } else {
@@ -100,11 +119,15 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
         _ = terminate.recv() => ExitCode::SUCCESS,
         _ = interrupt.recv() => ExitCode::SUCCESS,
         // Nobody reads what we have to say.
-        _ = &mut writing => return ExitCode::FAILURE,
+        _ = &mut writing => ExitCode::FAILURE,
     };
     peer.root.close().await;
     watching.abort();
+    dialling.abort();
     drop(peer);
+    if writing.is_finished() {
+        return code;
+    }
     // The tasks of the nodes end with the nodes; then the writer has everything. Nobody may be reading it, though.
     let _ = timeout(WRITE_TIMEOUT, writing).await;
     code
@@ -119,20 +142,18 @@ async fn serve(peer: &Peer) -> ExitCode {
         }
     }
     let Some(onramp) = onramps.first() else { return ExitCode::FAILURE };
-    let mut lines = FramedRead::new(tokio::io::stdin(), LinesCodec::new_with_max_length(MAX_LINE_BYTES));
+    let mut input = BufReader::new(tokio::io::stdin());
     let mut commands = json::Commands::new(peer.clone(), onramp.clone());
-    while let Some(line) = lines.next().await {
-        let line = match line {
-            Ok(line) => line,
-            Err(LinesCodecError::MaxLineLengthExceeded) => {
-                peer.error(None, format!("a line is longer than {MAX_LINE_BYTES} bytes")).await;
+    loop {
+        let line = match read_line(&mut input).await {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                peer.error(None, error).await;
                 continue;
             }
-            Err(LinesCodecError::Io(error)) => {
-                peer.error(None, format!("a line cannot be read: {error}")).await;
-                if error.kind() == std::io::ErrorKind::InvalidData {
-                    continue;
-                }
+            Err(error) => {
+                peer.error(None, format!("standard input cannot be read: {error}")).await;
                 break;
             }
         };
@@ -144,6 +165,34 @@ async fn serve(peer: &Peer) -> ExitCode {
     }
     // The end of the input does not end the peer.
     std::future::pending().await
+}
+
+/// The next line without its end; `None` at the end of the input. A line that is too long or not UTF-8 is read to its end
+/// and gives `InvalidData`.
+async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let mut too_long = false;
+    loop {
+        let limit = (MAX_LINE_BYTES + 1).saturating_sub(line.len()) as u64;
+        let read = (&mut *input).take(limit.max(1)).read_until(b'\n', &mut line).await?;
+        if line.last() == Some(&b'\n') || read == 0 {
+            break;
+        }
+        if line.len() > MAX_LINE_BYTES {
+            too_long = true;
+            line.clear();
+        }
+    }
+    if too_long {
+        let error = format!("a line is longer than {MAX_LINE_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+    }
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let text = String::from_utf8(line);
+    let text = text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a line is not UTF-8"))?;
+    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
 /// Starts a task for each node that comes.
@@ -160,7 +209,7 @@ async fn watch(peer: Peer, mut events: pmesh::Events) {
             }
             Event::Close { node, .. } => drop(seen.remove(&node)),
             Event::Lagged(_) => {
-                let nodes = peer.root.peers();
+                let nodes: HashSet<Node> = peer.root.peers().into_iter().collect();
                 seen.retain(|node| nodes.contains(node));
                 for node in nodes {
                     follow(&peer, &mut seen, node, None).await;
@@ -185,13 +234,19 @@ async fn follow(peer: &Peer, seen: &mut HashSet<Node>, node: Node, via: Option<N
 
 /// One node from its beginning to its end.
 async fn attend(peer: Peer, node: Node, via: Option<Node>, mut messages: pmesh::Messages) {
-    if node.opened().await.is_ok() {
+    let mut open = node.opened().await.is_ok();
+    if open {
         peer.notify(Notice::Open(node.clone())).await;
     }
     while let Some(message) = messages.next().await {
+        if !open {
+            // It was open for so short a time that we did not see it.
+            open = true;
+            peer.notify(Notice::Open(node.clone())).await;
+        }
         if node.kind() == NodeKind::WebSocket {
             if let (true, Some(address)) = (peer.args.auto_connect, message.as_str()) {
-                peer.auto_dial(node.clone(), address.to_owned());
+                peer.auto_dial(&node, address).await;
             }
         } else if peer.args.echo {
             // Waits for a peer that sends but does not read: that is its own affair.
@@ -205,5 +260,24 @@ async fn attend(peer: Peer, node: Node, via: Option<Node>, mut messages: pmesh::
     peer.notify(Notice::Close(node.clone(), reason)).await;
     if let Some(via) = via {
         peer.notify(Notice::Disconnection { node, via }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_that_cannot_be_read_do_not_end_the_input() {
+        let mut input = b"one\r\n\xff\xff\ntwo\n".to_vec();
+        input.extend(std::iter::repeat_n(b'x', 2 * MAX_LINE_BYTES + 1000));
+        input.extend(b"\n\nlast");
+        let mut input = input.as_slice();
+        let mut lines = Vec::new();
+        while let Some(line) = read_line(&mut input).await.transpose() {
+            lines.push(line.map_err(|error| error.kind()));
+        }
+        let bad = || Err(io::ErrorKind::InvalidData);
+        assert_eq!(lines, [Ok("one".into()), bad(), Ok("two".into()), bad(), Ok(String::new()), Ok("last".into())]);
     }
 }
