@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use webrtc::data_channel::{DataChannel, DataChannelEvent};
+use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 use webrtc::error::Error;
 
 use super::mailbox::Mailbox;
@@ -93,16 +93,9 @@ async fn receive(channels: Channels) -> CloseReason {
         pace.settle();
     }
     loop {
-        let event = match &second {
-            None => main.poll().await,
-            Some(second) => tokio::select! {
-                event = main.poll() => event,
-                event = second.poll() => event,
-            },
-        };
-        match event {
+        match next(&main, second.as_ref()).await {
             Some(DataChannelEvent::OnMessage(message)) => {
-                if let Err(reason) = deliver(&pipe, message.is_string, message.data).await {
+                if let Err(reason) = deliver(&pipe, message).await {
                     return reason;
                 }
             }
@@ -113,11 +106,12 @@ async fn receive(channels: Channels) -> CloseReason {
             None => return stopped(),
         }
     }
-    // The driver tells of the end of a channel before it hands on what arrived in the same batch.
-    for channel in std::iter::once(&main).chain(&second) {
-        while let Ok(Some(event)) = tokio::time::timeout(LATE_MESSAGES, channel.poll()).await {
+    if !extension {
+        // The driver tells of the end of a channel before it hands on what arrived in the same batch. Between pmesh
+        // peers an orderly end is a message itself.
+        while let Ok(Some(event)) = tokio::time::timeout(LATE_MESSAGES, next(&main, second.as_ref())).await {
             if let DataChannelEvent::OnMessage(message) = event
-                && let Err(reason) = deliver(&pipe, message.is_string, message.data).await
+                && let Err(reason) = deliver(&pipe, message).await
             {
                 return reason;
             }
@@ -126,9 +120,19 @@ async fn receive(channels: Channels) -> CloseReason {
     CloseReason::Remote
 }
 
-async fn deliver(pipe: &Pipe, is_text: bool, data: bytes::BytesMut) -> Result<(), CloseReason> {
-    let data = data.freeze();
-    let message = if is_text { WireMessage::Text(data) } else { WireMessage::Binary(data) };
+async fn next(main: &Arc<dyn DataChannel>, second: Option<&Arc<dyn DataChannel>>) -> Option<DataChannelEvent> {
+    match second {
+        None => main.poll().await,
+        Some(second) => tokio::select! {
+            event = main.poll() => event,
+            event = second.poll() => event,
+        },
+    }
+}
+
+async fn deliver(pipe: &Pipe, message: RTCDataChannelMessage) -> Result<(), CloseReason> {
+    let data = message.data.freeze();
+    let message = if message.is_string { WireMessage::Text(data) } else { WireMessage::Binary(data) };
     pipe.deliver(message, Delivery::Overflow).await
 }
 

@@ -20,6 +20,11 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// The SCTP receive windows in use, with the socket buffer that each needs.
 const WINDOWS: [(usize, u32); 3] = [(2 * 1024 * 1024, 1024 * 1024), (1024 * 1024, 512 * 1024), (0, 256 * 1024)];
 
+/// The most bytes that one system call sends: the largest UDP payload over IPv4. The crate hands over batches of up to
+/// 65,535 bytes. Those few that lie between the two would be refused as a whole, sent again as they were, and refused
+/// again, until the link is dead.
+const MAX_BATCH_BYTES: usize = 65_507;
+
 /// The port of multicast DNS, whose sockets keep their buffers.
 const MDNS_PORT: u16 = 5353;
 
@@ -109,7 +114,11 @@ impl AsyncUdpSocket for PacedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.inner.poll_send(cx, transmit)
+        let Some((head, tail)) = split(transmit) else { return self.inner.poll_send(cx, transmit) };
+        std::task::ready!(self.inner.poll_send(cx, &head))?;
+        // If the rest must wait, the driver comes again with the whole: a datagram that arrives twice is harmless.
+        std::task::ready!(self.inner.poll_send(cx, &tail))?;
+        Poll::Ready(Ok(transmit.contents.len()))
     }
 
     fn poll_recv(
@@ -134,9 +143,66 @@ impl AsyncUdpSocket for PacedSocket {
     }
 }
 
+/// Cuts a batch that is too large for one call between two of its datagrams.
+fn split<'a>(transmit: &Transmit<'a>) -> Option<(Transmit<'a>, Transmit<'a>)> {
+    let segment = transmit.segment_size?;
+    let at = MAX_BATCH_BYTES.checked_div(segment)? * segment;
+    if transmit.contents.len() <= MAX_BATCH_BYTES || at == 0 {
+        return None;
+    }
+    let (head, tail) = transmit.contents.split_at(at);
+    let part = |contents: &'a [u8]| Transmit {
+        destination: transmit.destination,
+        ecn: transmit.ecn,
+        contents,
+        segment_size: (contents.len() > segment).then_some(segment),
+        src_ip: transmit.src_ip,
+    };
+    Some((part(head), part(tail)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn batch(contents: &[u8], segment: usize) -> Transmit<'_> {
+        Transmit {
+            destination: (Ipv4Addr::LOCALHOST, 9).into(),
+            ecn: None,
+            contents,
+            segment_size: Some(segment),
+            src_ip: None,
+        }
+    }
+
+    #[test]
+    fn a_batch_above_the_limit_of_one_call_is_cut_between_datagrams() {
+        let contents = vec![0; 65_535];
+        let (head, tail) = split(&batch(&contents, 1225)).unwrap();
+        assert_eq!((head.contents.len(), head.segment_size), (53 * 1225, Some(1225)));
+        assert_eq!((tail.contents.len(), tail.segment_size), (65_535 - 53 * 1225, None));
+        assert!(split(&batch(&contents[..MAX_BATCH_BYTES], 1225)).is_none());
+        let (head, tail) = split(&batch(&contents, 1213)).unwrap();
+        assert_eq!((head.contents.len(), tail.contents.len()), (54 * 1213, 65_535 - 54 * 1213));
+    }
+
+    /// On a real socket, through the crate's own batching: every batch size passes, those that the system refuses too.
+    #[tokio::test]
+    async fn batches_of_every_size_are_sent() {
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pace = super::super::runtime::LinkRuntime::new(super::super::mailbox::Mailbox::new()).pace().clone();
+        let sender = wrap(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), pace).unwrap();
+        if sender.max_gso_segments() < 54 {
+            return;
+        }
+        let contents = vec![0; 65_535];
+        for length in [65_000, MAX_BATCH_BYTES, MAX_BATCH_BYTES + 1, 65_520, 65_535] {
+            let mut transmit = batch(&contents[..length], 1225);
+            transmit.destination = receiver.local_addr().unwrap();
+            let sent = std::future::poll_fn(|cx| sender.poll_send(cx, &transmit)).await;
+            assert_eq!(sent.unwrap(), length);
+        }
+    }
 
     #[test]
     fn the_window_fits_the_socket() {

@@ -431,3 +431,187 @@ async fn no_task_is_left_behind() {
     }
     soon(settled(0)).await;
 }
+
+/// Processor time that this process has used, in seconds.
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks: u64 =
+        stat.rsplit(')').next().unwrap_or("").split(' ').skip(12).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
+}
+
+async fn flood(a: Peer, b: Peer, length: usize, count: u32) {
+    let mut messages = b.pipe.subscribe();
+    let body = Bytes::from(vec![1; length]);
+    let of_a = a.pipe.clone();
+    let (start, processor) = (Instant::now(), processor_time());
+    let sender = tokio::spawn(async move {
+        for _ in 0..count {
+            a.pipe.send(Kind::Binary, body.clone()).await.unwrap();
+        }
+        a
+    });
+    for n in 0..count {
+        let next = poll_fn(|cx| messages.poll_next(cx));
+        let Ok(message) = timeout(Duration::from_secs(10), next).await else {
+            let short = |pipe: &Pipe| {
+                let text = format!("{pipe:?}");
+                let (head, tail) = text.split_once("message_bytes").unwrap();
+                format!("{} ... {}", &head[..500.min(head.len())], tail)
+            };
+            panic!("stuck after {n}: sender {} receiver {}", short(&of_a), short(&b.pipe));
+        };
+        assert_eq!(message.unwrap().1.len(), length);
+    }
+    let time = start.elapsed().as_secs_f64();
+    let processor = processor_time() - processor;
+    let rate = f64::from(count) / time;
+    let megabytes = f64::from(count) * length as f64 / 1e6;
+    println!(
+        "{length} B: {:.0} MB/s, {rate:.0} messages/s; processor {:.2} s/GB, {:.2} us/message",
+        megabytes / time,
+        processor / megabytes * 1000.0,
+        processor * 1e6 / f64::from(count)
+    );
+    drop(soon(sender).await);
+}
+
+/// Prints figures. Run by hand: `cargo test --release --lib webrtc::tests::figures -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn figures() {
+    let wanted = |what: &str| std::env::var("FIGURES").map_or(true, |list| list.split(',').any(|item| item == what));
+    if wanted("open") {
+        let mut times = Vec::new();
+        for _ in 0..100 {
+            let start = Instant::now();
+            let pair = open().await;
+            times.push(start.elapsed());
+            drop(pair);
+        }
+        times.sort();
+        println!("set-up: p50 {:?} p90 {:?} max {:?}", times[50], times[90], times[99]);
+    }
+    for (length, count) in [(64 << 10, 16_000), (16_000, 40_000), (1000, 400_000), (100, 3_000_000)] {
+        if wanted(&length.to_string()) {
+            let (a, b) = open().await;
+            flood(a, b, length, count).await;
+        }
+    }
+    if wanted("original") {
+        for (length, count) in [(64 << 10, 4_000), (1000, 50_000), (100, 200_000)] {
+            let (a, b) = open_with(&loopback(), Remote::Original).await;
+            flood(a, b, length, count).await;
+        }
+    }
+    if wanted("trip") {
+        for remote in [pmesh(), Remote::Original] {
+            let (a, b) = open_with(&loopback(), remote).await;
+            let (mut at_a, mut at_b) = (a.pipe.subscribe(), b.pipe.subscribe());
+            let echo = tokio::spawn(async move {
+                while let Some((kind, body)) = poll_fn(|cx| at_b.poll_next(cx)).await {
+                    if b.pipe.send(kind, body).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            let mut times = Vec::new();
+            let (start, processor) = (Instant::now(), processor_time());
+            for _ in 0..20_000 {
+                let start = Instant::now();
+                a.pipe.send(Kind::Binary, vec![1; 64].into()).await.unwrap();
+                poll_fn(|cx| at_a.poll_next(cx)).await.unwrap();
+                times.push(start.elapsed());
+            }
+            times.sort();
+            println!(
+                "round trip 64 B: p50 {:?} p99 {:?}; {:?} in all; processor {:.1} us",
+                times[10_000],
+                times[19_800],
+                start.elapsed(),
+                (processor_time() - processor) * 1e6 / 20_000.0
+            );
+            echo.abort();
+        }
+    }
+}
+
+/// The crate by itself, with the same settings: what the pipe and the pump are to be compared with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn bare() {
+    use super::mailbox::Mailbox;
+    use super::session::{Purpose, Session};
+    use bytes::BytesMut;
+    use webrtc::data_channel::{DataChannel, DataChannelEvent};
+    async fn pair() -> (Session, Session, Arc<dyn DataChannel>, Arc<dyn DataChannel>) {
+        let purpose = Purpose { max_message: 65_536, mdns: false };
+        let (mail_a, mail_b) = (Mailbox::new(), Mailbox::new());
+        let mut a = Session::build(&config(), &mail_a, purpose).await.unwrap();
+        let mut b = Session::build(&config(), &mail_b, purpose).await.unwrap();
+        let at_a = a.create_channel().await.unwrap();
+        let offer = a.describe(DescriptionKind::Offer, true).await.unwrap();
+        b.set_remote(offer).await.unwrap();
+        let answer = b.describe(DescriptionKind::Answer, true).await.unwrap();
+        a.set_remote(answer).await.unwrap();
+        let at_b = loop {
+            if let Some(channel) = mail_b.news().await.channel {
+                break channel;
+            }
+        };
+        assert!(matches!(at_a.poll().await, Some(DataChannelEvent::OnOpen)));
+        assert!(matches!(at_b.poll().await, Some(DataChannelEvent::OnOpen)));
+        a.runtime.pace().settle();
+        b.runtime.pace().settle();
+        (a, b, at_a, at_b)
+    }
+    let message = async |channel: &Arc<dyn DataChannel>| loop {
+        if let DataChannelEvent::OnMessage(message) = channel.poll().await.unwrap() {
+            break message;
+        }
+    };
+    for (length, count) in [(64_960, 16_000)] {
+        let (a, b, at_a, at_b) = pair().await;
+        let (start, processor) = (Instant::now(), processor_time());
+        tokio::spawn(async move {
+            for _ in 0..count {
+                at_a.send(BytesMut::from(&vec![1; length][..])).await.unwrap();
+            }
+        });
+        for _ in 0..count {
+            message(&at_b).await;
+        }
+        let time = start.elapsed().as_secs_f64();
+        let processor = processor_time() - processor;
+        let megabytes = f64::from(count) * length as f64 / 1e6;
+        println!("bare {length} B: {:.0} MB/s; processor {:.2} s/GB", megabytes / time, processor / megabytes * 1000.0);
+        a.close().await;
+        b.close().await;
+    }
+    let (a, b, at_a, at_b) = pair().await;
+    tokio::spawn(async move {
+        while let Some(event) = at_b.poll().await {
+            if let DataChannelEvent::OnMessage(message) = event {
+                at_b.send(message.data).await.unwrap();
+            }
+        }
+    });
+    let mut times = Vec::new();
+    let (all, processor) = (Instant::now(), processor_time());
+    for _ in 0..20_000 {
+        let start = Instant::now();
+        at_a.send(BytesMut::from(&[1; 64][..])).await.unwrap();
+        message(&at_a).await;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    println!(
+        "bare round trip 64 B: p50 {:?} p99 {:?}; {:?} in all; processor {:.1} us",
+        times[10_000],
+        times[19_800],
+        all.elapsed(),
+        (processor_time() - processor) * 1e6 / 20_000.0
+    );
+    a.close().await;
+    b.close().await;
+}
