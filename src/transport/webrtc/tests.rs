@@ -62,7 +62,11 @@ impl Peer {
     async fn closed(&mut self) -> CloseReason {
         loop {
             match self.event().await {
-                LinkEvent::Closed(reason) => return reason,
+                LinkEvent::Closed(reason) => {
+                    // As the driver does.
+                    self.pipe.queues().shut(reason.clone());
+                    return reason;
+                }
                 LinkEvent::Description(_) | LinkEvent::Candidate(_) | LinkEvent::Opened { .. } => {}
                 other => panic!("{other:?}"),
             }
@@ -441,13 +445,13 @@ fn processor_time() -> f64 {
 }
 
 async fn flood(a: Peer, b: Peer, length: usize, count: u32) {
-    let mut messages = b.pipe.subscribe();
+    let mut messages = b.pipe.queues().subscribe();
     let body = Bytes::from(vec![1; length]);
     let of_a = a.pipe.clone();
     let (start, processor) = (Instant::now(), processor_time());
     let sender = tokio::spawn(async move {
         for _ in 0..count {
-            a.pipe.send(Kind::Binary, body.clone()).await.unwrap();
+            a.pipe.queues().send(Kind::Binary, body.clone()).await.unwrap();
         }
         a
     });
@@ -507,10 +511,10 @@ async fn figures() {
     if wanted("trip") {
         for remote in [pmesh(), Remote::Original] {
             let (a, b) = open_with(&loopback(), remote).await;
-            let (mut at_a, mut at_b) = (a.pipe.subscribe(), b.pipe.subscribe());
+            let (mut at_a, mut at_b) = (a.pipe.queues().subscribe(), b.pipe.queues().subscribe());
             let echo = tokio::spawn(async move {
                 while let Some((kind, body)) = poll_fn(|cx| at_b.poll_next(cx)).await {
-                    if b.pipe.send(kind, body).await.is_err() {
+                    if b.pipe.queues().send(kind, body).await.is_err() {
                         break;
                     }
                 }
@@ -519,7 +523,7 @@ async fn figures() {
             let (start, processor) = (Instant::now(), processor_time());
             for _ in 0..20_000 {
                 let start = Instant::now();
-                a.pipe.send(Kind::Binary, vec![1; 64].into()).await.unwrap();
+                a.pipe.queues().send(Kind::Binary, vec![1; 64].into()).await.unwrap();
                 poll_fn(|cx| at_a.poll_next(cx)).await.unwrap();
                 times.push(start.elapsed());
             }
