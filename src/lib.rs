@@ -108,8 +108,8 @@ mod transport;
 pub use error::CloseReason;
 pub use node::{
     Binaries, Connect, ConnectError, Connecting, Counters, Event, Events, Firewall, Message, Messages, Node, NodeError,
-    NodeKind, NodeState, Nodes, Offer, Policy, Root, RootBinaries, RootBuilder, RootMessages, SendError, TrySendError,
-    Verdict,
+    NodeId, NodeKind, NodeState, Nodes, Offer, Policy, Root, RootBinaries, RootBuilder, RootMessages, SendError,
+    TrySendError, Verdict,
 };
 pub use protocol::{Address, InvalidAddress};
 pub use transport::webrtc::IceServer;

@@ -1,4 +1,5 @@
 //! The architecture, as far as it can be read off the sources: see ARCHITECTURE.md.
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

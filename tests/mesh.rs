@@ -1,4 +1,5 @@
 //! Peers over real WebRTC on 127.0.0.1, introduced by a real onramp and by each other.
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod common;
 

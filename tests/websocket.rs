@@ -1,4 +1,5 @@
 //! WebSocket nodes: `wss`, and onramps that misbehave.
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod common;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pmesh::{Address, Message, Node, NodeKind};
+use pmesh::{Address, Message, Node, NodeId, NodeKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufWriter};
@@ -56,7 +56,7 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Val
 pub(crate) struct Commands {
     peer: Peer,
     onramp: Node,
-    sends: HashMap<Node, Sends>,
+    sends: HashMap<NodeId, Sends>,
 }
 
 /// The way to the task that sends to one node. The task ends when this is dropped and all is sent.
@@ -110,7 +110,7 @@ impl Commands {
             }
             Command::Close { node } => {
                 if let Some(node) = self.node(&node).await {
-                    let sends = self.sends.remove(&node);
+                    let sends = self.sends.remove(&node.id());
                     tokio::spawn(async move {
                         // What was to be sent goes first, if the node takes it.
                         if let Some(Sends { messages, task, .. }) = sends {
@@ -136,11 +136,11 @@ impl Commands {
     }
 
     async fn send(&mut self, node: Node, message: Message, bytes: usize) {
-        if !self.sends.contains_key(&node) {
+        if !self.sends.contains_key(&node.id()) {
             self.sends.retain(|_, sends| !sends.task.is_finished());
         }
         let peer = &self.peer;
-        let sends = self.sends.entry(node.clone()).or_insert_with(|| {
+        let sends = self.sends.entry(node.id()).or_insert_with(|| {
             let (messages, receiver) = mpsc::channel(SENDS);
             let room = Arc::new(Semaphore::new(SEND_BYTES));
             Sends { messages, room, task: tokio::spawn(send_all(peer.clone(), node.clone(), receiver)) }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pmesh::{Address, CloseReason, Event, Message, Node, NodeError, NodeKind, Root};
+use pmesh::{Address, CloseReason, Event, Message, Node, NodeError, NodeId, NodeKind, Root};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -197,20 +197,18 @@ async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option
 
 /// Starts a task for each node that comes.
 async fn watch(peer: Peer, mut events: pmesh::Events) {
-    let mut seen: HashSet<Node> = HashSet::new();
+    let mut seen = HashSet::new();
     while let Some(event) = events.next().await {
         match event {
             Event::Connection { node, via } => follow(&peer, &mut seen, node, via).await,
-            Event::Error { node, error } => {
-                // A failed dial is told by the dial.
-                if !matches!(error, NodeError::ConnectFailed(_)) {
-                    peer.error(Some(node.address().as_str()), error).await;
-                }
-            }
-            Event::Close { node, .. } => drop(seen.remove(&node)),
+            // A failed dial is told by the dial.
+            Event::Error { error: NodeError::ConnectFailed(_), .. } => {}
+            Event::Error { node, error } => peer.error(Some(node.address().as_str()), error).await,
+            Event::Close { node, .. } => drop(seen.remove(&node.id())),
             Event::Lagged(_) => {
-                let nodes: HashSet<Node> = peer.root.peers().into_iter().collect();
-                seen.retain(|node| nodes.contains(node));
+                let nodes = peer.root.peers();
+                let ids: HashSet<NodeId> = nodes.iter().map(Node::id).collect();
+                seen.retain(|id| ids.contains(id));
                 for node in nodes {
                     follow(&peer, &mut seen, node, None).await;
                 }
@@ -220,8 +218,8 @@ async fn watch(peer: Peer, mut events: pmesh::Events) {
     }
 }
 
-async fn follow(peer: &Peer, seen: &mut HashSet<Node>, node: Node, via: Option<Node>) {
-    if !seen.insert(node.clone()) {
+async fn follow(peer: &Peer, seen: &mut HashSet<NodeId>, node: Node, via: Option<Node>) {
+    if !seen.insert(node.id()) {
         return;
     }
     if let Some(via) = via.clone() {

@@ -81,6 +81,11 @@ impl Node {
         Self { inner: Arc::new(inner), shared }
     }
 
+    /// What tells the node from all others of its root, for use as a key. Never used again.
+    pub fn id(&self) -> NodeId {
+        self.inner.id
+    }
+
     /// The peer's address, or the onramp's URL.
     pub fn address(&self) -> &Address {
         &self.inner.address

@@ -27,4 +27,4 @@ pub use handle::{Node, NodeKind, NodeState};
 pub use message::Message;
 pub use root::Root;
 pub use streams::{Binaries, Events, Messages, Nodes, RootBinaries, RootMessages};
-pub use tree::Counters;
+pub use tree::{Counters, NodeId};

@@ -1,5 +1,10 @@
 //! What the integration tests share: an onramp within the process, and peers that meet there over 127.0.0.1.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it, and a failed test may panic"
+)]
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

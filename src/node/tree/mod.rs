@@ -27,9 +27,9 @@ use crate::protocol::Address;
 use crate::protocol::signal::Session;
 use crate::transport::{Command, LinkEvent, LinkId, Target};
 
-/// Names a node within its root. Never used twice.
+/// Tells a node from all others of its root. Never used twice; later nodes have larger ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NodeId(pub(crate) u64);
+pub struct NodeId(pub(crate) u64);
 
 /// Names a question to the firewall. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -95,7 +95,7 @@ async fn a_reader_that_stops_stops_the_sender_and_nothing_is_lost() {
     let bound = (CREDIT_BYTES as usize + SEND_QUEUE_BYTES) / body.len();
     assert!(sent <= bound, "{sent} messages are more than {bound}");
     for _ in 0..sent {
-        while let Poll::Pending = next_now(&mut messages) {
+        while next_now(&mut messages).is_pending() {
             carry(&b, &a).await.unwrap();
             assert_ne!(carry(&a, &b).await, Ok(0), "stuck");
         }
@@ -363,7 +363,7 @@ async fn a_cancelled_send_has_sent_nothing() {
     assert!(tokio::time::timeout(Duration::from_millis(1), send).await.is_err());
     let mut messages = b.queues.subscribe();
     for _ in 0..queued {
-        while let Poll::Pending = next_now(&mut messages) {
+        while next_now(&mut messages).is_pending() {
             carry(&a, &b).await.unwrap();
             carry(&b, &a).await.unwrap();
         }
