@@ -10,7 +10,7 @@ use super::connect::{Connect, Connecting};
 use super::error::{Event, NodeError, SendError, TrySendError};
 use super::message::Message;
 use super::root::Shared;
-use super::streams::{Binaries, Events, Messages, Nodes};
+use super::streams::{Announcements, Binaries, Events, Messages, Nodes};
 use super::tree::NodeId;
 use crate::error::CloseReason;
 use crate::protocol::Address;
@@ -189,6 +189,12 @@ impl Node {
     /// Like [`messages`](Self::messages), of binary messages only.
     pub fn binaries(&self) -> Binaries {
         Binaries::new(self.messages())
+    }
+
+    /// Like [`messages`](Self::messages), of those that are addresses: on a WebSocket node, the peers that the onramp
+    /// announces, first those who are there, then those who come. All other messages are left out.
+    pub fn announcements(&self) -> Announcements {
+        Announcements::new(self.messages())
     }
 
     /// What happens to this node and through it, from now on; if it is open or closed already, that comes first.

@@ -26,5 +26,5 @@ pub use firewall::{Firewall, Offer, Policy, Verdict};
 pub use handle::{Node, NodeKind, NodeState};
 pub use message::Message;
 pub use root::Root;
-pub use streams::{Binaries, Events, Messages, Nodes, RootBinaries, RootMessages};
+pub use streams::{Announcements, Binaries, Events, Messages, Nodes, RootBinaries, RootMessages};
 pub use tree::{Counters, NodeId};

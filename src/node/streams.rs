@@ -14,6 +14,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use super::error::Event;
 use super::handle::{Node, NodeState};
 use super::message::Message;
+use crate::protocol::Address;
 use crate::transport::Subscription;
 
 /// Messages of one node, see [`Node::messages`].
@@ -65,6 +66,29 @@ impl Stream for Binaries {
                 Some(Message::Binary(bytes)) => return Poll::Ready(Some(bytes)),
                 Some(Message::Json(_)) => {}
                 None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+/// Addresses that an onramp announces, see [`Node::announcements`].
+#[derive(Debug)]
+pub struct Announcements(Messages);
+
+impl Announcements {
+    pub(super) fn new(messages: Messages) -> Self {
+        Self(messages)
+    }
+}
+
+impl Stream for Announcements {
+    type Item = Address;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Address>> {
+        loop {
+            let Some(message) = ready!(self.0.poll_next_unpin(cx)) else { return Poll::Ready(None) };
+            if let Some(Ok(address)) = message.as_str().map(Address::new) {
+                return Poll::Ready(Some(address));
             }
         }
     }
