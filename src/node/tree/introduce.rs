@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{NodeId, Output, Phase, Tree};
+use super::{NodeId, Output, Tree};
 use crate::error::CloseReason;
 use crate::protocol::Address;
 use crate::protocol::frame::{self, Frame, Undeliverable};
@@ -10,7 +10,7 @@ use crate::protocol::signal::Signal;
 
 impl<P: Clone> Tree<P> {
     pub(super) fn frame(&mut self, node: NodeId, text: &str, now: Instant) {
-        if !self.nodes.get(&node).is_some_and(|entry| matches!(entry.phase, Phase::Open)) {
+        if !self.is_open(node) {
             return;
         }
         match Frame::parse(text) {
@@ -28,6 +28,9 @@ impl<P: Clone> Tree<P> {
             }
             Ok(Frame::Welcome { address }) => self.outputs.push_back(Output::OwnAddress { node, address }),
             Ok(Frame::Left { address }) => {
+                if let Some(check) = self.checking.get(node, &address) {
+                    self.cancel_check(check);
+                }
                 self.undeliverable(node, &address, CloseReason::Unreachable);
                 self.outputs.push_back(Output::PeerLeft { node, address });
             }

@@ -6,12 +6,17 @@
 //! A *node* is an entry of the tree; a *link* is an attempt to connect it. A node has at most one link at a time. Where two
 //! offers cross, the link that loses is dropped and the node goes on with the other.
 //!
-//! - `mod.rs`: the state, connecting, closing, time
-//! - `negotiate.rs`: offers, answers, candidates, glare
+//! - `mod.rs`: the state, closing, time, links
+//! - `dial.rs`: connect calls, and what becomes of those that share an attempt
+//! - `offer.rs`: incoming offers and the firewall, glare
+//! - `negotiate.rs`: answers, candidates, refusals
 //! - `introduce.rs`: frames of open nodes, and relaying between them
 
+mod dial;
 mod introduce;
 mod negotiate;
+mod offer;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +25,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use self::negotiate::{Check, Negotiation};
+pub(crate) use self::dial::Dial;
+use self::dial::Waiting;
+use self::negotiate::Negotiation;
+use self::offer::Check;
+use self::table::Table;
 use super::budget::Budget;
 use crate::error::CloseReason;
-use crate::protocol::Address;
 use crate::protocol::signal::Session;
+use crate::protocol::{Address, frame};
 use crate::transport::{Command, LinkEvent, LinkId, Target};
 
 /// Tells a node from all others of its root. Never used twice; later nodes have larger ones.
@@ -46,6 +55,8 @@ pub(crate) struct Settings {
 
 /// Incoming negotiations that may go on at once, over all introducers. At it, offers are refused as busy.
 const MAX_INCOMING: usize = 1024;
+/// How many of them one peer may introduce; an onramp introduces everybody. At it, offers are refused as busy.
+const MAX_INCOMING_PER_PEER: usize = 128;
 /// Questions to the firewall that may be open at once for one introducer. At it, offers are refused as busy.
 const MAX_CHECKS_PER_VIA: usize = 64;
 /// Offers that one introducer may bring, and how many more each second. Beyond, they are dropped.
@@ -106,18 +117,6 @@ pub struct Counters {
     pub offers_refused: u64,
 }
 
-/// The order of a connect call.
-#[derive(Debug, Clone)]
-pub(crate) struct Dial<P> {
-    pub(crate) to: Address,
-    pub(crate) data: Value,
-    /// Replaces the inherited policy for the subtree.
-    pub(crate) policy: Option<P>,
-    pub(crate) timeout: Duration,
-    /// A random number.
-    pub(crate) session: Session,
-}
-
 #[derive(Debug)]
 enum Phase {
     /// A WebSocket that is being opened.
@@ -126,6 +125,13 @@ enum Phase {
     Open,
     /// Told to close; `Closed` is awaited.
     Closing(CloseReason),
+}
+
+impl Phase {
+    /// Whether it is a negotiation that the other side's offer began.
+    fn is_incoming(&self) -> bool {
+        matches!(self, Self::Negotiating(negotiation) if !negotiation.is_ours())
+    }
 }
 
 #[derive(Debug)]
@@ -143,10 +149,21 @@ struct Entry<P> {
     session: Option<Session>,
     offers: Budget,
     relays: Budget,
-    /// Whether somebody on this side wants the node: cleared when the dial is abandoned.
+    /// Incoming negotiations through this node.
+    guests: usize,
+    /// The connect call that the node was made for, until it is open.
+    dial: Option<Dial<P>>,
+    /// Whether that call is still waited for.
     wanted: bool,
-    /// Nodes of further dials to the same address, which wait for this one.
+    /// Nodes of further connect calls, which wait for this one.
     joined: Vec<NodeId>,
+}
+
+impl<P> Entry<P> {
+    /// Whether somebody on this side waits for the node.
+    fn in_demand(&self) -> bool {
+        self.wanted || !self.joined.is_empty()
+    }
 }
 
 /// See the [module documentation](self). `P` is the firewall's policy, which the machine only hands on.
@@ -157,11 +174,13 @@ pub(crate) struct Tree<P> {
     links: HashMap<LinkId, NodeId>,
     /// Open WebRTC nodes.
     open: HashMap<Address, NodeId>,
-    /// Negotiations, by introducer and address.
-    pending: HashMap<(NodeId, Address), NodeId>,
+    /// Negotiations.
+    pending: Table<NodeId>,
+    /// Connect calls that wait for the node of another.
+    waiting: HashMap<NodeId, Waiting<P>>,
     checks: HashMap<CheckId, Check>,
-    /// The open question for an introducer and an address.
-    checking: HashMap<(NodeId, Address), CheckId>,
+    /// The checks again.
+    checking: Table<CheckId>,
     /// Incoming negotiations that are not open yet.
     incoming: usize,
     deadlines: BTreeSet<(Instant, NodeId)>,
@@ -178,9 +197,10 @@ impl<P: Clone> Tree<P> {
             nodes: HashMap::new(),
             links: HashMap::new(),
             open: HashMap::new(),
-            pending: HashMap::new(),
+            pending: Table::default(),
+            waiting: HashMap::new(),
             checks: HashMap::new(),
-            checking: HashMap::new(),
+            checking: Table::default(),
             incoming: 0,
             deadlines: BTreeSet::new(),
             next_link: 0,
@@ -209,75 +229,17 @@ impl<P: Clone> Tree<P> {
         while let Some(&(at, node)) = self.deadlines.first()
             && at <= now
         {
-            self.fail(node, CloseReason::TimedOut);
-        }
-    }
-
-    /// Connects a new node to a WebSocket server.
-    pub(crate) fn connect_url(&mut self, node: NodeId, url: Address, policy: P, timeout: Duration, now: Instant) {
-        let target = Target::Url(url.as_str().to_owned());
-        self.insert(node, url, None, policy, Phase::Dialling, Some(now + timeout));
-        self.nodes.get_mut(&node).expect("inserted above").wanted = true;
-        self.outputs.push_back(Output::Connection { node, via: None });
-        self.start(node, target);
-    }
-
-    /// Connects a new node to a peer of `via`.
-    pub(crate) fn connect(&mut self, node: NodeId, via: NodeId, dial: Dial<P>, now: Instant) {
-        let entry = self.nodes.get(&via).filter(|entry| matches!(entry.phase, Phase::Open));
-        let Some(policy) = entry.map(|entry| dial.policy.clone().unwrap_or_else(|| entry.policy.clone())) else {
-            self.outputs.push_back(Output::Closed { node, reason: CloseReason::ViaClosed, via: None });
-            return;
-        };
-        if let Some(&instead) = self.open.get(&dial.to) {
-            self.redirect(node, instead);
-            return;
-        }
-        if let Some(&pending) = self.pending.get(&(via, dial.to.clone())) {
-            self.nodes.get_mut(&pending).expect("pending nodes exist").joined.push(node);
-            return;
-        }
-        let negotiation = Negotiation::ours(dial.session, dial.data);
-        let deadline = Some(now + dial.timeout);
-        self.pending.insert((via, dial.to.clone()), node);
-        self.insert(node, dial.to, Some(via), policy, Phase::Negotiating(Box::new(negotiation)), deadline);
-        let entry = self.nodes.get_mut(&node).expect("inserted above");
-        entry.session = Some(dial.session);
-        entry.wanted = true;
-        self.outputs.push_back(Output::Connection { node, via: Some(via) });
-        self.start(node, Target::Offer);
-    }
-
-    /// Nobody waits for the node any more: gives the attempt up, unless it is open or others wait for it.
-    pub(crate) fn abandon(&mut self, node: NodeId) {
-        let owner = if self.nodes.contains_key(&node) {
-            Some(node)
-        } else {
-            self.nodes.iter().find(|(_, entry)| entry.joined.contains(&node)).map(|(owner, _)| *owner)
-        };
-        let Some(entry) = owner.and_then(|owner| self.nodes.get_mut(&owner)) else { return };
-        if owner == Some(node) {
-            entry.wanted = false;
-        } else {
-            entry.joined.retain(|joined| *joined != node);
-            self.outputs.push_back(Output::Closed { node, reason: CloseReason::Cancelled, via: None });
-        }
-        let ours = match &entry.phase {
-            Phase::Dialling => true,
-            Phase::Negotiating(negotiation) => negotiation.is_ours(),
-            Phase::Open | Phase::Closing(_) => false,
-        };
-        if let Some(owner) = owner
-            && ours
-            && !entry.wanted
-            && entry.joined.is_empty()
-        {
-            self.fail(owner, CloseReason::Cancelled);
+            if !self.stop_waiting(node, CloseReason::TimedOut) {
+                self.fail(node, CloseReason::TimedOut);
+            }
         }
     }
 
     /// Closes a node: an open one in good order, any other at once.
     pub(crate) fn close(&mut self, node: NodeId, reason: CloseReason) {
+        if self.stop_waiting(node, reason.clone()) {
+            return;
+        }
         let Some(entry) = self.nodes.get_mut(&node) else { return };
         match entry.phase {
             Phase::Open => {
@@ -324,62 +286,64 @@ impl<P: Clone> Tree<P> {
 
     fn opened(&mut self, node: NodeId, extension: bool) {
         let Some(entry) = self.nodes.get_mut(&node) else { return };
-        match &entry.phase {
-            Phase::Dialling => {}
-            Phase::Negotiating(negotiation) => {
-                if !negotiation.is_ours() {
-                    self.incoming -= 1;
-                }
-            }
-            Phase::Open | Phase::Closing(_) => return,
+        if matches!(entry.phase, Phase::Open | Phase::Closing(_)) {
+            return;
         }
-        entry.phase = Phase::Open;
         entry.extension = extension;
+        entry.dial = None;
         if let Some(deadline) = entry.deadline.take() {
             self.deadlines.remove(&(deadline, node));
         }
-        let Some(via) = entry.via else {
+        let (address, via, session) = (entry.address.clone(), entry.via, entry.session);
+        let joined = std::mem::take(&mut entry.joined);
+        self.enter(node, Phase::Open);
+        let Some(via) = via else {
             self.outputs.push_back(Output::Opened { node });
             return;
         };
-        let address = entry.address.clone();
-        let (link, session) = (entry.link, entry.session);
-        let joined = std::mem::take(&mut entry.joined);
-        self.pending.remove(&(via, address.clone()));
+        self.pending.remove(via, &address);
+        let mut kept = node;
         if let Some(&other) = self.open.get(&address) {
             // Two negotiations over two introducers ran at once. Both sides know both sessions and keep the larger.
             if session > self.nodes.get(&other).and_then(|entry| entry.session) {
                 self.close(other, CloseReason::Duplicate);
             } else {
-                self.redirect_waiting(node, other);
-                for waiting in joined {
-                    self.redirect(waiting, other);
-                }
-                let entry = self.nodes.get_mut(&node).expect("looked up above");
-                entry.phase = Phase::Closing(CloseReason::Duplicate);
-                self.outputs.push_back(Output::Command { link, command: Command::Close });
-                return;
+                kept = other;
+                self.outputs.push_back(Output::Redirect { node, instead: other });
+                self.close(node, CloseReason::Duplicate);
             }
         }
-        self.open.insert(address.clone(), node);
-        self.outputs.push_back(Output::Opened { node });
-        if extension {
-            let text = crate::protocol::frame::welcome(&address);
-            self.outputs.push_back(Output::Frame { node, text });
+        if kept == node {
+            self.outputs.push_back(Output::Opened { node });
+            if extension {
+                let text = frame::welcome(&address);
+                self.outputs.push_back(Output::Frame { node, text });
+            }
+            self.open.insert(address, node);
         }
         for waiting in joined {
-            self.redirect(waiting, node);
+            self.serve_waiting(waiting, kept);
         }
     }
 
-    /// A waiting node that never had a link of its own: whoever waits for it gets the other.
-    fn redirect(&mut self, node: NodeId, instead: NodeId) {
-        self.redirect_waiting(node, instead);
-        self.outputs.push_back(Output::Closed { node, reason: CloseReason::Duplicate, via: None });
+    /// Moves a node on, and keeps count of the incoming negotiations. Returns the phase it was in.
+    fn enter(&mut self, node: NodeId, phase: Phase) -> Phase {
+        let entry = self.nodes.get_mut(&node).expect("only existing nodes move on");
+        let after = phase.is_incoming();
+        let left = std::mem::replace(&mut entry.phase, phase);
+        let via = entry.via;
+        if left.is_incoming() != after {
+            self.count_incoming(via, after);
+        }
+        left
     }
 
-    fn redirect_waiting(&mut self, node: NodeId, instead: NodeId) {
-        self.outputs.push_back(Output::Redirect { node, instead });
+    fn count_incoming(&mut self, via: Option<NodeId>, more: bool) {
+        let count = |count: &mut usize| if more { *count += 1 } else { *count -= 1 };
+        count(&mut self.incoming);
+        if let Some(entry) = via.and_then(|via| self.nodes.get_mut(&via)) {
+            count(&mut entry.guests);
+        }
     }
 
     fn insert(
@@ -389,26 +353,29 @@ impl<P: Clone> Tree<P> {
         via: Option<NodeId>,
         policy: P,
         phase: Phase,
-        deadline: Option<Instant>,
-    ) {
+        deadline: Instant,
+    ) -> &mut Entry<P> {
+        if phase.is_incoming() {
+            self.count_incoming(via, true);
+        }
+        self.deadlines.insert((deadline, node));
         let entry = Entry {
             address,
             via,
             policy,
             phase,
             link: LinkId(0),
-            deadline,
+            deadline: Some(deadline),
             extension: false,
             session: None,
             offers: OFFERS,
             relays: RELAYS,
+            guests: 0,
+            dial: None,
             wanted: false,
             joined: Vec::new(),
         };
-        self.nodes.insert(node, entry);
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, node));
-        }
+        self.nodes.entry(node).insert_entry(entry).into_mut()
     }
 
     /// Starts a new link for a node, in place of the one it may have.
@@ -441,20 +408,17 @@ impl<P: Clone> Tree<P> {
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, node));
         }
-        if let Phase::Negotiating(negotiation) = &entry.phase
-            && !negotiation.is_ours()
-        {
-            self.incoming -= 1;
-        }
-        let reason = match entry.phase {
-            Phase::Closing(told) if reason == CloseReason::Local => told,
-            _ => reason,
-        };
-        for waiting in entry.joined {
-            self.outputs.push_back(Output::Closed { node: waiting, reason: reason.clone(), via: None });
+        if entry.phase.is_incoming() {
+            self.count_incoming(entry.via, false);
         }
         self.fail_negotiations_through(node);
-        self.outputs.push_back(Output::Closed { node, reason, via: entry.via });
+        match entry.phase {
+            Phase::Negotiating(_) => self.attempt_failed(node, entry, reason),
+            Phase::Closing(told) if reason == CloseReason::Local => {
+                self.outputs.push_back(Output::Closed { node, reason: told, via: entry.via });
+            }
+            _ => self.outputs.push_back(Output::Closed { node, reason, via: entry.via }),
+        }
     }
 
     /// Makes the node's address free for another.
@@ -463,34 +427,28 @@ impl<P: Clone> Tree<P> {
         if self.open.get(&entry.address) == Some(&node) {
             self.open.remove(&entry.address);
         }
-        if let Some(via) = entry.via {
-            let key = (via, entry.address.clone());
-            if self.pending.get(&key) == Some(&node) {
-                self.pending.remove(&key);
-            }
+        if let Some(via) = entry.via
+            && self.pending.get(via, &entry.address) == Some(node)
+        {
+            self.pending.remove(via, &entry.address);
         }
     }
 
     /// The node does not carry frames any more. Negotiations that still need it cannot succeed; those in which both
     /// descriptions have been exchanged may.
     fn fail_negotiations_through(&mut self, via: NodeId) {
-        let failed: Vec<NodeId> = self
-            .pending
-            .iter()
-            .filter(|((through, _), _)| *through == via)
-            .map(|(_, node)| *node)
-            .filter(|node| {
-                let entry = self.nodes.get(node);
-                entry.is_some_and(|entry| matches!(&entry.phase, Phase::Negotiating(n) if n.needs_signalling()))
-            })
-            .collect();
-        for node in failed {
-            self.fail(node, CloseReason::ViaClosed);
+        for node in self.pending.of(via) {
+            let entry = self.nodes.get(&node);
+            if entry.is_some_and(|entry| matches!(&entry.phase, Phase::Negotiating(n) if n.needs_signalling())) {
+                self.fail(node, CloseReason::ViaClosed);
+            }
         }
-        let moot: Vec<CheckId> =
-            self.checking.iter().filter(|((through, _), _)| *through == via).map(|(_, check)| *check).collect();
-        for check in moot {
+        for check in self.checking.of(via) {
             self.cancel_check(check);
         }
+    }
+
+    fn is_open(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|entry| matches!(entry.phase, Phase::Open))
     }
 }

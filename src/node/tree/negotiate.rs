@@ -1,51 +1,30 @@
-//! Offers, answers and candidates: how a link to a peer of a peer comes about.
-//!
-//! Between pmesh peers each offer has a random session. Of two offers that cross, the larger session wins; who finds its
-//! own smaller answers the other's, on the same node. If the winner's offer is refused, it falls back on the loser's, which
-//! it has kept. An original P has no sessions and cannot drop its offer, so towards it we always give way.
+//! Answers, candidates and refusals: how a link to a peer of a peer comes about once an offer is made.
 
 use std::time::Instant;
 
-use serde_json::Value;
-
-use super::{CheckId, MAX_CHECKS_PER_VIA, MAX_INCOMING, NodeId, Output, Phase, Tree};
+use super::offer::Incoming;
+use super::{NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
-use crate::node::firewall::Verdict;
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session, Signal};
 use crate::protocol::{Address, frame};
-use crate::transport::{Command, Remote, Target};
+use crate::transport::{Command, Remote};
 
 /// Candidates held for one negotiation in one direction. Further ones are dropped.
 const MAX_HELD_CANDIDATES: usize = 64;
-
-/// An offer as it came.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) description: Description,
-    pub(super) data: Value,
-    pub(super) ext: Option<Extension>,
-    /// Candidates that came before the offer was accepted.
-    candidates: Vec<Candidate>,
-}
-
-impl Incoming {
-    fn session(&self) -> Option<Session> {
-        self.ext.as_ref().map(|ext| ext.session)
-    }
-}
-
-/// An offer that the firewall is looking at.
-#[derive(Debug)]
-pub(super) struct Check {
-    via: NodeId,
-    from: Address,
-    offer: Incoming,
-}
+/// Longest candidate, in bytes of its texts. A longer one is malformed.
+const MAX_CANDIDATE_BYTES: usize = 1024;
 
 #[derive(Debug)]
-enum Role {
-    /// We offered. The offer data waits for the local description.
-    Ours { data: Value, rival: Option<Incoming>, refused: Option<CloseReason> },
+pub(super) enum Role {
+    /// We offered.
+    Ours {
+        /// An offer of theirs, in case nothing comes of ours.
+        rival: Option<Box<Incoming>>,
+        /// Why ours was turned down, while the firewall looks at theirs.
+        refused: Option<CloseReason>,
+        /// What an original answered, while the firewall looks at its offer.
+        answer: Option<Description>,
+    },
     /// The other side offered.
     Theirs,
 }
@@ -53,9 +32,9 @@ enum Role {
 /// A negotiation, from the first step until the link is open.
 #[derive(Debug)]
 pub(super) struct Negotiation {
-    role: Role,
+    pub(super) role: Role,
     /// The session of the offer in force; none if an original made it.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
     /// Whether our description is sent.
     sent: bool,
     /// The ICE user fragments of the other side's description, once we have it.
@@ -65,9 +44,9 @@ pub(super) struct Negotiation {
 }
 
 impl Negotiation {
-    pub(super) fn ours(session: Session, data: Value) -> Self {
+    pub(super) fn ours(session: Session) -> Self {
         Self {
-            role: Role::Ours { data, rival: None, refused: None },
+            role: Role::Ours { rival: None, refused: None, answer: None },
             session: Some(session),
             sent: false,
             remote: None,
@@ -76,7 +55,7 @@ impl Negotiation {
         }
     }
 
-    fn theirs(offer: &Incoming) -> Self {
+    pub(super) fn theirs(offer: &Incoming) -> Self {
         Self {
             role: Role::Theirs,
             session: offer.session(),
@@ -92,9 +71,63 @@ impl Negotiation {
         matches!(self.role, Role::Ours { .. })
     }
 
+    /// Whether this answers that very offer.
+    pub(super) fn is_of(&self, offer: &Incoming) -> bool {
+        let same = match offer.session() {
+            // A description of its own has fragments of its own.
+            None => self.session.is_none() && self.remote == Some(user_fragments(&offer.description.sdp)),
+            session => self.session == session,
+        };
+        !self.is_ours() && same
+    }
+
+    /// Whether an offer of theirs has to wait for what comes of ours: ours wins, or is answered already.
+    pub(super) fn prevails_over(&self, session: Option<Session>) -> bool {
+        match &self.role {
+            Role::Ours { refused: None, .. } => {
+                self.remote.is_some() || (self.sent && session.is_some() && session < self.session)
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps an offer of theirs; the latest counts.
+    pub(super) fn keep_rival(&mut self, offer: Incoming) {
+        if let Role::Ours { rival, .. } = &mut self.role
+            && rival.as_ref().is_none_or(|rival| !rival.is_same(&offer))
+        {
+            *rival = Some(Box::new(offer));
+        }
+    }
+
+    pub(super) fn into_rival(self) -> Option<Incoming> {
+        match self.role {
+            Role::Ours { rival, .. } => rival.map(|rival| *rival),
+            Role::Theirs => None,
+        }
+    }
+
     /// Whether a description is still to be exchanged.
     pub(super) fn needs_signalling(&self) -> bool {
         self.remote.is_none() || !self.sent
+    }
+
+    /// How many candidates are held, in the direction that has more.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let rival = match &self.role {
+            Role::Ours { rival: Some(rival), .. } => rival.candidates.len(),
+            _ => 0,
+        };
+        self.local_candidates.len().max(self.remote_candidates.len()).max(rival)
+    }
+
+    /// Whether an answer to this session would be the first one to our offer.
+    fn expects_answer(&self, session: Option<Session>) -> bool {
+        matches!(self.role, Role::Ours { refused: None, .. })
+            && self.sent
+            && self.remote.is_none()
+            && (session.is_none() || session == self.session)
     }
 }
 
@@ -104,14 +137,14 @@ impl<P: Clone> Tree<P> {
         self.outputs.push_back(Output::Frame { node: via, text });
     }
 
-    fn refuse(&mut self, via: NodeId, to: &Address, session: Option<Session>, why: Refusal) {
+    pub(super) fn refuse(&mut self, via: NodeId, to: &Address, session: Option<Session>, why: Refusal) {
         // An original would choke on it: it learns by its own timeout, if it has one.
         if let Some(session) = session {
             self.signal(via, to, &Signal::Refusal { session, why });
         }
     }
 
-    fn negotiation(&mut self, node: NodeId) -> Option<(NodeId, Address, &mut Negotiation)> {
+    pub(super) fn negotiation(&mut self, node: NodeId) -> Option<(NodeId, Address, &mut Negotiation)> {
         let entry = self.nodes.get_mut(&node)?;
         let Phase::Negotiating(negotiation) = &mut entry.phase else { return None };
         Some((entry.via?, entry.address.clone(), negotiation))
@@ -119,17 +152,21 @@ impl<P: Clone> Tree<P> {
 
     pub(super) fn local_description(&mut self, node: NodeId, description: Description) {
         let window = self.settings.window;
-        let ext = |session| Extension { v: 1, session, window };
-        let Some((via, to, negotiation)) = self.negotiation(node) else { return };
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        let (Some(via), Phase::Negotiating(negotiation)) = (entry.via, &mut entry.phase) else { return };
         if std::mem::replace(&mut negotiation.sent, true) {
             return;
         }
         let session = negotiation.session;
-        let signal = match &mut negotiation.role {
-            Role::Ours { data, .. } => Signal::Offer { description, data: std::mem::take(data), ext: session.map(ext) },
-            Role::Theirs => Signal::Answer { description, ext: session.map(ext) },
+        let ext = session.map(|session| Extension { v: 1, session, window });
+        let signal = if negotiation.is_ours() {
+            let data = entry.dial.as_ref().map(|dial| dial.data.clone()).unwrap_or_default();
+            Signal::Offer { description, data, ext }
+        } else {
+            Signal::Answer { description, ext }
         };
         let candidates = std::mem::take(&mut negotiation.local_candidates);
+        let to = entry.address.clone();
         self.signal(via, &to, &signal);
         for candidate in candidates {
             self.signal(via, &to, &Signal::Candidate { candidate, session });
@@ -156,184 +193,70 @@ impl<P: Clone> Tree<P> {
             Signal::Offer { description, data, ext } => {
                 let allowed = self.nodes.get_mut(&via).is_some_and(|entry| entry.offers.take(now));
                 if allowed {
-                    self.offer(via, from, Incoming { description, data, ext, candidates: Vec::new() });
+                    self.offer(via, from, Incoming::new(description, data, ext));
                 } else {
                     self.counters.over_budget += 1;
                 }
             }
             Signal::Answer { description, ext } => self.answer(via, &from, description, ext),
+            Signal::Candidate { candidate, .. } if !fits(&candidate) => self.counters.malformed += 1,
             Signal::Candidate { candidate, session } => self.remote_candidate(via, &from, candidate, session),
             Signal::Refusal { session, why } => self.refusal(via, from, session, why),
         }
     }
 
-    fn offer(&mut self, via: NodeId, from: Address, offer: Incoming) {
-        let session = offer.session();
-        if self.open.contains_key(&from) {
-            self.refuse(via, &from, session, Refusal::Connected);
+    fn answer(&mut self, via: NodeId, from: &Address, description: Description, ext: Option<Extension>) {
+        let session = ext.as_ref().map(|ext| ext.session);
+        let check = self.checking.get(via, from);
+        let pending = self.pending.get(via, from);
+        let Some(node) = pending.filter(|node| {
+            self.negotiation(*node).is_some_and(|(.., negotiation)| negotiation.expects_answer(session))
+        }) else {
+            self.counters.unexpected += 1;
+            if !self.knows(pending, from, session) {
+                // What it answers was given up: it need not wait for us.
+                self.refuse(via, from, session, Refusal::Failed);
+            }
             return;
-        }
-        let key = (via, from.clone());
-        if let Some(&check) = self.checking.get(&key) {
-            if session.is_some() && self.checks.get(&check).is_some_and(|check| check.offer.session() == session) {
+        };
+        if let Some(check) = check {
+            let original = self.checks.get(&check).is_some_and(|check| check.offer.session().is_none());
+            if original
+                && ext.is_none()
+                && let Some((.., Negotiation { role: Role::Ours { answer, .. }, .. })) = self.negotiation(node)
+            {
+                answer.get_or_insert(description);
                 return;
             }
-            // The other side has started over.
             self.cancel_check(check);
         }
-        if let Some(&node) = self.pending.get(&key)
-            && let Some((_, _, negotiation)) = self.negotiation(node)
-        {
-            match &mut negotiation.role {
-                Role::Ours { .. } if session.is_some() && session == negotiation.session => {
-                    self.fail(node, CloseReason::OwnAddress);
-                    return;
-                }
-                // Our offer is answered already: this one came too late.
-                Role::Ours { .. } if negotiation.remote.is_some() => {
-                    self.refuse(via, &from, session, Refusal::Connected);
-                    return;
-                }
-                // Ours wins. Should it be refused, theirs is next.
-                Role::Ours { rival, refused: None, .. } if session.is_some() && session < negotiation.session => {
-                    *rival = Some(offer);
-                    return;
-                }
-                Role::Ours { .. } => {}
-                Role::Theirs if session.is_some() && session == negotiation.session => return,
-                // The other side has started over.
-                Role::Theirs => self.fail(node, CloseReason::Remote),
-            }
-        }
-        self.ask(via, from, offer);
+        self.use_answer(node, description, ext);
     }
 
-    /// Asks the firewall about an offer.
-    fn ask(&mut self, via: NodeId, from: Address, offer: Incoming) {
-        let asked = self.checks.values().filter(|check| check.via == via).count();
-        if self.incoming + self.checks.len() >= MAX_INCOMING || asked >= MAX_CHECKS_PER_VIA {
-            self.refuse(via, &from, offer.session(), Refusal::Busy);
-            return;
-        }
-        let Some(entry) = self.nodes.get(&via) else { return };
-        let policy = entry.policy.clone();
-        self.next_check += 1;
-        let check = CheckId(self.next_check);
-        let data = offer.data.clone();
-        self.checking.insert((via, from.clone()), check);
-        self.checks.insert(check, Check { via, from: from.clone(), offer });
-        self.outputs.push_back(Output::Check { check, via, from, data, policy });
+    /// Whether an answer of this session has come before.
+    fn knows(&mut self, pending: Option<NodeId>, from: &Address, session: Option<Session>) -> bool {
+        let open = self.open.get(from).and_then(|node| self.nodes.get(node));
+        open.is_some_and(|entry| entry.session == session)
+            || pending.and_then(|node| self.negotiation(node)).is_some_and(|(.., negotiation)| {
+                negotiation.is_ours() && negotiation.session == session && negotiation.remote.is_some()
+            })
     }
 
-    pub(super) fn cancel_check(&mut self, check: CheckId) {
-        if self.take_check(check).is_some() {
-            self.outputs.push_back(Output::CancelCheck { check });
-        }
-    }
-
-    fn take_check(&mut self, check: CheckId) -> Option<Check> {
-        let taken = self.checks.remove(&check)?;
-        self.checking.remove(&(taken.via, taken.from.clone()));
-        Some(taken)
-    }
-
-    /// Takes what the firewall says. `fresh` is the node to be made if a new one is needed.
-    pub(crate) fn handle_verdict(&mut self, check: CheckId, verdict: Verdict, fresh: NodeId, now: Instant) {
-        let Some(Check { via, from, offer }) = self.take_check(check) else { return };
-        let session = offer.session();
-        let key = (via, from.clone());
-        // An offer of ours that crosses theirs, and is not answered.
-        let mut crossing = self.pending.get(&key).copied();
-        if let Some(node) = crossing {
-            match self.negotiation(node) {
-                Some((_, _, negotiation)) if negotiation.is_ours() && negotiation.remote.is_none() => {}
-                _ => {
-                    self.refuse(via, &from, session, Refusal::Connected);
-                    return;
-                }
-            }
-        }
-        if verdict != Verdict::Accept {
-            self.counters.offers_refused += 1;
-            if verdict == Verdict::Refuse {
-                self.refuse(via, &from, session, Refusal::Refused);
-            }
-            if let Some(node) = crossing
-                && let Some((_, _, negotiation)) = self.negotiation(node)
-                && let Role::Ours { refused: Some(reason), .. } = &negotiation.role
-            {
-                let reason = reason.clone();
-                self.fail(node, reason);
-            }
-            return;
-        }
-        let Some(via_entry) = self.nodes.get(&via) else { return };
-        if self.open.contains_key(&from) {
-            self.refuse(via, &from, session, Refusal::Connected);
-            return;
-        }
-        self.counters.offers_accepted += 1;
-        let negotiation = Phase::Negotiating(Box::new(Negotiation::theirs(&offer)));
-        self.incoming += 1;
-        let node = match crossing.take() {
-            Some(node) => {
-                let entry = self.nodes.get_mut(&node).expect("looked up above");
-                entry.phase = negotiation;
-                node
-            }
-            None => {
-                let policy = via_entry.policy.clone();
-                let deadline = Some(now + self.settings.accept_timeout);
-                self.insert(fresh, from.clone(), Some(via), policy, negotiation, deadline);
-                self.pending.insert(key, fresh);
-                self.outputs.push_back(Output::Create { node: fresh, address: from, via });
-                self.outputs.push_back(Output::Connection { node: fresh, via: Some(via) });
-                fresh
-            }
-        };
-        let entry = self.nodes.get_mut(&node).expect("inserted above");
-        entry.session = session;
-        let remote = offer.ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
-        let fragments = user_fragments(&offer.description.sdp);
-        self.start(node, Target::Answer { offer: offer.description, remote });
-        self.pass_candidates(node, &fragments, offer.candidates);
-    }
-
-    fn answer(&mut self, via: NodeId, from: &Address, description: Description, ext: Option<Extension>) {
-        let node = self.pending.get(&(via, from.clone())).copied();
-        let Some(node) = node else {
-            self.counters.unexpected += 1;
-            return;
-        };
-        let Some((_, _, negotiation)) = self.negotiation(node) else { return };
-        let expected = negotiation.is_ours()
-            && negotiation.sent
-            && negotiation.remote.is_none()
-            && ext.as_ref().is_none_or(|ext| Some(ext.session) == negotiation.session);
-        if !expected {
-            self.counters.unexpected += 1;
-            return;
-        }
+    pub(super) fn use_answer(&mut self, node: NodeId, description: Description, ext: Option<Extension>) {
         let fragments = user_fragments(&description.sdp);
+        let Some((.., negotiation)) = self.negotiation(node) else { return };
         negotiation.remote = Some(fragments.clone());
         let candidates = std::mem::take(&mut negotiation.remote_candidates);
-        if let Role::Ours { rival, .. } = &mut negotiation.role {
-            *rival = None;
-        }
         let remote = ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
         let Some(entry) = self.nodes.get(&node) else { return };
         let command = Command::Answer { description, remote };
         self.outputs.push_back(Output::Command { link: entry.link, command });
         self.pass_candidates(node, &fragments, candidates);
-        // A question about an offer of theirs that crossed ours is moot.
-        if let Some(&check) = self.checking.get(&(via, from.clone())) {
-            self.cancel_check(check);
-        }
     }
 
     /// Candidates of another description of the same peer are left out: an original that offers and answers at once sends
     /// those of both under one name.
-    fn pass_candidates(&mut self, node: NodeId, fragments: &[String], candidates: Vec<Candidate>) {
+    pub(super) fn pass_candidates(&mut self, node: NodeId, fragments: &[String], candidates: Vec<Candidate>) {
         let Some(entry) = self.nodes.get(&node) else { return };
         for candidate in candidates {
             if belongs(&candidate, fragments) {
@@ -344,78 +267,83 @@ impl<P: Clone> Tree<P> {
     }
 
     fn remote_candidate(&mut self, via: NodeId, from: &Address, candidate: Candidate, session: Option<Session>) {
-        let key = (via, from.clone());
-        if let Some(check) = self.checking.get(&key).and_then(|check| self.checks.get_mut(check))
+        let mut expected = false;
+        if let Some(check) = self.checking.get(via, from).and_then(|check| self.checks.get_mut(&check))
             && check.offer.session() == session
         {
-            hold(&mut check.offer.candidates, candidate);
-            return;
+            hold(&mut check.offer.candidates, candidate.clone());
+            expected = true;
         }
-        if let Some(&node) = self.pending.get(&key)
-            && let Some((_, _, negotiation)) = self.negotiation(node)
+        if let Some(node) = self.pending.get(via, from)
+            && let Some((.., negotiation)) = self.negotiation(node)
         {
+            if let Role::Ours { rival: Some(rival), .. } = &mut negotiation.role
+                && rival.session() == session
+            {
+                hold(&mut rival.candidates, candidate.clone());
+                expected = true;
+            }
             // An original answers our session without naming it.
-            if session == negotiation.session || session.is_none() {
+            if session == negotiation.session || (session.is_none() && negotiation.is_ours()) {
+                expected = true;
                 match negotiation.remote.clone() {
                     Some(fragments) => self.pass_candidates(node, &fragments, vec![candidate]),
                     None => hold(&mut negotiation.remote_candidates, candidate),
                 }
-                return;
             }
-            if let Role::Ours { rival: Some(rival), .. } = &mut negotiation.role
-                && rival.session() == session
-            {
-                hold(&mut rival.candidates, candidate);
-                return;
-            }
-        }
-        // ICE may still find a better path for an open link.
-        if let Some(&node) = self.open.get(from)
+        } else if let Some(&node) = self.open.get(from)
             && let Some(entry) = self.nodes.get(&node)
             && entry.via == Some(via)
             && (session.is_none() || session == entry.session)
         {
+            // ICE may still find a better path for an open link.
             self.outputs.push_back(Output::Command { link: entry.link, command: Command::Candidate(candidate) });
-            return;
+            expected = true;
         }
-        self.counters.unexpected += 1;
+        if !expected {
+            self.counters.unexpected += 1;
+        }
     }
 
     fn refusal(&mut self, via: NodeId, from: Address, session: Session, why: Refusal) {
-        let node = self.pending.get(&(via, from.clone())).copied();
-        let reason = match why {
-            Refusal::Refused => CloseReason::Refused,
-            Refusal::Connected => CloseReason::AlreadyConnected,
-            Refusal::Busy => CloseReason::Busy,
-            Refusal::Failed => CloseReason::Failed("the other side could not use the offer".into()),
-        };
-        if let Some(node) = node
-            && let Some((_, _, negotiation)) = self.negotiation(node)
+        if let Some(node) = self.pending.get(via, &from)
+            && let Some((.., negotiation)) = self.negotiation(node)
             && negotiation.session == Some(session)
-            && negotiation.remote.is_none()
-            && let Role::Ours { rival, refused, .. } = &mut negotiation.role
         {
-            match rival.take() {
-                Some(offer) => {
-                    *refused = Some(reason);
-                    self.ask(via, from, offer);
+            match &negotiation.role {
+                // The other side has given up the offer that we answer.
+                Role::Theirs => return self.offer_again(node),
+                Role::Ours { refused: None, .. } if negotiation.sent && negotiation.remote.is_none() => {
+                    let reason = match why {
+                        Refusal::Refused => CloseReason::Refused,
+                        Refusal::Connected => CloseReason::AlreadyConnected,
+                        Refusal::Busy => CloseReason::Busy,
+                        Refusal::Failed => CloseReason::Failed("the other side could not use the offer".into()),
+                    };
+                    return self.refused(node, via, from, reason);
                 }
-                None => self.fail(node, reason),
+                Role::Ours { .. } => {}
             }
-            return;
         }
         self.counters.unexpected += 1;
     }
 
     /// The introducer could not pass our frames on.
     pub(super) fn undeliverable(&mut self, via: NodeId, to: &Address, reason: CloseReason) {
-        if let Some(&node) = self.pending.get(&(via, to.clone()))
-            && let Some((_, _, negotiation)) = self.negotiation(node)
+        if let Some(node) = self.pending.get(via, to)
+            && let Some((.., negotiation)) = self.negotiation(node)
             && negotiation.needs_signalling()
         {
             self.fail(node, reason);
         }
     }
+}
+
+/// Whether it is short enough to be one.
+fn fits(candidate: &Candidate) -> bool {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let texts = length(&candidate.sdp_mid) + length(&candidate.username_fragment);
+    candidate.candidate.len() + texts <= MAX_CANDIDATE_BYTES
 }
 
 fn hold(candidates: &mut Vec<Candidate>, candidate: Candidate) {
@@ -424,7 +352,7 @@ fn hold(candidates: &mut Vec<Candidate>, candidate: Candidate) {
     }
 }
 
-fn user_fragments(sdp: &str) -> Vec<String> {
+pub(super) fn user_fragments(sdp: &str) -> Vec<String> {
     sdp.lines().filter_map(|line| line.trim_end().strip_prefix("a=ice-ufrag:")).map(str::to_owned).collect()
 }
 

@@ -1,0 +1,223 @@
+//! Incoming offers: what the firewall is asked, and what happens where two offers cross.
+//!
+//! Between pmesh peers each offer has a random session. Of two that cross, the larger session wins: who finds its own
+//! smaller answers the other's, on the same node. An offer that has not left yet always gives way. The loser's offer is
+//! kept; should nothing come of the winner's, it is next. An original P has no sessions and cannot drop its offer, so
+//! towards it we give way; only if our firewall refuses its offer do we use an answer that it gave to ours.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::negotiate::{Negotiation, Role, user_fragments};
+use super::{CheckId, MAX_CHECKS_PER_VIA, MAX_INCOMING, MAX_INCOMING_PER_PEER, NodeId, Output, Phase, Tree};
+use crate::error::CloseReason;
+use crate::node::firewall::Verdict;
+use crate::protocol::Address;
+use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session};
+use crate::transport::{Remote, Target};
+
+/// An offer as it came.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) description: Description,
+    pub(super) data: Value,
+    pub(super) ext: Option<Extension>,
+    /// Candidates that came before the offer was accepted.
+    pub(super) candidates: Vec<Candidate>,
+    /// Whether the firewall has accepted it already.
+    accepted: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(description: Description, data: Value, ext: Option<Extension>) -> Self {
+        Self { description, data, ext, candidates: Vec::new(), accepted: false }
+    }
+
+    pub(super) fn session(&self) -> Option<Session> {
+        self.ext.as_ref().map(|ext| ext.session)
+    }
+
+    /// Whether the other came twice.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.session() == other.session() && (self.session().is_some() || self.description == other.description)
+    }
+}
+
+/// An offer that the firewall is looking at.
+#[derive(Debug)]
+pub(super) struct Check {
+    pub(super) via: NodeId,
+    pub(super) from: Address,
+    pub(super) offer: Incoming,
+}
+
+impl<P: Clone> Tree<P> {
+    pub(super) fn offer(&mut self, via: NodeId, from: Address, offer: Incoming) {
+        let session = offer.session();
+        if self.open.contains_key(&from) {
+            self.refuse(via, &from, session, Refusal::Connected);
+            return;
+        }
+        if let Some(check) = self.checking.get(via, &from) {
+            if self.checks.get(&check).is_some_and(|check| check.offer.is_same(&offer)) {
+                return;
+            }
+            // The other side has started over.
+            self.cancel_check(check);
+        }
+        if let Some(node) = self.pending.get(via, &from)
+            && let Some(entry) = self.nodes.get_mut(&node)
+            && let Phase::Negotiating(negotiation) = &mut entry.phase
+        {
+            if negotiation.is_ours() && session.is_some() && session == negotiation.session {
+                self.fail(node, CloseReason::OwnAddress);
+                return;
+            }
+            if negotiation.is_of(&offer) {
+                return;
+            }
+            if negotiation.prevails_over(session) {
+                negotiation.keep_rival(offer);
+                self.go_on_without(via, &from);
+                return;
+            }
+            // The other side has started over. Who waits for our node may get it for the new offer.
+            if !negotiation.is_ours() && !entry.wanted {
+                self.fail(node, CloseReason::Remote);
+            }
+        }
+        self.ask(via, from, offer);
+    }
+
+    /// Asks the firewall about an offer.
+    pub(super) fn ask(&mut self, via: NodeId, from: Address, mut offer: Incoming) {
+        let Some(entry) = self.nodes.get(&via) else { return };
+        let asked = self.checking.count(via);
+        let one_peer = entry.via.is_some() && entry.guests + asked >= MAX_INCOMING_PER_PEER;
+        if one_peer || asked >= MAX_CHECKS_PER_VIA || self.incoming + self.checks.len() >= MAX_INCOMING {
+            self.refuse(via, &from, offer.session(), Refusal::Busy);
+            self.go_on_without(via, &from);
+            return;
+        }
+        let policy = entry.policy.clone();
+        self.next_check += 1;
+        let check = CheckId(self.next_check);
+        let data = std::mem::take(&mut offer.data);
+        self.checking.insert(via, from.clone(), check);
+        self.checks.insert(check, Check { via, from: from.clone(), offer });
+        self.outputs.push_back(Output::Check { check, via, from, data, policy });
+    }
+
+    pub(super) fn cancel_check(&mut self, check: CheckId) {
+        if self.take_check(check).is_some() {
+            self.outputs.push_back(Output::CancelCheck { check });
+        }
+    }
+
+    fn take_check(&mut self, check: CheckId) -> Option<Check> {
+        let taken = self.checks.remove(&check)?;
+        self.checking.remove(taken.via, &taken.from);
+        Some(taken)
+    }
+
+    /// Takes what the firewall says. `fresh` is the node to be made if a new one is needed.
+    pub(crate) fn handle_verdict(&mut self, check: CheckId, verdict: Verdict, fresh: NodeId, now: Instant) {
+        let Some(Check { via, from, mut offer }) = self.take_check(check) else { return };
+        let crossing = self.pending.get(via, &from);
+        if verdict != Verdict::Accept {
+            self.counters.offers_refused += 1;
+            // Who is dialled by us knows that we are here: silence would only keep it from answering.
+            if verdict == Verdict::Refuse || crossing.is_some() {
+                self.refuse(via, &from, offer.session(), Refusal::Refused);
+            }
+            self.go_on_without(via, &from);
+            return;
+        }
+        if self.open.contains_key(&from) {
+            self.refuse(via, &from, offer.session(), Refusal::Connected);
+            self.go_on_without(via, &from);
+            return;
+        }
+        self.counters.offers_accepted += 1;
+        if let Some(node) = crossing {
+            if let Some((.., negotiation)) = self.negotiation(node)
+                && negotiation.prevails_over(offer.session())
+            {
+                offer.accepted = true;
+                negotiation.keep_rival(offer);
+            } else {
+                self.answer_offer(node, offer);
+            }
+            return;
+        }
+        let Some(policy) = self.nodes.get(&via).map(|via| via.policy.clone()) else { return };
+        let phase = Phase::Negotiating(Box::new(Negotiation::theirs(&offer)));
+        self.insert(fresh, from.clone(), Some(via), policy, phase, now + self.settings.accept_timeout);
+        self.pending.insert(via, from.clone(), fresh);
+        self.outputs.push_back(Output::Create { node: fresh, address: from, via });
+        self.outputs.push_back(Output::Connection { node: fresh, via: Some(via) });
+        self.answer_offer(fresh, offer);
+    }
+
+    /// Goes on with an accepted offer, in place of what the node did before.
+    fn answer_offer(&mut self, node: NodeId, offer: Incoming) {
+        let session = offer.session();
+        self.enter(node, Phase::Negotiating(Box::new(Negotiation::theirs(&offer))));
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.session = session;
+        }
+        let remote = offer.ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
+        let fragments = user_fragments(&offer.description.sdp);
+        self.start(node, Target::Answer { offer: offer.description, remote });
+        self.pass_candidates(node, &fragments, offer.candidates);
+    }
+
+    /// Makes our offer, if we have one, after theirs came to nothing.
+    pub(super) fn offer_again(&mut self, node: NodeId) {
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        match &entry.dial {
+            Some(dial) if entry.in_demand() => {
+                let session = dial.session;
+                entry.session = Some(session);
+                self.enter(node, Phase::Negotiating(Box::new(Negotiation::ours(session))));
+                self.start(node, Target::Offer);
+            }
+            _ => self.fail(node, CloseReason::Remote),
+        }
+    }
+
+    /// An offer that crossed ours, or came after one that we answer, is out: what was put off for it goes on.
+    fn go_on_without(&mut self, via: NodeId, from: &Address) {
+        let Some(node) = self.pending.get(via, from) else { return };
+        let Some((.., negotiation)) = self.negotiation(node) else { return };
+        match &mut negotiation.role {
+            Role::Ours { refused: Some(reason), .. } => {
+                let reason = reason.clone();
+                self.fail(node, reason);
+            }
+            Role::Ours { answer, .. } => {
+                if let Some(description) = answer.take() {
+                    self.use_answer(node, description, None);
+                }
+            }
+            Role::Theirs => self.offer_again(node),
+        }
+    }
+
+    /// Our offer was turned down. Theirs is next, if there is one.
+    pub(super) fn refused(&mut self, node: NodeId, via: NodeId, from: Address, reason: CloseReason) {
+        let asking = self.checking.get(via, &from).is_some();
+        let Some((.., negotiation)) = self.negotiation(node) else { return };
+        let Role::Ours { rival, refused, .. } = &mut negotiation.role else { return };
+        match rival.take() {
+            Some(offer) if offer.accepted => self.answer_offer(node, *offer),
+            Some(offer) => {
+                *refused = Some(reason);
+                self.ask(via, from, *offer);
+            }
+            None if asking => *refused = Some(reason),
+            None => self.fail(node, reason),
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! Offers that cross. Here "b" is the other side; its offers have the session that the test gives them.
+
+use serde_json::json;
+
+use super::lone::*;
+use crate::error::CloseReason;
+use crate::node::firewall::Verdict;
+use crate::protocol::signal::{Refusal, Session, Signal};
+use crate::transport::{Command, LinkEvent, Remote, Target};
+
+fn starts(lone: &mut Lone) -> Vec<Target> {
+    lone.take()
+        .into_iter()
+        .filter_map(|output| match output {
+            Out::Start { target, .. } => Some(target),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn the_smaller_session_answers_on_the_same_node() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 5);
+    let old = lone.tree.nodes[&node].link;
+    lone.offered(via, "b", Some(9), &sdp("b"));
+    lone.candidate(via, "b", Some(9), "b");
+    lone.verdict(Verdict::Accept);
+    let new = lone.tree.nodes[&node].link;
+    let outputs = lone.take();
+    assert!(outputs.contains(&Out::Drop { link: old }));
+    let target = Target::Answer { offer: offer_of(&sdp("b")), remote: Remote::Pmesh { window: (5, 5) } };
+    assert!(outputs.contains(&Out::Start { node, link: new, target }));
+    let early = Command::Candidate(candidate_of("b"));
+    assert!(outputs.contains(&Out::Command { link: new, command: early }), "what came before the verdict is passed on");
+    // Late frames of our own link, and of the other side about our offer, change nothing.
+    lone.tree.handle_link(old, LinkEvent::Description(offer_of("late")), lone.now);
+    lone.tree.handle_link(old, LinkEvent::Closed(CloseReason::Remote), lone.now);
+    lone.settle();
+    assert!(lone.take().is_empty());
+    lone.link(node, LinkEvent::Description(answer_of("answer")));
+    assert!(
+        matches!(&lone.sent()[..], [(to, Signal::Answer { ext: Some(ext), .. })] if to == "b" && ext.session == Session(9))
+    );
+    lone.link(node, LinkEvent::Opened { extension: true });
+    assert!(lone.take().contains(&Out::Opened { node }));
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn the_larger_session_goes_on_and_is_answered() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 9);
+    let link = lone.tree.nodes[&node].link;
+    lone.take();
+    lone.offered(via, "b", Some(5), &sdp("loser"));
+    lone.candidate(via, "b", Some(5), "loser");
+    lone.offered(via, "b", Some(5), &sdp("loser"));
+    lone.candidate(via, "b", Some(9), "b");
+    assert_eq!(lone.take(), [], "the firewall is not asked, the link is not told");
+    lone.answered(via, "b", Some(9), &sdp("b"));
+    // The loser's late candidates find no home.
+    lone.candidate(via, "b", Some(5), "loser");
+    let answer = Command::Answer { description: answer_of(&sdp("b")), remote: Remote::Pmesh { window: (5, 5) } };
+    assert_eq!(
+        lone.take(),
+        [answer, Command::Candidate(candidate_of("b"))].map(|command| Out::Command { link, command })
+    );
+    lone.link(node, LinkEvent::Opened { extension: true });
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn an_offer_that_has_not_left_gives_way_whatever_its_session() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.dial(via, "b", 9);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    lone.verdict(Verdict::Accept);
+    assert!(matches!(&starts(&mut lone)[..], [.., Target::Answer { .. }]));
+    lone.link(node, LinkEvent::Description(answer_of("answer")));
+    assert!(matches!(&lone.sent()[..], [(_, Signal::Answer { .. })]), "our offer never leaves");
+}
+
+#[test]
+fn an_offer_that_leaves_while_the_firewall_looks_at_theirs_is_decided_by_session() {
+    for (ours, theirs) in [(9, 5), (5, 9)] {
+        let (mut lone, via) = Lone::on_ramp();
+        lone.offered(via, "b", Some(theirs), &sdp("b"));
+        let check = lone.check();
+        let node = lone.offering(via, "b", ours);
+        lone.take();
+        lone.verdict_on(check, Verdict::Accept);
+        if ours > theirs {
+            assert_eq!(lone.take(), [], "the other side finds its session smaller, and answers ours");
+            lone.answered(via, "b", Some(ours), &sdp("b"));
+            assert!(matches!(lone.commands(node)[..], [Command::Answer { .. }]));
+        } else {
+            assert!(matches!(starts(&mut lone)[..], [Target::Answer { .. }]));
+        }
+    }
+}
+
+#[test]
+fn when_the_winner_is_refused_the_loser_is_next() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 9);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    lone.candidate(via, "b", Some(5), "b");
+    lone.turned_down(via, "b", 9, Refusal::Refused);
+    lone.turned_down(via, "b", 9, Refusal::Refused);
+    lone.answered(via, "b", Some(9), "refused and answered");
+    assert_eq!(lone.tree.counters().unexpected, 2);
+    lone.verdict(Verdict::Accept);
+    assert!(matches!(lone.commands(node)[..], [Command::Candidate(_)]));
+    lone.link(node, LinkEvent::Opened { extension: true });
+    assert!(lone.take().contains(&Out::Opened { node }));
+
+    // Whoever refuses the loser too ends with the first refusal.
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 9);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    lone.turned_down(via, "b", 9, Refusal::Refused);
+    lone.verdict(Verdict::Refuse);
+    assert_eq!(lone.ended(), [(node, CloseReason::Refused)]);
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn a_refusal_while_the_firewall_looks_at_theirs_waits_for_the_verdict() {
+    for verdict in [Verdict::Accept, Verdict::Refuse] {
+        let (mut lone, via) = Lone::on_ramp();
+        let node = lone.offering(via, "b", 5);
+        lone.offered(via, "b", Some(9), &sdp("b"));
+        let check = lone.check();
+        lone.turned_down(via, "b", 5, Refusal::Refused);
+        assert_eq!(lone.ended(), []);
+        lone.verdict_on(check, verdict);
+        if verdict == Verdict::Accept {
+            assert!(matches!(starts(&mut lone)[..], [Target::Answer { .. }]));
+        } else {
+            assert_eq!(lone.ended(), [(node, CloseReason::Refused)]);
+        }
+    }
+}
+
+#[test]
+fn an_offer_that_was_accepted_but_lost_is_not_asked_about_again() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.dial(via, "b", 9);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    let check = lone.check();
+    lone.describe(node, "ours");
+    lone.verdict_on(check, Verdict::Accept);
+    lone.take();
+    lone.turned_down(via, "b", 9, Refusal::Refused);
+    assert!(matches!(lone.take()[..], [Out::Drop { .. }, Out::Start { target: Target::Answer { .. }, .. }]));
+}
+
+#[test]
+fn who_refuses_or_ignores_the_winner_says_so_and_goes_on_with_its_own() {
+    for verdict in [Verdict::Refuse, Verdict::Ignore] {
+        let (mut lone, via) = Lone::on_ramp();
+        let node = lone.offering(via, "b", 5);
+        lone.take();
+        lone.offered(via, "b", Some(9), &sdp("b"));
+        lone.verdict(verdict);
+        let refusal = Signal::Refusal { session: Session(9), why: Refusal::Refused };
+        assert_eq!(lone.sent(), [("b".to_owned(), refusal)]);
+        lone.answered(via, "b", Some(5), &sdp("b"));
+        assert!(matches!(lone.commands(node)[..], [Command::Answer { .. }]));
+    }
+}
+
+#[test]
+fn an_answer_makes_the_question_moot() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 5);
+    lone.offered(via, "b", Some(9), &sdp("other"));
+    let check = lone.check();
+    lone.answered(via, "b", Some(5), &sdp("b"));
+    assert!(lone.take().contains(&Out::CancelCheck { check }));
+    lone.verdict_on(check, Verdict::Accept);
+    assert_eq!(lone.take(), [], "the verdict comes too late");
+    lone.link(node, LinkEvent::Opened { extension: true });
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn the_loser_is_next_however_ours_ends() {
+    for end in 0..4 {
+        let (mut lone, via) = Lone::on_ramp();
+        let node = lone.offering(via, "b", 9);
+        lone.offered(via, "b", Some(5), &sdp("b"));
+        let reason = match end {
+            0 => {
+                lone.abandon(node);
+                CloseReason::Cancelled
+            }
+            1 => {
+                lone.pass(20);
+                CloseReason::TimedOut
+            }
+            2 => {
+                lone.close(node);
+                CloseReason::Local
+            }
+            _ => {
+                lone.link(node, LinkEvent::Closed(CloseReason::Failed("no socket".into())));
+                CloseReason::Failed("no socket".into())
+            }
+        };
+        let check = lone.check();
+        assert_eq!(lone.ended(), [(node, reason)]);
+        let fresh = lone.verdict_on(check, Verdict::Accept);
+        assert!(lone.take().iter().any(|output| matches!(output, Out::Create { node, .. } if *node == fresh)));
+        lone.link(fresh, LinkEvent::Opened { extension: true });
+        lone.tree.assert_idle();
+    }
+}
+
+#[test]
+fn an_offer_that_comes_after_the_answer_waits_for_what_becomes_of_the_link() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 5);
+    lone.answered(via, "b", Some(5), &sdp("b"));
+    lone.take();
+    lone.offered(via, "b", Some(9), &sdp("again"));
+    assert_eq!(lone.take(), []);
+    lone.link(node, LinkEvent::Closed(CloseReason::Remote));
+    lone.verdict(Verdict::Accept);
+    assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
+}
+
+#[test]
+fn who_answered_an_offer_that_was_given_up_is_told_and_makes_its_own() {
+    // The side that gave up.
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 9);
+    lone.abandon(node);
+    lone.take();
+    lone.answered(via, "b", Some(9), &sdp("b"));
+    let refusal = Signal::Refusal { session: Session(9), why: Refusal::Failed };
+    assert_eq!(lone.sent(), [("b".to_owned(), refusal)]);
+
+    // The side that gave way to it.
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.dial_with(via, "b", 5, json!("mine"), 20);
+    lone.describe(node, "first");
+    lone.offered(via, "b", Some(9), &sdp("b"));
+    lone.verdict(Verdict::Accept);
+    lone.take();
+    lone.turned_down(via, "b", 9, Refusal::Failed);
+    assert_eq!(starts(&mut lone), [Target::Offer]);
+    lone.describe(node, "second");
+    assert!(matches!(&lone.sent()[..], [(_, Signal::Offer { data, ext: Some(ext), .. })]
+        if data == "mine" && ext.session == Session(5)));
+    lone.answered(via, "b", Some(5), &sdp("b"));
+    lone.link(node, LinkEvent::Opened { extension: true });
+    assert!(lone.take().contains(&Out::Opened { node }));
+
+    // The side that only accepted.
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.accepted(via, "b", Some(9));
+    lone.turned_down(via, "b", 8, Refusal::Failed);
+    lone.turned_down(via, "b", 9, Refusal::Failed);
+    assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn the_other_side_starts_over() {
+    // While the firewall looks at its first offer.
+    let (mut lone, via) = Lone::on_ramp();
+    lone.offered(via, "b", Some(5), &sdp("first"));
+    let first = lone.check();
+    lone.offered(via, "b", Some(5), &sdp("first"));
+    assert_eq!(lone.check(), first, "a duplicate is not asked about");
+    lone.offered(via, "b", Some(6), &sdp("second"));
+    assert!(lone.outputs.contains(&Out::CancelCheck { check: first }));
+    let node = lone.verdict(Verdict::Accept);
+    // After it was accepted: the old node ends, as nobody here asked for it.
+    lone.offered(via, "b", Some(6), &sdp("second"));
+    lone.offered(via, "b", Some(7), &sdp("third"));
+    let check = lone.check();
+    assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
+    let node = lone.verdict_on(check, Verdict::Accept);
+    lone.link(node, LinkEvent::Description(answer_of("")));
+    lone.link(node, LinkEvent::Opened { extension: true });
+    lone.take();
+    // After it is open.
+    lone.offered(via, "b", Some(8), &sdp("fourth"));
+    let refusal = Signal::Refusal { session: Session(8), why: Refusal::Connected };
+    assert_eq!(lone.sent(), [("b".to_owned(), refusal)]);
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn the_other_side_starts_over_after_ours_gave_way() {
+    for verdict in [Verdict::Accept, Verdict::Refuse] {
+        let (mut lone, via) = Lone::on_ramp();
+        let node = lone.offering(via, "b", 5);
+        lone.offered(via, "b", Some(9), &sdp("first"));
+        lone.verdict(Verdict::Accept);
+        lone.link(node, LinkEvent::Description(answer_of("answer")));
+        lone.take();
+        lone.offered(via, "b", Some(7), &sdp("second"));
+        let check = lone.check();
+        assert_eq!(lone.ended(), [], "our call goes on");
+        lone.verdict_on(check, verdict);
+        let expected = starts(&mut lone);
+        assert_eq!(matches!(expected[..], [Target::Answer { .. }]), verdict == Verdict::Accept);
+        assert_eq!(expected == [Target::Offer], verdict == Verdict::Refuse, "it is our turn");
+    }
+}
+
+#[test]
+fn towards_an_original_we_give_way() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "o", u64::MAX);
+    lone.take();
+    lone.offered(via, "o", None, &sdp("dialled"));
+    let check = lone.check();
+    // It answers ours too, with a connection that it does not keep under our address.
+    lone.answered(via, "o", None, &sdp("orphan"));
+    lone.candidate(via, "o", None, "orphan");
+    lone.candidate(via, "o", None, "dialled");
+    lone.verdict_on(check, Verdict::Accept);
+    assert_eq!(lone.commands(node), [Command::Candidate(candidate_of("dialled"))]);
+    lone.candidate(via, "o", None, "orphan");
+    lone.answered(via, "o", None, &sdp("orphan"));
+    lone.offered(via, "o", None, &sdp("dialled"));
+    assert_eq!(lone.take(), [], "nothing of the orphan, nothing twice, and no refusals, at which it would choke");
+    lone.link(node, LinkEvent::Opened { extension: false });
+    assert_eq!(lone.take(), [Out::Opened { node }]);
+}
+
+#[test]
+fn the_answer_of_an_original_counts_if_its_offer_is_refused() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "o", 1);
+    lone.offered(via, "o", None, &sdp("dialled"));
+    let check = lone.check();
+    lone.answered(via, "o", None, &sdp("orphan"));
+    lone.answered(via, "o", None, &sdp("forged"));
+    lone.candidate(via, "o", None, "orphan");
+    lone.candidate(via, "o", None, "dialled");
+    lone.take();
+    lone.verdict_on(check, Verdict::Refuse);
+    let answer = Command::Answer { description: answer_of(&sdp("orphan")), remote: Remote::Original };
+    assert_eq!(lone.commands(node), [answer, Command::Candidate(candidate_of("orphan"))]);
+}
+
+#[test]
+fn the_answer_of_an_original_counts_if_it_comes_before_its_offer() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "o", 1);
+    lone.answered(via, "o", None, &sdp("accepted"));
+    lone.offered(via, "o", None, &sdp("orphan"));
+    lone.candidate(via, "o", None, "orphan");
+    lone.candidate(via, "o", None, "accepted");
+    assert!(matches!(&lone.commands(node)[..], [Command::Answer { .. }, Command::Candidate(candidate)]
+        if *candidate == candidate_of("accepted")));
+    lone.link(node, LinkEvent::Opened { extension: false });
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn an_original_starts_over() {
+    let (mut lone, via) = Lone::on_ramp();
+    lone.offered(via, "o", None, &sdp("first"));
+    let first = lone.check();
+    lone.offered(via, "o", None, &sdp("first"));
+    assert_eq!(lone.check(), first);
+    let node = lone.verdict(Verdict::Accept);
+    lone.offered(via, "o", None, &sdp("first"));
+    assert_eq!(lone.ended(), []);
+    lone.offered(via, "o", None, &sdp("second"));
+    let check = lone.check();
+    assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
+    lone.verdict_on(check, Verdict::Ignore);
+    assert_eq!(lone.sent(), []);
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn our_own_offer_comes_back() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "me", 5);
+    lone.offered(via, "me", Some(5), &sdp("own"));
+    assert_eq!(lone.ended(), [(node, CloseReason::OwnAddress)]);
+    // Too late to be recognised, it is answered, and the answer refused.
+    lone.offered(via, "me", Some(5), &sdp("own"));
+    let node = lone.verdict(Verdict::Accept);
+    lone.link(node, LinkEvent::Description(answer_of("")));
+    lone.take();
+    lone.answered(via, "me", Some(5), "");
+    lone.turned_down(via, "me", 5, Refusal::Failed);
+    assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn over_two_introducers_the_larger_session_stays() {
+    for (first, second) in [(5, 9), (9, 5)] {
+        let (mut lone, via) = Lone::on_ramp();
+        let peer = lone.peer(via, "relay");
+        let dialled = lone.offering(via, "b", first);
+        let accepted = lone.accepted(peer, "b", Some(second));
+        lone.answered(via, "b", Some(first), &sdp("b"));
+        lone.link(dialled, LinkEvent::Opened { extension: true });
+        lone.take();
+        lone.link(accepted, LinkEvent::Opened { extension: true });
+        let (kept, gone) = if first > second { (dialled, accepted) } else { (accepted, dialled) };
+        let outputs = lone.take();
+        let link = lone.tree.nodes[&gone].link;
+        assert!(outputs.contains(&Out::Command { link, command: Command::Close }));
+        assert_eq!(outputs.contains(&Out::Opened { node: accepted }), kept == accepted);
+        assert_eq!(lone.tree.open[&address("b")], kept);
+        lone.link(gone, LinkEvent::Closed(CloseReason::Local));
+        assert_eq!(lone.ended(), [(gone, CloseReason::Duplicate)]);
+        lone.tree.assert_idle();
+    }
+}
+
+#[test]
+fn a_call_whose_attempt_lost_to_another_connection_gets_that() {
+    for open_first in [true, false] {
+        let (mut lone, via) = Lone::on_ramp();
+        let peer = lone.peer(via, "relay");
+        let call = lone.offering(via, "b", 5);
+        let accepted = lone.accepted(peer, "b", Some(9));
+        if open_first {
+            lone.link(accepted, LinkEvent::Opened { extension: true });
+        }
+        lone.take();
+        // The other side has it open already.
+        lone.turned_down(via, "b", 5, Refusal::Connected);
+        if !open_first {
+            assert_eq!(lone.ended(), [], "the call waits");
+            lone.link(accepted, LinkEvent::Opened { extension: true });
+        }
+        let outputs = lone.take();
+        let at = outputs.iter().position(|output| *output == Out::Redirect { node: call, instead: accepted }).unwrap();
+        let closed = Out::Closed { node: call, reason: CloseReason::Duplicate, via: Some(via) };
+        assert_eq!(outputs[at + 1], closed);
+        lone.tree.assert_idle();
+    }
+}
+
+#[test]
+fn a_call_that_waited_for_another_attempt_in_vain_tries_again() {
+    let (mut lone, via) = Lone::on_ramp();
+    let peer = lone.peer(via, "relay");
+    let call = lone.offering(via, "b", 5);
+    let accepted = lone.accepted(peer, "b", Some(9));
+    lone.turned_down(via, "b", 5, Refusal::Connected);
+    lone.take();
+    lone.link(accepted, LinkEvent::Closed(CloseReason::Lost("gone".into())));
+    let outputs = lone.take();
+    assert!(
+        outputs.iter().any(|output| matches!(output, Out::Start { node, target: Target::Offer, .. } if *node == call))
+    );
+    assert!(!outputs.iter().any(|output| matches!(output, Out::Connection { .. })), "it has been told of before");
+    lone.pass(20);
+    assert_eq!(lone.ended(), [(call, CloseReason::TimedOut)]);
+}

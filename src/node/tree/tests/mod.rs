@@ -1,0 +1,7 @@
+//! The tree under test. `lone` drives one tree by hand; `sim` lets many talk in virtual time.
+
+mod dials;
+mod frames;
+mod glare;
+mod invariants;
+mod lone;
