@@ -147,10 +147,10 @@ impl<P: Clone> Tree<P> {
 
     /// A negotiation came to nothing. Its node has been removed.
     pub(super) fn attempt_failed(&mut self, node: NodeId, entry: Entry<P>, reason: CloseReason) {
-        let Entry { address, via: Some(via), phase: Phase::Negotiating(negotiation), .. } = entry else { return };
+        let Entry { address, via: Some(via), phase: Phase::Negotiating(mut negotiation), .. } = entry else { return };
         let ours = negotiation.is_ours();
         if self.is_open(via)
-            && let Some(rival) = negotiation.into_rival()
+            && let Some(rival) = negotiation.take_rival()
         {
             // The other side waits for an answer.
             self.ask(via, address.clone(), rival);

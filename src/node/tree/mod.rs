@@ -143,12 +143,16 @@ struct Entry<P> {
     phase: Phase,
     link: LinkId,
     deadline: Option<Instant>,
+    /// Until when our offer may stay unanswered while one of theirs waits.
+    patience: Option<Instant>,
     /// Whether the neighbour takes extension frames.
     extension: bool,
     /// The session by which a duplicate is decided.
     session: Option<Session>,
     offers: Budget,
     relays: Budget,
+    /// The ICE user fragments of the other side, of an open node.
+    fragments: Vec<String>,
     /// Incoming negotiations through this node.
     guests: usize,
     /// The connect call that the node was made for, until it is open.
@@ -229,7 +233,7 @@ impl<P: Clone> Tree<P> {
         while let Some(&(at, node)) = self.deadlines.first()
             && at <= now
         {
-            if !self.stop_waiting(node, CloseReason::TimedOut) {
+            if !self.stop_waiting(node, CloseReason::TimedOut) && !self.lose_patience(node, at) {
                 self.fail(node, CloseReason::TimedOut);
             }
         }
@@ -279,7 +283,9 @@ impl<P: Clone> Tree<P> {
             LinkEvent::Malformed => self.counters.malformed += 1,
             LinkEvent::Closed(reason) => {
                 self.links.remove(&link);
-                self.remove(node, reason);
+                if !self.offer_again(node) {
+                    self.remove(node, reason);
+                }
             }
         }
     }
@@ -296,7 +302,11 @@ impl<P: Clone> Tree<P> {
         }
         let (address, via, session) = (entry.address.clone(), entry.via, entry.session);
         let joined = std::mem::take(&mut entry.joined);
-        self.enter(node, Phase::Open);
+        if let Phase::Negotiating(negotiation) = self.enter(node, Phase::Open)
+            && let Some(entry) = self.nodes.get_mut(&node)
+        {
+            entry.fragments = negotiation.into_fragments();
+        }
         let Some(via) = via else {
             self.outputs.push_back(Output::Opened { node });
             return;
@@ -366,10 +376,12 @@ impl<P: Clone> Tree<P> {
             phase,
             link: LinkId(0),
             deadline: Some(deadline),
+            patience: None,
             extension: false,
             session: None,
             offers: OFFERS,
             relays: RELAYS,
+            fragments: Vec::new(),
             guests: 0,
             dial: None,
             wanted: false,
@@ -405,7 +417,7 @@ impl<P: Clone> Tree<P> {
     fn remove(&mut self, node: NodeId, reason: CloseReason) {
         self.forget_address(node);
         let Some(entry) = self.nodes.remove(&node) else { return };
-        if let Some(deadline) = entry.deadline {
+        for deadline in [entry.deadline, entry.patience].into_iter().flatten() {
             self.deadlines.remove(&(deadline, node));
         }
         if entry.phase.is_incoming() {

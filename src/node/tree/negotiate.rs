@@ -37,6 +37,8 @@ pub(super) struct Negotiation {
     pub(super) session: Option<Session>,
     /// Whether our description is sent.
     sent: bool,
+    /// Whether ours has been waiting for an answer long enough to give way to any other.
+    pub(super) impatient: bool,
     /// The ICE user fragments of the other side's description, once we have it.
     remote: Option<Vec<String>>,
     local_candidates: Vec<Candidate>,
@@ -49,6 +51,7 @@ impl Negotiation {
             role: Role::Ours { rival: None, refused: None, answer: None },
             session: Some(session),
             sent: false,
+            impatient: false,
             remote: None,
             local_candidates: Vec::new(),
             remote_candidates: Vec::new(),
@@ -60,10 +63,15 @@ impl Negotiation {
             role: Role::Theirs,
             session: offer.session(),
             sent: false,
+            impatient: false,
             remote: Some(user_fragments(&offer.description.sdp)),
             local_candidates: Vec::new(),
             remote_candidates: Vec::new(),
         }
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// Whether we made the offer.
@@ -85,7 +93,7 @@ impl Negotiation {
     pub(super) fn prevails_over(&self, session: Option<Session>) -> bool {
         match &self.role {
             Role::Ours { refused: None, .. } => {
-                self.remote.is_some() || (self.sent && session.is_some() && session < self.session)
+                self.remote.is_some() || (self.sent && !self.impatient && session.is_some() && session < self.session)
             }
             _ => false,
         }
@@ -100,11 +108,15 @@ impl Negotiation {
         }
     }
 
-    pub(super) fn into_rival(self) -> Option<Incoming> {
-        match self.role {
-            Role::Ours { rival, .. } => rival.map(|rival| *rival),
+    pub(super) fn take_rival(&mut self) -> Option<Incoming> {
+        match &mut self.role {
+            Role::Ours { rival, .. } => rival.take().map(|rival| *rival),
             Role::Theirs => None,
         }
+    }
+
+    pub(super) fn into_fragments(self) -> Vec<String> {
+        self.remote.unwrap_or_default()
     }
 
     /// Whether a description is still to be exchanged.
@@ -133,8 +145,11 @@ impl Negotiation {
 
 impl<P: Clone> Tree<P> {
     fn signal(&mut self, via: NodeId, to: &Address, signal: &Signal) {
-        let text = frame::relay(to, &signal.to_json());
-        self.outputs.push_back(Output::Frame { node: via, text });
+        // It may be gone: late candidates go nowhere.
+        if self.is_open(via) {
+            let text = frame::relay(to, &signal.to_json());
+            self.outputs.push_back(Output::Frame { node: via, text });
+        }
     }
 
     pub(super) fn refuse(&mut self, via: NodeId, to: &Address, session: Option<Session>, why: Refusal) {
@@ -193,7 +208,7 @@ impl<P: Clone> Tree<P> {
             Signal::Offer { description, data, ext } => {
                 let allowed = self.nodes.get_mut(&via).is_some_and(|entry| entry.offers.take(now));
                 if allowed {
-                    self.offer(via, from, Incoming::new(description, data, ext));
+                    self.offer(via, from, Incoming::new(description, data, ext), now);
                 } else {
                     self.counters.over_budget += 1;
                 }
@@ -246,7 +261,10 @@ impl<P: Clone> Tree<P> {
         let fragments = user_fragments(&description.sdp);
         let Some((.., negotiation)) = self.negotiation(node) else { return };
         negotiation.remote = Some(fragments.clone());
+        // The other side has dropped its own offer.
+        negotiation.take_rival();
         let candidates = std::mem::take(&mut negotiation.remote_candidates);
+        self.be_patient(node, None);
         let remote = ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
         let Some(entry) = self.nodes.get(&node) else { return };
         let command = Command::Answer { description, remote };
@@ -297,7 +315,8 @@ impl<P: Clone> Tree<P> {
             && (session.is_none() || session == entry.session)
         {
             // ICE may still find a better path for an open link.
-            self.outputs.push_back(Output::Command { link: entry.link, command: Command::Candidate(candidate) });
+            let fragments = entry.fragments.clone();
+            self.pass_candidates(node, &fragments, vec![candidate]);
             expected = true;
         }
         if !expected {
@@ -312,7 +331,7 @@ impl<P: Clone> Tree<P> {
         {
             match &negotiation.role {
                 // The other side has given up the offer that we answer.
-                Role::Theirs => return self.offer_again(node),
+                Role::Theirs => return self.withdrawn(node),
                 Role::Ours { refused: None, .. } if negotiation.sent && negotiation.remote.is_none() => {
                     let reason = match why {
                         Refusal::Refused => CloseReason::Refused,

@@ -5,7 +5,7 @@
 //! kept; should nothing come of the winner's, it is next. An original P has no sessions and cannot drop its offer, so
 //! towards it we give way; only if our firewall refuses its offer do we use an answer that it gave to ours.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,6 +16,10 @@ use crate::node::firewall::Verdict;
 use crate::protocol::Address;
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session};
 use crate::transport::{Remote, Target};
+
+/// How long the winner of two offers may stay unanswered until the loser is looked at. The other side may never have seen
+/// it, or its firewall may ignore it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// An offer as it came.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ pub(super) struct Check {
 }
 
 impl<P: Clone> Tree<P> {
-    pub(super) fn offer(&mut self, via: NodeId, from: Address, offer: Incoming) {
+    pub(super) fn offer(&mut self, via: NodeId, from: Address, offer: Incoming, now: Instant) {
         let session = offer.session();
         if self.open.contains_key(&from) {
             self.refuse(via, &from, session, Refusal::Connected);
@@ -79,6 +83,7 @@ impl<P: Clone> Tree<P> {
             }
             if negotiation.prevails_over(session) {
                 negotiation.keep_rival(offer);
+                self.be_patient(node, Some(now + PATIENCE));
                 self.go_on_without(via, &from);
                 return;
             }
@@ -146,6 +151,7 @@ impl<P: Clone> Tree<P> {
             {
                 offer.accepted = true;
                 negotiation.keep_rival(offer);
+                self.be_patient(node, Some(now + PATIENCE));
             } else {
                 self.answer_offer(node, offer);
             }
@@ -162,28 +168,41 @@ impl<P: Clone> Tree<P> {
 
     /// Goes on with an accepted offer, in place of what the node did before.
     fn answer_offer(&mut self, node: NodeId, offer: Incoming) {
-        let session = offer.session();
-        self.enter(node, Phase::Negotiating(Box::new(Negotiation::theirs(&offer))));
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.session = session;
-        }
+        self.begin(node, Negotiation::theirs(&offer));
         let remote = offer.ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
         let fragments = user_fragments(&offer.description.sdp);
         self.start(node, Target::Answer { offer: offer.description, remote });
         self.pass_candidates(node, &fragments, offer.candidates);
     }
 
-    /// Makes our offer, if we have one, after theirs came to nothing.
-    pub(super) fn offer_again(&mut self, node: NodeId) {
-        let Some(entry) = self.nodes.get_mut(&node) else { return };
-        match &entry.dial {
-            Some(dial) if entry.in_demand() => {
-                let session = dial.session;
-                entry.session = Some(session);
-                self.enter(node, Phase::Negotiating(Box::new(Negotiation::ours(session))));
-                self.start(node, Target::Offer);
-            }
-            _ => self.fail(node, CloseReason::Remote),
+    /// Makes our offer after theirs came to nothing. Returns false if nobody here waits for the node.
+    pub(super) fn offer_again(&mut self, node: NodeId) -> bool {
+        let Some(entry) = self.nodes.get_mut(&node) else { return false };
+        let Some(via) = entry.via.filter(|_| entry.phase.is_incoming() && entry.in_demand()) else { return false };
+        let Some(dial) = &mut entry.dial else { return false };
+        // Another one, so that an answer to the first is not taken for one to this.
+        dial.session = Session(dial.session.0.wrapping_add(1));
+        let session = dial.session;
+        if !self.is_open(via) {
+            return false;
+        }
+        self.begin(node, Negotiation::ours(session));
+        self.start(node, Target::Offer);
+        true
+    }
+
+    fn begin(&mut self, node: NodeId, negotiation: Negotiation) {
+        self.be_patient(node, None);
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.session = negotiation.session;
+        }
+        self.enter(node, Phase::Negotiating(Box::new(negotiation)));
+    }
+
+    /// The offer that a node answers has been given up.
+    pub(super) fn withdrawn(&mut self, node: NodeId) {
+        if !self.offer_again(node) {
+            self.fail(node, CloseReason::Remote);
         }
     }
 
@@ -201,7 +220,7 @@ impl<P: Clone> Tree<P> {
                     self.use_answer(node, description, None);
                 }
             }
-            Role::Theirs => self.offer_again(node),
+            Role::Theirs => self.withdrawn(node),
         }
     }
 
@@ -209,15 +228,51 @@ impl<P: Clone> Tree<P> {
     pub(super) fn refused(&mut self, node: NodeId, via: NodeId, from: Address, reason: CloseReason) {
         let asking = self.checking.get(via, &from).is_some();
         let Some((.., negotiation)) = self.negotiation(node) else { return };
-        let Role::Ours { rival, refused, .. } = &mut negotiation.role else { return };
-        match rival.take() {
-            Some(offer) if offer.accepted => self.answer_offer(node, *offer),
-            Some(offer) => {
-                *refused = Some(reason);
-                self.ask(via, from, *offer);
-            }
-            None if asking => *refused = Some(reason),
-            None => self.fail(node, reason),
+        let rival = negotiation.take_rival();
+        if let Role::Ours { refused, .. } = &mut negotiation.role
+            && (asking || rival.is_some())
+        {
+            *refused = Some(reason);
+            self.look_at(node, via, from, rival);
+        } else {
+            self.fail(node, reason);
         }
+    }
+
+    /// Turns to the offer that was kept while ours was thought to win.
+    fn look_at(&mut self, node: NodeId, via: NodeId, from: Address, rival: Option<Incoming>) {
+        self.be_patient(node, None);
+        match rival {
+            Some(offer) if offer.accepted => self.answer_offer(node, offer),
+            Some(offer) => self.ask(via, from, offer),
+            None => {}
+        }
+    }
+
+    /// Until when our offer may stay unanswered while one of theirs waits. The first time counts; `None` ends the wait.
+    pub(super) fn be_patient(&mut self, node: NodeId, until: Option<Instant>) {
+        let Some(entry) = self.nodes.get_mut(&node) else { return };
+        let unanswered = matches!(&entry.phase, Phase::Negotiating(negotiation) if !negotiation.is_answered());
+        let until = until.filter(|_| unanswered).map(|until| entry.patience.unwrap_or(until));
+        if let Some(at) = std::mem::replace(&mut entry.patience, until) {
+            self.deadlines.remove(&(at, node));
+        }
+        if let Some(at) = until {
+            self.deadlines.insert((at, node));
+        }
+    }
+
+    /// Looks at the other side's offer if ours has been waiting long enough. Returns false if it has not.
+    pub(super) fn lose_patience(&mut self, node: NodeId, now: Instant) -> bool {
+        if !self.nodes.get(&node).is_some_and(|entry| entry.patience.is_some_and(|at| at <= now)) {
+            return false;
+        }
+        self.be_patient(node, None);
+        if let Some((via, from, negotiation)) = self.negotiation(node) {
+            negotiation.impatient = true;
+            let rival = negotiation.take_rival();
+            self.look_at(node, via, from, rival);
+        }
+        true
     }
 }

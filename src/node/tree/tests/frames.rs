@@ -227,6 +227,7 @@ fn a_refused_call_whose_rival_finds_us_busy_ends_at_once() {
 #[test]
 fn incoming_negotiations_are_limited_for_one_peer_and_for_all() {
     let (mut lone, via) = Lone::on_ramp();
+    lone.thorough = false;
     let accept = |lone: &mut Lone, via, prefix: &str, count: usize| {
         let mut accepted = Vec::new();
         for n in 0..count {
@@ -255,6 +256,7 @@ fn incoming_negotiations_are_limited_for_one_peer_and_for_all() {
     lone.pass(60);
     lone.take();
     assert_eq!(accept(&mut lone, peer, "y", 5).len(), 5);
+    lone.tree.assert_invariants();
 }
 
 #[test]

@@ -172,6 +172,32 @@ fn who_refuses_or_ignores_the_winner_says_so_and_goes_on_with_its_own() {
 }
 
 #[test]
+fn a_winner_that_stays_unanswered_gives_way_after_a_while() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 9);
+    lone.pass(5);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    lone.take();
+    lone.pass(2);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    assert_eq!(lone.take(), []);
+    lone.pass(1);
+    lone.verdict(Verdict::Accept);
+    assert!(matches!(starts(&mut lone)[..], [Target::Answer { .. }]));
+    lone.pass(12);
+    assert_eq!(lone.ended(), [(node, CloseReason::TimedOut)], "its own time goes on");
+
+    // An answer in time ends the wait.
+    let (mut lone, via) = Lone::on_ramp();
+    lone.offering(via, "b", 9);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    lone.answered(via, "b", Some(9), &sdp("b"));
+    lone.take();
+    lone.pass(10);
+    assert_eq!(lone.take(), []);
+}
+
+#[test]
 fn an_answer_makes_the_question_moot() {
     let (mut lone, via) = Lone::on_ramp();
     let node = lone.offering(via, "b", 5);
@@ -253,8 +279,10 @@ fn who_answered_an_offer_that_was_given_up_is_told_and_makes_its_own() {
     assert_eq!(starts(&mut lone), [Target::Offer]);
     lone.describe(node, "second");
     assert!(matches!(&lone.sent()[..], [(_, Signal::Offer { data, ext: Some(ext), .. })]
-        if data == "mine" && ext.session == Session(5)));
-    lone.answered(via, "b", Some(5), &sdp("b"));
+        if data == "mine" && ext.session == Session(6)));
+    lone.answered(via, "b", Some(5), &sdp("to the first"));
+    assert!(lone.commands(node).is_empty());
+    lone.answered(via, "b", Some(6), &sdp("b"));
     lone.link(node, LinkEvent::Opened { extension: true });
     assert!(lone.take().contains(&Out::Opened { node }));
 

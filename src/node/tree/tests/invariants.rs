@@ -18,7 +18,9 @@ impl<P: Clone + Debug> Tree<P> {
             let settled = matches!(entry.phase, Phase::Open | Phase::Closing(_));
             assert_eq!(entry.deadline.is_none(), settled, "{entry:?}");
             deadlines.extend(entry.deadline.map(|at| (at, id)));
+            deadlines.extend(entry.patience.map(|at| (at, id)));
             if settled {
+                assert_eq!(entry.patience, None);
                 assert!(entry.dial.is_none() && entry.joined.is_empty(), "{entry:?}");
                 assert_ne!(pending, Some(id));
             }
@@ -31,12 +33,17 @@ impl<P: Clone + Debug> Tree<P> {
                 let (via, address) = key.unwrap();
                 let asked = self.checking.get(via, address).is_some();
                 match &negotiation.role {
-                    Role::Ours { refused, answer, .. } => {
+                    Role::Ours { refused, answer, rival } => {
                         assert!(refused.is_none() || asked, "the way out of a refusal: {entry:?}");
                         assert!(answer.is_none() || asked || !negotiation.needs_signalling(), "{entry:?}");
                         assert!(entry.in_demand(), "{entry:?}");
+                        let waits = rival.is_some() && !negotiation.is_answered();
+                        assert_eq!(entry.patience.is_some(), waits, "{entry:?}");
                     }
-                    Role::Theirs => *guests.entry(via).or_default() += 1,
+                    Role::Theirs => {
+                        assert_eq!(entry.patience, None);
+                        *guests.entry(via).or_default() += 1;
+                    }
                 }
             }
             for joined in &entry.joined {

@@ -19,6 +19,8 @@ pub(super) struct Lone {
     next: u64,
     /// What came out and was not looked at.
     pub(super) outputs: VecDeque<Out>,
+    /// Whether the invariants are looked at after each input: not where there are thousands.
+    pub(super) thorough: bool,
 }
 
 pub(super) fn address(text: &str) -> Address {
@@ -52,7 +54,7 @@ pub(super) fn ext(session: u64) -> Extension {
 
 impl Lone {
     pub(super) fn new() -> Self {
-        Self { tree: Tree::new(SETTINGS), now: Instant::now(), next: 0, outputs: VecDeque::new() }
+        Self { tree: Tree::new(SETTINGS), now: Instant::now(), next: 0, outputs: VecDeque::new(), thorough: true }
     }
 
     /// With an open onramp that speaks the extension.
@@ -72,7 +74,9 @@ impl Lone {
         while let Some(output) = self.tree.poll_output() {
             self.outputs.push_back(output);
         }
-        self.tree.assert_invariants();
+        if self.thorough {
+            self.tree.assert_invariants();
+        }
     }
 
     pub(super) fn take(&mut self) -> Vec<Out> {

@@ -5,3 +5,6 @@ mod frames;
 mod glare;
 mod invariants;
 mod lone;
+mod original;
+mod sim;
+mod swarm;
