@@ -8,7 +8,7 @@ use super::negotiate::Negotiation;
 use super::{Entry, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
 use crate::protocol::Address;
-use crate::protocol::signal::Session;
+use crate::protocol::signal::{Refusal, Session};
 use crate::transport::Target;
 
 /// The order of a connect call.
@@ -88,7 +88,7 @@ impl<P: Clone> Tree<P> {
     }
 
     fn wait(&mut self, node: NodeId, owner: NodeId, call: Waiting<P>) {
-        self.nodes.get_mut(&owner).expect("pending nodes exist").joined.push(node);
+        self.nodes.get_mut(&owner).expect("pending nodes exist").joined.insert(node);
         self.deadlines.insert((call.deadline, node));
         self.waiting.insert(node, Waiting { owner, ..call });
     }
@@ -117,7 +117,7 @@ impl<P: Clone> Tree<P> {
         let Some(call) = self.take_waiting(node) else { return false };
         self.outputs.push_back(Output::Closed { node, reason, via: call.shown_to() });
         let owner = self.nodes.get_mut(&call.owner).expect("who is waited for exists");
-        owner.joined.retain(|joined| *joined != node);
+        owner.joined.remove(&node);
         self.drop_unwanted(call.owner);
         true
     }
@@ -154,6 +154,10 @@ impl<P: Clone> Tree<P> {
         {
             // The other side waits for an answer.
             self.ask(via, address.clone(), rival);
+        }
+        if !ours && reason != CloseReason::Remote {
+            // It need not wait for the link.
+            self.refuse(via, &address, negotiation.session, Refusal::Failed);
         }
         let tried = entry.dial.as_ref().map(|dial| dial.data.clone());
         let own = match (entry.dial, entry.deadline) {

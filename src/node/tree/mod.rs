@@ -89,7 +89,7 @@ pub(crate) enum Output<P> {
     Opened { node: NodeId },
     /// The node is over: the last that is heard of it.
     Closed { node: NodeId, reason: CloseReason, via: Option<NodeId> },
-    /// Whoever waits for `node` gets `instead`, which is open. `Closed` of `node` follows.
+    /// Whoever waits for `node`, or has it and does not know yet, gets `instead`, which is open. `Closed` of `node` follows.
     Redirect { node: NodeId, instead: NodeId },
     /// The neighbour told us the address by which it knows us.
     OwnAddress { node: NodeId, address: Address },
@@ -160,7 +160,7 @@ struct Entry<P> {
     /// Whether that call is still waited for.
     wanted: bool,
     /// Nodes of further connect calls, which wait for this one.
-    joined: Vec<NodeId>,
+    joined: BTreeSet<NodeId>,
 }
 
 impl<P> Entry<P> {
@@ -297,7 +297,7 @@ impl<P: Clone> Tree<P> {
         }
         entry.extension = extension;
         entry.dial = None;
-        if let Some(deadline) = entry.deadline.take() {
+        for deadline in [entry.deadline.take(), entry.patience.take()].into_iter().flatten() {
             self.deadlines.remove(&(deadline, node));
         }
         let (address, via, session) = (entry.address.clone(), entry.via, entry.session);
@@ -312,17 +312,10 @@ impl<P: Clone> Tree<P> {
             return;
         };
         self.pending.remove(via, &address);
-        let mut kept = node;
-        if let Some(&other) = self.open.get(&address) {
-            // Two negotiations over two introducers ran at once. Both sides know both sessions and keep the larger.
-            if session > self.nodes.get(&other).and_then(|entry| entry.session) {
-                self.close(other, CloseReason::Duplicate);
-            } else {
-                kept = other;
-                self.outputs.push_back(Output::Redirect { node, instead: other });
-                self.close(node, CloseReason::Duplicate);
-            }
-        }
+        // Two negotiations over two introducers ran at once. Both sides know both sessions and keep the larger.
+        let other = self.open.get(&address).copied();
+        let kept =
+            other.filter(|other| session <= self.nodes.get(other).and_then(|entry| entry.session)).unwrap_or(node);
         if kept == node {
             self.outputs.push_back(Output::Opened { node });
             if extension {
@@ -330,6 +323,11 @@ impl<P: Clone> Tree<P> {
                 self.outputs.push_back(Output::Frame { node, text });
             }
             self.open.insert(address, node);
+        }
+        if let Some(other) = other {
+            let lost = if kept == node { other } else { node };
+            self.outputs.push_back(Output::Redirect { node: lost, instead: kept });
+            self.close(lost, CloseReason::Duplicate);
         }
         for waiting in joined {
             self.serve_waiting(waiting, kept);
@@ -385,7 +383,7 @@ impl<P: Clone> Tree<P> {
             guests: 0,
             dial: None,
             wanted: false,
-            joined: Vec::new(),
+            joined: BTreeSet::new(),
         };
         self.nodes.entry(node).insert_entry(entry).into_mut()
     }

@@ -332,12 +332,15 @@ impl<P: Clone> Tree<P> {
             match &negotiation.role {
                 // The other side has given up the offer that we answer.
                 Role::Theirs => return self.withdrawn(node),
-                Role::Ours { refused: None, .. } if negotiation.sent && negotiation.remote.is_none() => {
+                // Answered, only this can still go wrong; other refusals are of a copy of our offer.
+                Role::Ours { refused: None, .. }
+                    if negotiation.sent && (negotiation.remote.is_none() || why == Refusal::Failed) =>
+                {
                     let reason = match why {
                         Refusal::Refused => CloseReason::Refused,
                         Refusal::Connected => CloseReason::AlreadyConnected,
                         Refusal::Busy => CloseReason::Busy,
-                        Refusal::Failed => CloseReason::Failed("the other side could not use the offer".into()),
+                        Refusal::Failed => CloseReason::Failed("the other side gave up".into()),
                     };
                     return self.refused(node, via, from, reason);
                 }

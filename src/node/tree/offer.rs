@@ -88,8 +88,11 @@ impl<P: Clone> Tree<P> {
                 return;
             }
             // The other side has started over. Who waits for our node may get it for the new offer.
+            negotiation.take_rival();
             if !negotiation.is_ours() && !entry.wanted {
                 self.fail(node, CloseReason::Remote);
+            } else {
+                self.be_patient(node, None);
             }
         }
         self.ask(via, from, offer);
@@ -253,7 +256,8 @@ impl<P: Clone> Tree<P> {
     pub(super) fn be_patient(&mut self, node: NodeId, until: Option<Instant>) {
         let Some(entry) = self.nodes.get_mut(&node) else { return };
         let unanswered = matches!(&entry.phase, Phase::Negotiating(negotiation) if !negotiation.is_answered());
-        let until = until.filter(|_| unanswered).map(|until| entry.patience.unwrap_or(until));
+        let in_time = |until: &Instant| unanswered && entry.deadline.is_some_and(|deadline| *until < deadline);
+        let until = until.map(|until| entry.patience.unwrap_or(until)).filter(in_time);
         if let Some(at) = std::mem::replace(&mut entry.patience, until) {
             self.deadlines.remove(&(at, node));
         }

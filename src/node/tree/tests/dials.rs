@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::lone::*;
 use crate::error::CloseReason;
 use crate::node::firewall::Verdict;
-use crate::protocol::signal::{Refusal, Signal};
+use crate::protocol::signal::{Refusal, Session, Signal};
 use crate::transport::{LinkEvent, Target};
 
 #[test]
@@ -140,6 +140,31 @@ fn incoming_negotiations_end_after_the_accept_timeout_or_with_their_introducer()
     lone.link(peer, LinkEvent::Closed(CloseReason::Lost("gone".into())));
     let lost = (peer, CloseReason::Lost("gone".into()));
     assert_eq!(lone.ended(), [(unanswered, CloseReason::ViaClosed), lost]);
+    lone.tree.assert_idle();
+}
+
+#[test]
+fn who_cannot_go_on_with_an_accepted_offer_says_so() {
+    for end in 0..3 {
+        let (mut lone, via) = Lone::on_ramp();
+        let node = lone.accepted(via, "b", Some(5));
+        lone.take();
+        match end {
+            0 => lone.pass(30),
+            1 => lone.close(node),
+            _ => lone.link(node, LinkEvent::Closed(CloseReason::Failed("no socket".into()))),
+        }
+        let refusal = Signal::Refusal { session: Session(5), why: Refusal::Failed };
+        assert_eq!(lone.sent(), [("b".to_owned(), refusal)]);
+    }
+    // The other side, which has the answer already.
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 5);
+    lone.answered(via, "b", Some(5), &sdp("b"));
+    lone.turned_down(via, "b", 5, Refusal::Connected);
+    assert_eq!(lone.ended(), [], "about a copy of the offer");
+    lone.turned_down(via, "b", 5, Refusal::Failed);
+    assert_eq!(lone.ended(), [(node, CloseReason::Failed("the other side gave up".into()))]);
     lone.tree.assert_idle();
 }
 
@@ -285,7 +310,7 @@ fn calls_that_share_an_attempt_end_with_their_introducer_and_with_the_root() {
 
 #[test]
 fn refusals_tell_why() {
-    let failed = CloseReason::Failed("the other side could not use the offer".into());
+    let failed = CloseReason::Failed("the other side gave up".into());
     for (why, reason) in [
         (Refusal::Refused, CloseReason::Refused),
         (Refusal::Busy, CloseReason::Busy),
@@ -321,7 +346,7 @@ fn policies_are_inherited_and_replaced_for_a_subtree() {
                         data: Value::Null,
                         policy: Some("replaced"),
                         timeout: std::time::Duration::from_secs(5),
-                        session: super::super::Session(5),
+                        session: Session(5),
                     };
                     lone.tree.connect(node, via, dial, lone.now);
                     lone.settle();
@@ -358,7 +383,7 @@ fn a_replaced_policy_stays_with_the_node_that_gave_way() {
         data: Value::Null,
         policy: Some("replaced"),
         timeout: std::time::Duration::from_secs(5),
-        session: super::super::Session(5),
+        session: Session(5),
     };
     lone.tree.connect(node, via, dial, lone.now);
     lone.settle();

@@ -323,6 +323,22 @@ fn the_other_side_starts_over() {
 }
 
 #[test]
+fn a_newer_offer_takes_the_place_of_the_one_that_was_kept() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 5);
+    lone.offered(via, "b", Some(3), &sdp("first"));
+    lone.offered(via, "b", Some(9), &sdp("second"));
+    let check = lone.check();
+    lone.take();
+    lone.pass(3);
+    lone.abandon(node);
+    assert!(!lone.outputs.iter().any(|output| matches!(output, Out::Check { .. })));
+    lone.verdict_on(check, Verdict::Accept);
+    let second = offer_of(&sdp("second"));
+    assert!(starts(&mut lone).iter().any(|target| matches!(target, Target::Answer { offer, .. } if *offer == second)));
+}
+
+#[test]
 fn the_other_side_starts_over_after_ours_gave_way() {
     for verdict in [Verdict::Accept, Verdict::Refuse] {
         let (mut lone, via) = Lone::on_ramp();
@@ -443,6 +459,7 @@ fn over_two_introducers_the_larger_session_stays() {
         let link = lone.tree.nodes[&gone].link;
         assert!(outputs.contains(&Out::Command { link, command: Command::Close }));
         assert_eq!(outputs.contains(&Out::Opened { node: accepted }), kept == accepted);
+        assert!(outputs.contains(&Out::Redirect { node: gone, instead: kept }));
         assert_eq!(lone.tree.open[&address("b")], kept);
         lone.link(gone, LinkEvent::Closed(CloseReason::Local));
         assert_eq!(lone.ended(), [(gone, CloseReason::Duplicate)]);

@@ -3,8 +3,10 @@
 mod dials;
 mod frames;
 mod glare;
+mod hostile;
 mod invariants;
 mod lone;
 mod original;
+mod performance;
 mod sim;
 mod swarm;

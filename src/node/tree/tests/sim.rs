@@ -372,9 +372,11 @@ impl Sim {
                 }
             }
             Output::Redirect { node, instead } => {
-                assert!(!it.nodes[&node] && it.nodes[&instead], "an open node for one that is not");
+                assert!(it.nodes.contains_key(&node) && it.nodes[&instead], "an open node for one that ends");
                 if let Some(call) = it.calls.get_mut(&node) {
-                    assert_eq!(call.outcome.replace(Outcome::Redirected(instead)), None);
+                    let opened = it.nodes[&node];
+                    let before = call.outcome.replace(Outcome::Redirected(instead));
+                    assert_eq!(before, opened.then_some(Outcome::Opened));
                 }
             }
             Output::Closed { node, reason, .. } => {
