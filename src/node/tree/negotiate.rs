@@ -213,14 +213,14 @@ impl<P: Clone> Tree<P> {
                     self.counters.over_budget += 1;
                 }
             }
-            Signal::Answer { description, ext } => self.answer(via, &from, description, ext),
+            Signal::Answer { description, ext } => self.answer(via, &from, description, ext, now),
             Signal::Candidate { candidate, .. } if !fits(&candidate) => self.counters.malformed += 1,
             Signal::Candidate { candidate, session } => self.remote_candidate(via, &from, candidate, session),
             Signal::Refusal { session, why } => self.refusal(via, from, session, why),
         }
     }
 
-    fn answer(&mut self, via: NodeId, from: &Address, description: Description, ext: Option<Extension>) {
+    fn answer(&mut self, via: NodeId, from: &Address, description: Description, ext: Option<Extension>, now: Instant) {
         let session = ext.as_ref().map(|ext| ext.session);
         let check = self.checking.get(via, from);
         let pending = self.pending.get(via, from);
@@ -228,7 +228,8 @@ impl<P: Clone> Tree<P> {
             self.negotiation(*node).is_some_and(|(.., negotiation)| negotiation.expects_answer(session))
         }) else {
             self.counters.unexpected += 1;
-            if !self.knows(pending, from, session) {
+            let stray = !self.knows(pending, from, session);
+            if stray && self.nodes.get_mut(&via).is_some_and(|entry| entry.offers.take(now)) {
                 // What it answers was given up: it need not wait for us.
                 self.refuse(via, from, session, Refusal::Failed);
             }

@@ -268,7 +268,8 @@ impl<P: Clone> Tree<P> {
 
     /// Looks at the other side's offer if ours has been waiting long enough. Returns false if it has not.
     pub(super) fn lose_patience(&mut self, node: NodeId, now: Instant) -> bool {
-        if !self.nodes.get(&node).is_some_and(|entry| entry.patience.is_some_and(|at| at <= now)) {
+        let patience = self.nodes.get(&node).and_then(|entry| entry.patience);
+        if patience.is_none_or(|at| at > now) {
             return false;
         }
         self.be_patient(node, None);

@@ -186,6 +186,16 @@ fn the_offer_budget_is_one_introducer_s_and_comes_back() {
     assert_eq!(accepted(&mut lone, other, 10), 10);
     lone.now += Duration::from_secs(1);
     assert_eq!(accepted(&mut lone, via, 100), 64);
+    // Answers that nobody waits for are refused within the same budget.
+    for n in 0..100 {
+        lone.answered(via, &format!("p{n}"), Some(1), "");
+    }
+    assert_eq!(lone.sent(), []);
+    lone.now += Duration::from_secs(1);
+    for n in 0..100 {
+        lone.answered(via, &format!("p{n}"), Some(1), "");
+    }
+    assert_eq!(lone.sent().len(), 64);
     assert_eq!(format!("{OFFERS:?}"), format!("{:?}", crate::node::budget::Budget::new(256, 64)));
 }
 
