@@ -52,7 +52,7 @@ async fn peers_meet_over_wss_if_they_trust_the_certificate() {
     let (url, certificate) = tls_front(&onramp).await;
     let trusting = builder().trust_certificate(certificate).build();
     let node = soon(trusting.connect(&url)).await.unwrap();
-    let address = soon(own_address(&node)).await;
+    let address = own_address(&node);
     let other = onramp.peer().await;
     let peer = soon(other.onramp.connect(&address)).await.unwrap();
     peer.send("over TLS").await.unwrap();

@@ -18,13 +18,18 @@ impl Budget {
 
     /// Takes a token, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens, if there are as many.
+    pub(crate) fn take_many(&mut self, count: usize, now: Instant) -> bool {
         let elapsed = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
         self.tokens = (self.tokens + elapsed * f64::from(self.per_second)).min(f64::from(self.burst));
-        if self.tokens < 1.0 {
+        if self.tokens < count as f64 {
             return false;
         }
-        self.tokens -= 1.0;
+        self.tokens -= count as f64;
         true
     }
 }
@@ -43,5 +48,7 @@ mod tests {
         assert!(!budget.take(start + Duration::from_millis(150)));
         let later = start + Duration::from_secs(60);
         assert!(budget.take(later) && budget.take(later) && !budget.take(later));
+        let later = later + Duration::from_secs(60);
+        assert!(!budget.take_many(3, later) && budget.take_many(2, later) && !budget.take(later));
     }
 }

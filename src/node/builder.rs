@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::firewall::{Firewall, Policy};
-use super::root::{NodeSettings, Root};
+use super::root::{MAX_TIMEOUT, NodeSettings, Root};
 use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::transport::Transport;
 use crate::transport::webrtc::{IceServer, WebRtc, WebRtcConfig, credit_window};
@@ -123,7 +123,7 @@ impl RootBuilder {
     pub(crate) fn build_with(self, websocket: Arc<dyn Transport>, webrtc: Arc<dyn Transport>) -> Root {
         let settings = NodeSettings {
             connect_timeout: self.connect_timeout,
-            accept_timeout: self.accept_timeout,
+            accept_timeout: self.accept_timeout.min(MAX_TIMEOUT),
             window: credit_window(),
             max_message: self.max_message,
         };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::ConnectError;
 use super::firewall::{Firewall, Policy};
 use super::handle::{Node, NodeKind};
-use super::root::{Root, Shared};
+use super::root::{MAX_TIMEOUT, Root, Shared};
 use super::tree::{Dial, NodeId};
 use crate::error::CloseReason;
 use crate::protocol::Address;
@@ -147,7 +147,7 @@ impl Connecting {
         request: impl FnOnce(Node, Address, Connect, Duration) -> Request,
     ) -> Self {
         let address = std::mem::replace(&mut connect.to, Err(String::new()));
-        let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout);
+        let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout).min(MAX_TIMEOUT);
         let shown = address.clone().unwrap_or_else(|_| Address::new("invalid").expect("it has 1 to 512 bytes"));
         let node = Node::new(shared.new_id(), shown, kind, shared.clone());
         let request = match address {

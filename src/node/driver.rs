@@ -63,7 +63,11 @@ impl Driver {
         webrtc: Arc<dyn Transport>,
     ) -> Self {
         let (report_to, reports) = mpsc::channel(LINK_EVENTS);
-        let settings = Settings { window: shared.settings.window, accept_timeout: shared.settings.accept_timeout };
+        let settings = Settings {
+            window: shared.settings.window,
+            max_message: shared.settings.max_message as u64,
+            accept_timeout: shared.settings.accept_timeout,
+        };
         Self {
             shared,
             tree: Tree::new(settings),

@@ -91,7 +91,8 @@ impl Node {
         &self.inner.address
     }
 
-    /// The address by which the other side knows this root, once it has said so. An original P never does.
+    /// The address by which the other side knows this root, once it has said so. An onramp of pmesh has when its node is
+    /// open, a pmesh peer does soon after, an original P or onramp never does.
     pub fn own_address(&self) -> Option<&Address> {
         self.inner.own_address.get()
     }

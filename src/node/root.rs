@@ -26,6 +26,9 @@ const ROOT_EVENTS: usize = 1024;
 /// Requests of handles that may wait for the driver. At it, connect calls wait.
 const REQUESTS: usize = 256;
 
+/// Longer timeouts count as this: the clock has an end.
+pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Messages of nodes that are over and that are kept until they are read, in KiB, over all nodes. At it, those of further
 /// nodes are forgotten.
 const UNREAD_KIB: usize = 64 * 1024;

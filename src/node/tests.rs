@@ -35,9 +35,6 @@ impl World {
     async fn peer_with(&self, firewall: impl Firewall) -> (Root, Node, Address) {
         let root = self.root(firewall);
         let onramp = root.connect("memory://onramp").await.unwrap();
-        while onramp.own_address().is_none() {
-            tokio::task::yield_now().await;
-        }
         let address = onramp.own_address().unwrap().clone();
         (root, onramp, address)
     }
@@ -199,6 +196,8 @@ async fn what_cannot_be_reached() {
     let (_a, onramp, own) = world.peer().await;
     assert_eq!(onramp.connect("p99").await.unwrap_err(), ConnectError::Unreachable);
     assert_eq!(onramp.connect(&own).await.unwrap_err(), ConnectError::OwnAddress);
+    let patient = Connect::to("p98").timeout(Duration::MAX);
+    assert_eq!(onramp.connect(patient).await.unwrap_err(), ConnectError::Unreachable);
     assert!(matches!(onramp.connect("").await, Err(ConnectError::InvalidAddress(_))));
     let large = onramp.connect(Connect::to("p1").offer_data("x".repeat(200_000))).await;
     assert_eq!(large.unwrap_err(), ConnectError::OfferDataTooLarge { limit: 32 * 1024 });
@@ -422,10 +421,35 @@ async fn nothing_is_made_for_an_offer_before_the_firewall_accepts_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_passes_for_an_onramp() {
+    let world = World::new();
+    let (a, _onramp, _) = world.peer().await;
+    let offer = OFFERS[1].replace("p8", "memory://onramp");
+    world.onramp.inject(1, offer).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(a.peers().len(), 1);
+    assert_eq!(a.counters().offers_accepted, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_other_side_does_not_take_is_an_error_here() {
+    let world = World::new();
+    let (_a, a_onramp, a_address) = world.peer().await;
+    let b = Root::builder()
+        .max_message_size(1000)
+        .build_with(Arc::new(world.onramp.clone()), Arc::new(world.memory.clone()));
+    let b_onramp = b.connect("memory://onramp").await.unwrap();
+    let at_a = a_onramp.connect(b_onramp.own_address().unwrap()).await.unwrap();
+    assert_eq!(at_a.send(vec![0; 1001]).await, Err(SendError::TooLarge { limit: 1000 }));
+    at_a.send(vec![0; 1000]).await.unwrap();
+    talk(&at_a, &accepted(&b, &a_address).await).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_accepted_offer_starts_one_link_of_the_right_kind() {
     let onramp = MemoryOnramp::new(true);
     let mut webrtc = MockTransport::new();
-    for remote in [Remote::Original, Remote::Pmesh { window: (1000, 10) }] {
+    for remote in [Remote::Original, Remote::Pmesh { window: (1000, 10), max_message: None }] {
         webrtc
             .expect_start()
             .withf(move |target, _| matches!(target, Target::Answer { remote: r, .. } if *r == remote))

@@ -68,11 +68,14 @@ impl<'de> Deserialize<'de> for Session {
 /// What a pmesh peer adds to its offers and answers. Unknown members are ignored, so that later versions can add some.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extension {
-    /// The version of the extension: 1.
+    /// The lowest version of the extension that is enough to understand the sender: 1.
     pub(crate) v: u32,
     pub(crate) session: Session,
     /// Credit that the sender grants at the start: bytes and packets.
     pub(crate) window: (u32, u32),
+    /// The largest user message that the sender takes, in bytes. Not known of a peer that does not say.
+    #[serde(rename = "maxMessage", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_message: Option<u64>,
 }
 
 /// Why an offer was turned down.
@@ -191,7 +194,7 @@ mod tests {
     }
 
     fn ext() -> Extension {
-        Extension { v: 1, session: Session(7), window: (900_000, 200) }
+        Extension { v: 1, session: Session(7), window: (900_000, 200), max_message: Some(5) }
     }
 
     #[test]
@@ -225,7 +228,7 @@ mod tests {
         let text = Signal::Offer { description: offer(), data: Value::Null, ext: Some(ext()) }.to_json();
         assert_eq!(
             text,
-            r#"[3,{"type":"offer","sdp":"v=0"},null,{"v":1,"session":"0000000000000007","window":[900000,200]}]"#
+            r#"[3,{"type":"offer","sdp":"v=0"},null,{"v":1,"session":"0000000000000007","window":[900000,200],"maxMessage":5}]"#
         );
         let candidate = Candidate { candidate: "c".into(), sdp_m_line_index: Some(0), ..Candidate::default() };
         assert_eq!(

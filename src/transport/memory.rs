@@ -111,7 +111,7 @@ impl Drop for Handle {
 async fn run(mut a: End, mut b: End) {
     for end in [&a, &b] {
         let (framing, extension) = match end.remote {
-            Some(Remote::Pmesh { window }) => (Framing::Packets { window }, true),
+            Some(Remote::Pmesh { window, max_message }) => (Framing::Packets { window, max_message }, true),
             _ => (Framing::Plain { max_message: 65_536 }, false),
         };
         end.pipe.open(framing);

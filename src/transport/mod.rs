@@ -27,8 +27,13 @@ pub(crate) struct LinkId(pub(crate) u64);
 pub(crate) enum Remote {
     /// An original P: two channels, text and binary frames, no credit.
     Original,
-    /// A pmesh peer: one channel, packets, and this much credit for us at the start, in bytes and packets.
-    Pmesh { window: (u32, u32) },
+    /// A pmesh peer: one channel, and packets.
+    Pmesh {
+        /// Credit for us at the start, in bytes and packets.
+        window: (u32, u32),
+        /// The largest message it takes, in bytes, if it says so.
+        max_message: Option<u64>,
+    },
 }
 
 /// What a link is to be made to.

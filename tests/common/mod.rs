@@ -56,7 +56,7 @@ impl Server {
     pub async fn peer_of(&self, builder: RootBuilder) -> Peer {
         let root = builder.build();
         let onramp = soon(root.connect(&self.url)).await.unwrap();
-        let address = soon(own_address(&onramp)).await;
+        let address = own_address(&onramp);
         Peer { root, onramp, address }
     }
 }
@@ -102,12 +102,7 @@ pub fn builder() -> RootBuilder {
     Root::builder().bind([SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).mdns(false)
 }
 
-/// The address that an onramp gave to this root: its first frame, so it is there soon.
-pub async fn own_address(onramp: &Node) -> Address {
-    loop {
-        if let Some(address) = onramp.own_address() {
-            return address.clone();
-        }
-        tokio::task::yield_now().await;
-    }
+/// The address that an onramp gave to this root.
+pub fn own_address(onramp: &Node) -> Address {
+    onramp.own_address().expect("an onramp of pmesh says so before the node is open").clone()
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::negotiate::Negotiation;
-use super::{Entry, NodeId, Output, Phase, Tree};
+use super::{Member, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
 use crate::protocol::Address;
 use crate::protocol::signal::{Refusal, Session};
@@ -46,6 +46,7 @@ impl<P: Clone> Tree<P> {
     /// Connects a new node to a WebSocket server.
     pub(crate) fn connect_url(&mut self, node: NodeId, url: Address, policy: P, timeout: Duration, now: Instant) {
         let target = Target::Url(url.as_str().to_owned());
+        *self.onramps.entry(url.clone()).or_default() += 1;
         self.insert(node, url, None, policy, Phase::Dialling, now + timeout).wanted = true;
         self.outputs.push_back(Output::Connection { node, via: None });
         self.start(node, target);
@@ -146,8 +147,8 @@ impl<P: Clone> Tree<P> {
     }
 
     /// A negotiation came to nothing. Its node has been removed.
-    pub(super) fn attempt_failed(&mut self, node: NodeId, entry: Entry<P>, reason: CloseReason) {
-        let Entry { address, via: Some(via), phase: Phase::Negotiating(mut negotiation), .. } = entry else { return };
+    pub(super) fn attempt_failed(&mut self, node: NodeId, entry: Member<P>, reason: CloseReason) {
+        let Member { address, via: Some(via), phase: Phase::Negotiating(mut negotiation), .. } = entry else { return };
         let ours = negotiation.is_ours();
         if self.is_open(via)
             && let Some(rival) = negotiation.take_rival()

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{NodeId, Output, Tree};
+use super::{NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
 use crate::protocol::Address;
 use crate::protocol::frame::{self, Frame, Undeliverable};
@@ -10,7 +10,16 @@ use crate::protocol::signal::Signal;
 
 impl<P: Clone> Tree<P> {
     pub(super) fn frame(&mut self, node: NodeId, text: &str, now: Instant) {
+        let Some(entry) = self.nodes.get(&node) else { return };
+        let from_onramp = entry.via.is_none();
         if !self.is_open(node) {
+            // An onramp of pmesh is open once it has said who we are there.
+            if let (Phase::Dialling, true, Ok(Frame::Welcome { address })) =
+                (&entry.phase, entry.extension, Frame::parse(text))
+            {
+                self.outputs.push_back(Output::OwnAddress { node, address });
+                self.opened(node, true);
+            }
             return;
         }
         match Frame::parse(text) {
@@ -27,7 +36,8 @@ impl<P: Clone> Tree<P> {
                 self.undeliverable(node, &to, reason);
             }
             Ok(Frame::Welcome { address }) => self.outputs.push_back(Output::OwnAddress { node, address }),
-            Ok(Frame::Left { address }) => {
+            // Only onramps keep others informed; a peer could push other events out of the streams.
+            Ok(Frame::Left { address }) if from_onramp => {
                 if let Some(check) = self.checking.get(node, &address) {
                     self.cancel_check(check);
                 }
@@ -35,14 +45,14 @@ impl<P: Clone> Tree<P> {
                 self.outputs.push_back(Output::PeerLeft { node, address });
             }
             // User messages do not come this way.
-            Ok(Frame::Message(_)) | Err(_) => self.counters.malformed += 1,
+            Ok(Frame::Message(_) | Frame::Left { .. }) | Err(_) => self.counters.malformed += 1,
         }
     }
 
     /// Passes a payload from one WebRTC peer to another. It is not looked at.
     fn relay(&mut self, source: NodeId, to: &Address, payload: &str, now: Instant) {
         let Some(entry) = self.nodes.get_mut(&source) else { return };
-        if !entry.relays.take(now) {
+        if !(entry.relays.take(now) && entry.relay_bytes.take_many(payload.len(), now)) {
             self.counters.over_budget += 1;
             self.tell_undeliverable(source, to, Undeliverable::Busy);
             return;

@@ -20,6 +20,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub(crate) struct CheckId(pub(crate) u64);
 pub(crate) struct Settings {
     /// The credit that we announce to pmesh peers.
     pub(crate) window: (u32, u32),
+    /// The largest user message that we take, in bytes.
+    pub(crate) max_message: u64,
     /// How long an incoming negotiation may take, from the offer to the open connection.
     pub(crate) accept_timeout: Duration,
 }
@@ -61,8 +64,10 @@ const MAX_INCOMING_PER_PEER: usize = 128;
 const MAX_CHECKS_PER_VIA: usize = 64;
 /// Offers that one introducer may bring, and how many more each second. Beyond, they are dropped.
 const OFFERS: Budget = Budget::new(256, 64);
-/// Frames that one peer may have relayed, and how many more each second. Beyond, it is told that we are busy.
+/// Frames that one peer may have relayed, and their bytes, and how many more each second. Beyond, it is told that we are
+/// busy.
 const RELAYS: Budget = Budget::new(1024, 256);
+const RELAY_BYTES: Budget = Budget::new(1024 * 1024, 128 * 1024);
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,7 +140,7 @@ impl Phase {
 }
 
 #[derive(Debug)]
-struct Entry<P> {
+struct Member<P> {
     address: Address,
     /// `None` for a WebSocket node. The via may be gone by now.
     via: Option<NodeId>,
@@ -151,6 +156,7 @@ struct Entry<P> {
     session: Option<Session>,
     offers: Budget,
     relays: Budget,
+    relay_bytes: Budget,
     /// The ICE user fragments of the other side, of an open node.
     fragments: Vec<String>,
     /// Incoming negotiations through this node.
@@ -163,7 +169,7 @@ struct Entry<P> {
     joined: BTreeSet<NodeId>,
 }
 
-impl<P> Entry<P> {
+impl<P> Member<P> {
     /// Whether somebody on this side waits for the node.
     fn in_demand(&self) -> bool {
         self.wanted || !self.joined.is_empty()
@@ -174,10 +180,12 @@ impl<P> Entry<P> {
 #[derive(Debug)]
 pub(crate) struct Tree<P> {
     settings: Settings,
-    nodes: HashMap<NodeId, Entry<P>>,
+    nodes: HashMap<NodeId, Member<P>>,
     links: HashMap<LinkId, NodeId>,
     /// Open WebRTC nodes.
     open: HashMap<Address, NodeId>,
+    /// WebSocket nodes, and how many there are of each address.
+    onramps: HashMap<Address, usize>,
     /// Negotiations.
     pending: Table<NodeId>,
     /// Connect calls that wait for the node of another.
@@ -201,6 +209,7 @@ impl<P: Clone> Tree<P> {
             nodes: HashMap::new(),
             links: HashMap::new(),
             open: HashMap::new(),
+            onramps: HashMap::new(),
             pending: Table::default(),
             waiting: HashMap::new(),
             checks: HashMap::new(),
@@ -295,7 +304,12 @@ impl<P: Clone> Tree<P> {
         if matches!(entry.phase, Phase::Open | Phase::Closing(_)) {
             return;
         }
+        // An onramp of pmesh says first who we are there. Then the node is open.
+        let welcomed = entry.via.is_some() || !extension || entry.extension;
         entry.extension = extension;
+        if !welcomed {
+            return;
+        }
         entry.dial = None;
         for deadline in [entry.deadline.take(), entry.patience.take()].into_iter().flatten() {
             self.deadlines.remove(&(deadline, node));
@@ -362,12 +376,12 @@ impl<P: Clone> Tree<P> {
         policy: P,
         phase: Phase,
         deadline: Instant,
-    ) -> &mut Entry<P> {
+    ) -> &mut Member<P> {
         if phase.is_incoming() {
             self.count_incoming(via, true);
         }
         self.deadlines.insert((deadline, node));
-        let entry = Entry {
+        let entry = Member {
             address,
             via,
             policy,
@@ -379,6 +393,7 @@ impl<P: Clone> Tree<P> {
             session: None,
             offers: OFFERS,
             relays: RELAYS,
+            relay_bytes: RELAY_BYTES,
             fragments: Vec::new(),
             guests: 0,
             dial: None,
@@ -420,6 +435,14 @@ impl<P: Clone> Tree<P> {
         }
         if entry.phase.is_incoming() {
             self.count_incoming(entry.via, false);
+        }
+        if entry.via.is_none()
+            && let Entry::Occupied(mut count) = self.onramps.entry(entry.address.clone())
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
         self.fail_negotiations_through(node);
         match entry.phase {

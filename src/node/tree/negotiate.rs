@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::offer::Incoming;
-use super::{NodeId, Output, Phase, Tree};
+use super::{NodeId, Output, Phase, Settings, Tree};
 use crate::error::CloseReason;
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session, Signal};
 use crate::protocol::{Address, frame};
@@ -11,8 +11,6 @@ use crate::transport::{Command, Remote};
 
 /// Candidates held for one negotiation in one direction. Further ones are dropped.
 const MAX_HELD_CANDIDATES: usize = 64;
-/// Longest candidate, in bytes of its texts. A longer one is malformed.
-const MAX_CANDIDATE_BYTES: usize = 1024;
 
 #[derive(Debug)]
 pub(super) enum Role {
@@ -166,14 +164,14 @@ impl<P: Clone> Tree<P> {
     }
 
     pub(super) fn local_description(&mut self, node: NodeId, description: Description) {
-        let window = self.settings.window;
+        let Settings { window, max_message, .. } = self.settings;
         let Some(entry) = self.nodes.get_mut(&node) else { return };
         let (Some(via), Phase::Negotiating(negotiation)) = (entry.via, &mut entry.phase) else { return };
         if std::mem::replace(&mut negotiation.sent, true) {
             return;
         }
         let session = negotiation.session;
-        let ext = session.map(|session| Extension { v: 1, session, window });
+        let ext = session.map(|session| Extension { v: 1, session, window, max_message: Some(max_message) });
         let signal = if negotiation.is_ours() {
             let data = entry.dial.as_ref().map(|dial| dial.data.clone()).unwrap_or_default();
             Signal::Offer { description, data, ext }
@@ -211,10 +209,10 @@ impl<P: Clone> Tree<P> {
                     self.offer(via, from, Incoming::new(description, data, ext), now);
                 } else {
                     self.counters.over_budget += 1;
+                    self.refuse(via, &from, ext.map(|ext| ext.session), Refusal::Busy);
                 }
             }
             Signal::Answer { description, ext } => self.answer(via, &from, description, ext, now),
-            Signal::Candidate { candidate, .. } if !fits(&candidate) => self.counters.malformed += 1,
             Signal::Candidate { candidate, session } => self.remote_candidate(via, &from, candidate, session),
             Signal::Refusal { session, why } => self.refusal(via, from, session, why),
         }
@@ -266,7 +264,7 @@ impl<P: Clone> Tree<P> {
         negotiation.take_rival();
         let candidates = std::mem::take(&mut negotiation.remote_candidates);
         self.be_patient(node, None);
-        let remote = ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
+        let remote = remote(ext);
         let Some(entry) = self.nodes.get(&node) else { return };
         let command = Command::Answer { description, remote };
         self.outputs.push_back(Output::Command { link: entry.link, command });
@@ -363,16 +361,15 @@ impl<P: Clone> Tree<P> {
 }
 
 /// Whether it is short enough to be one.
-fn fits(candidate: &Candidate) -> bool {
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let texts = length(&candidate.sdp_mid) + length(&candidate.username_fragment);
-    candidate.candidate.len() + texts <= MAX_CANDIDATE_BYTES
-}
 
 fn hold(candidates: &mut Vec<Candidate>, candidate: Candidate) {
     if candidates.len() < MAX_HELD_CANDIDATES {
         candidates.push(candidate);
     }
+}
+
+pub(super) fn remote(ext: Option<Extension>) -> Remote {
+    ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window, max_message: ext.max_message })
 }
 
 pub(super) fn user_fragments(sdp: &str) -> Vec<String> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::negotiate::{Negotiation, Role, user_fragments};
+use super::negotiate::{Negotiation, Role, remote, user_fragments};
 use super::{CheckId, MAX_CHECKS_PER_VIA, MAX_INCOMING, MAX_INCOMING_PER_PEER, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
 use crate::node::firewall::Verdict;
@@ -59,7 +59,8 @@ pub(super) struct Check {
 impl<P: Clone> Tree<P> {
     pub(super) fn offer(&mut self, via: NodeId, from: Address, offer: Incoming, now: Instant) {
         let session = offer.session();
-        if self.open.contains_key(&from) {
+        // No peer may pass for an onramp of ours: policies decide by the introducer's address.
+        if self.open.contains_key(&from) || self.onramps.contains_key(&from) {
             self.refuse(via, &from, session, Refusal::Connected);
             return;
         }
@@ -172,7 +173,7 @@ impl<P: Clone> Tree<P> {
     /// Goes on with an accepted offer, in place of what the node did before.
     fn answer_offer(&mut self, node: NodeId, offer: Incoming) {
         self.begin(node, Negotiation::theirs(&offer));
-        let remote = offer.ext.map_or(Remote::Original, |ext| Remote::Pmesh { window: ext.window });
+        let remote = remote(offer.ext);
         let fragments = user_fragments(&offer.description.sdp);
         self.start(node, Target::Answer { offer: offer.description, remote });
         self.pass_candidates(node, &fragments, offer.candidates);

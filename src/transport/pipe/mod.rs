@@ -43,8 +43,8 @@ pub(crate) enum WireMessage {
 pub(crate) enum Framing {
     /// As the original P has it: `[0, json]` as text, binary as it is, at most so many bytes each.
     Plain { max_message: usize },
-    /// In packets, with this much credit at the start.
-    Packets { window: (u32, u32) },
+    /// In packets, with this much credit at the start, and messages of at most so many bytes each, if the other side says so.
+    Packets { window: (u32, u32), max_message: Option<u64> },
 }
 
 /// What to do with a plain message that finds the inbox full although somebody listens.

@@ -22,7 +22,10 @@ enum State {
     Plain {
         max_message: usize,
     },
-    Packets(SendCredit),
+    Packets {
+        credit: SendCredit,
+        max_message: usize,
+    },
     Shut,
 }
 
@@ -52,13 +55,16 @@ impl Outbox {
         if matches!(self.state, State::Waiting) {
             self.state = match framing {
                 Framing::Plain { max_message } => State::Plain { max_message },
-                Framing::Packets { window: (bytes, packets) } => State::Packets(SendCredit::new(bytes, packets)),
+                Framing::Packets { window: (bytes, packets), max_message } => State::Packets {
+                    credit: SendCredit::new(bytes, packets),
+                    max_message: max_message.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+                },
             };
         }
     }
 
     pub(super) fn is_packets(&self) -> bool {
-        matches!(self.state, State::Packets(_))
+        matches!(self.state, State::Packets { .. })
     }
 
     pub(super) fn start_closing(&mut self) {
@@ -79,7 +85,7 @@ impl Outbox {
         match &self.state {
             _ if self.closing => None,
             State::Waiting | State::Shut => None,
-            State::Packets(_) => Some(most),
+            State::Packets { max_message, .. } => Some(most.min(*max_message)),
             State::Plain { max_message } => {
                 let envelope = if kind == Kind::Json { frame::message("").len() } else { 0 };
                 Some(max_message.saturating_sub(envelope).min(most))
@@ -115,7 +121,7 @@ impl Outbox {
 
     pub(super) fn grant(&mut self, bytes: u32, packets: u32) -> Result<(), CreditError> {
         match &mut self.state {
-            State::Packets(credit) => credit.grant(bytes, packets),
+            State::Packets { credit, .. } => credit.grant(bytes, packets),
             _ => Ok(()),
         }
     }
@@ -135,7 +141,7 @@ impl Outbox {
             State::Waiting => (self.take_finished(), 0),
             State::Shut => (self.take_finished(), 0),
             State::Plain { .. } => self.next_plain(),
-            State::Packets(_) => self.next_packet(due, any_grant),
+            State::Packets { .. } => self.next_packet(due, any_grant),
         }
     }
 
@@ -169,7 +175,7 @@ impl Outbox {
         due: Option<(u32, u32)>,
         any_grant: impl FnOnce() -> Option<(u32, u32)>,
     ) -> (Option<Outgoing>, usize) {
-        let State::Packets(credit) = &mut self.state else { return (None, 0) };
+        let State::Packets { credit, .. } = &mut self.state else { return (None, 0) };
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
         let may_send = !self.frames.is_empty() || (!self.messages.is_empty() && credit.room() > MAX_HEADER_BYTES);
         if let Some((bytes, packets)) = due.or_else(|| if may_send { any_grant() } else { None }) {

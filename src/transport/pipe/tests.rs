@@ -17,7 +17,7 @@ fn pipe_with(window: (u32, u32)) -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEven
 
 fn packets() -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
     let (pipe, events) = pipe_with(WINDOW);
-    pipe.open(Framing::Packets { window: WINDOW });
+    pipe.open(Framing::Packets { window: WINDOW, max_message: None });
     (pipe, events)
 }
 
@@ -381,7 +381,7 @@ async fn a_revoked_link_has_no_effect() {
     loser.open(Framing::Plain { max_message: 1 });
     loser.finish(CloseReason::Lost("late".into())).await;
     assert!(loser.deliver(WireMessage::Binary(Bytes::new()), Delivery::Overflow).await.is_err());
-    winner.open(Framing::Packets { window: WINDOW });
+    winner.open(Framing::Packets { window: WINDOW, max_message: None });
     winner.emit(LinkEvent::Opened { extension: true }).await;
     assert_eq!(events.recv().await, Some((LinkId(2), LinkEvent::Opened { extension: true })));
     assert_eq!(winner.queues.try_send(Kind::Json, Bytes::from_static(b"1")), Ok(()));
@@ -397,9 +397,9 @@ proptest! {
     ) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let (a, _a) = pipe_with(WINDOW);
-            a.open(Framing::Packets { window });
+            a.open(Framing::Packets { window, max_message: None });
             let (b, _b) = pipe_with(window);
-            b.open(Framing::Packets { window: WINDOW });
+            b.open(Framing::Packets { window: WINDOW, max_message: None });
             let mut messages = b.queues.subscribe();
             let mut expected = VecDeque::new();
             let mut number = 0u8;

@@ -268,7 +268,7 @@ async fn framing(session: &Session, remote: Remote) -> Result<Framing, CloseReas
         Remote::Pmesh { .. } if max_message < MAX_PACKET_BYTES => {
             Err(CloseReason::Protocol(format!("the other side takes messages of {max_message} bytes only")))
         }
-        Remote::Pmesh { window } => Ok(Framing::Packets { window }),
+        Remote::Pmesh { window, max_message } => Ok(Framing::Packets { window, max_message }),
     }
 }
 

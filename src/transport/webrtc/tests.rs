@@ -27,7 +27,7 @@ fn config() -> WebRtcConfig {
 }
 
 fn pmesh() -> Remote {
-    Remote::Pmesh { window: credit_window() }
+    Remote::Pmesh { window: credit_window(), max_message: None }
 }
 
 struct Peer {

@@ -29,7 +29,8 @@ fn the_smaller_session_answers_on_the_same_node() {
     let new = lone.tree.nodes[&node].link;
     let outputs = lone.take();
     assert!(outputs.contains(&Out::Drop { link: old }));
-    let target = Target::Answer { offer: offer_of(&sdp("b")), remote: Remote::Pmesh { window: (5, 5) } };
+    let target =
+        Target::Answer { offer: offer_of(&sdp("b")), remote: Remote::Pmesh { window: (5, 5), max_message: None } };
     assert!(outputs.contains(&Out::Start { node, link: new, target }));
     let early = Command::Candidate(candidate_of("b"));
     assert!(outputs.contains(&Out::Command { link: new, command: early }), "what came before the verdict is passed on");
@@ -61,7 +62,10 @@ fn the_larger_session_goes_on_and_is_answered() {
     lone.answered(via, "b", Some(9), &sdp("b"));
     // The loser's late candidates find no home.
     lone.candidate(via, "b", Some(5), "loser");
-    let answer = Command::Answer { description: answer_of(&sdp("b")), remote: Remote::Pmesh { window: (5, 5) } };
+    let answer = Command::Answer {
+        description: answer_of(&sdp("b")),
+        remote: Remote::Pmesh { window: (5, 5), max_message: None },
+    };
     assert_eq!(
         lone.take(),
         [answer, Command::Candidate(candidate_of("b"))].map(|command| Out::Command { link, command })

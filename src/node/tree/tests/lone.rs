@@ -11,7 +11,8 @@ use crate::protocol::signal::{Candidate, Description, DescriptionKind, Extension
 
 pub(super) type Out = Output<&'static str>;
 
-pub(super) const SETTINGS: Settings = Settings { window: (1000, 10), accept_timeout: Duration::from_secs(30) };
+pub(super) const SETTINGS: Settings =
+    Settings { window: (1000, 10), max_message: 1000, accept_timeout: Duration::from_secs(30) };
 
 pub(super) struct Lone {
     pub(super) tree: Tree<&'static str>,
@@ -49,7 +50,7 @@ pub(super) fn candidate_of(fragment: &str) -> Candidate {
 }
 
 pub(super) fn ext(session: u64) -> Extension {
-    Extension { v: 1, session: Session(session), window: (5, 5) }
+    Extension { v: 1, session: Session(session), window: (5, 5), max_message: None }
 }
 
 impl Lone {
