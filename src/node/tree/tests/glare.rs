@@ -428,6 +428,44 @@ fn a_call_whose_attempt_lost_to_another_connection_gets_that() {
 }
 
 #[test]
+fn a_loser_that_answered_is_out() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 9);
+    lone.offered(via, "b", Some(5), &sdp("b"));
+    lone.answered(via, "b", Some(9), &sdp("b"));
+    lone.take();
+    lone.abandon(node);
+    assert!(
+        matches!(lone.take()[..], [Out::Drop { .. }, Out::Closed { .. }]),
+        "its own offer is not looked at any more"
+    );
+}
+
+#[test]
+fn of_two_connections_without_a_session_the_first_stays() {
+    let (mut lone, via) = Lone::on_ramp();
+    let peer = lone.peer(via, "relay");
+    let (first, second) = (lone.accepted(via, "o", None), lone.accepted(peer, "o", None));
+    lone.link(first, LinkEvent::Opened { extension: false });
+    lone.take();
+    lone.link(second, LinkEvent::Opened { extension: false });
+    assert!(!lone.take().contains(&Out::Opened { node: second }));
+    assert_eq!(lone.tree.open[&address("o")], first);
+}
+
+#[test]
+fn a_call_that_waited_for_a_call_through_another_introducer_tries_itself() {
+    let (mut lone, via) = Lone::on_ramp();
+    let peer = lone.peer(via, "relay");
+    let (call, other) = (lone.offering(via, "b", 5), lone.offering(peer, "b", 9));
+    lone.turned_down(via, "b", 5, Refusal::Connected);
+    assert_eq!(lone.ended(), []);
+    lone.frame(peer, "[17,\"b\",\"unknown\"]");
+    assert_eq!(lone.ended(), [(other, CloseReason::Unreachable)]);
+    assert_eq!(lone.tree.pending.get(via, &address("b")), Some(call));
+}
+
+#[test]
 fn a_call_that_waited_for_another_attempt_in_vain_tries_again() {
     let (mut lone, via) = Lone::on_ramp();
     let peer = lone.peer(via, "relay");
