@@ -15,7 +15,7 @@ use crate::error::CloseReason;
 use crate::node::firewall::Verdict;
 use crate::protocol::Address;
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session};
-use crate::transport::{Remote, Target};
+use crate::transport::Target;
 
 /// How long the winner of two offers may stay unanswered until the loser is looked at. The other side may never have seen
 /// it, or its firewall may ignore it.

@@ -114,6 +114,7 @@ impl Lone {
         let url = address("ws://onramp");
         self.tree.connect_url(node, url, "inherited", Duration::from_secs(10), self.now);
         self.link(node, LinkEvent::Opened { extension: true });
+        self.link(node, LinkEvent::Frame("[16,\"me\"]".into()));
         self.outputs.clear();
         node
     }

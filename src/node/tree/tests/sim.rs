@@ -12,12 +12,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
 use super::super::*;
-use super::lone::{SETTINGS, address, candidate_of, sdp};
+use super::lone::{SETTINGS, address};
 use super::original::Original;
 use crate::node::firewall::Verdict;
-use crate::protocol::frame::{self, Frame, Undeliverable};
-use crate::protocol::signal::{Description, DescriptionKind};
-use crate::transport::Remote;
+use crate::protocol::frame;
 
 /// The policies of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +73,6 @@ pub(super) enum Event {
         data: Value,
         timeout: u64,
     },
-    Abandon(usize, NodeId),
     /// Gives up the latest call.
     AbandonLatest(usize),
     CloseRandom(usize),
@@ -258,7 +255,6 @@ impl Sim {
                 }
             }),
             Event::Dial { host, via, to, data, timeout } => self.dial(host, via, &to, data, timeout),
-            Event::Abandon(host, node) => self.input(host, |host, _| host.tree.abandon(node)),
             Event::AbandonLatest(host) => {
                 let Some(Some((&node, _))) = self.hosts[host].as_ref().map(|host| host.calls.last_key_value()) else {
                     return;
@@ -396,12 +392,19 @@ impl Sim {
             self.ends.remove(&end);
         }
         let now = self.now;
+        // An onramp of pmesh says first who the host is there. That is on a WebSocket, which loses nothing.
+        let partner = self.ends.get(&end).and_then(|end| self.ends.get(&end.partner?)).map(|end| end.owner);
+        let welcomes = event == LinkEvent::Opened { extension: true } && matches!(partner, Some(Owner::Onramp(..)));
         match owner {
-            Owner::Tree(host, link) => self.input(host, |host, _| {
+            Owner::Tree(host, link) => self.input(host, |of_host, _| {
                 if closed {
-                    host.links.remove(&link);
+                    of_host.links.remove(&link);
                 }
-                host.tree.handle_link(link, event, now);
+                of_host.tree.handle_link(link, event, now);
+                if welcomes {
+                    let text = frame::welcome(&address(&name(host)));
+                    of_host.tree.handle_link(link, LinkEvent::Frame(text), now);
+                }
             }),
             Owner::Original(host, connection) => self.original_hears(host, connection, event),
             Owner::Onramp(onramp, host) => self.onramp_hears(onramp, host, event),
