@@ -78,6 +78,14 @@ impl Mailbox {
         });
     }
 
+    /// The link broke, or could not be made.
+    pub(super) fn lost(&self, why: &str) {
+        self.tell(|state| {
+            let reason = if state.open { CloseReason::Lost } else { CloseReason::Failed };
+            state.news.ended.get_or_insert_with(|| reason(why.into()));
+        });
+    }
+
     /// The link is open.
     pub(super) fn opened(&self) {
         self.tell(|state| {
@@ -157,14 +165,7 @@ impl PeerConnectionEventHandler for Callbacks {
     async fn on_connection_state_change(&self, connection: RTCPeerConnectionState) {
         tracing::debug!(%connection, "connection state");
         match connection {
-            RTCPeerConnectionState::Failed => self.0.tell(|state| {
-                let reason = if state.open {
-                    CloseReason::Lost("nothing is heard from the other side".into())
-                } else {
-                    CloseReason::Failed("no path to the other side was found".into())
-                };
-                state.news.ended.get_or_insert(reason);
-            }),
+            RTCPeerConnectionState::Failed => self.0.lost("nothing is heard from the other side"),
             RTCPeerConnectionState::Closed => self.0.tell(|state| state.news.closed = true),
             _ => {}
         }

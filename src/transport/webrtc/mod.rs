@@ -10,13 +10,15 @@
 //! - `mailbox`: what the crate's callbacks and the pump tell the link task. Never blocks, never loses an end.
 //! - `session`: builds and describes a connection.
 //! - `pump`: carries messages between the pipe and the data channels.
-//! - `runtime`: runs the pump in the task of the crate's driver, and paces the driver during set-up.
+//! - `runtime`: runs the pump in the task of the crate's driver.
+//! - `pace`: how long the driver sleeps, and how much it takes at once.
 //! - `socket`: sockets with large buffers, and the credit that fits them.
 //! - `addresses`: what to bind.
 
 mod addresses;
 mod link;
 mod mailbox;
+mod pace;
 mod pump;
 mod runtime;
 mod session;

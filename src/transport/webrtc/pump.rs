@@ -7,7 +7,8 @@ use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage}
 use webrtc::error::Error;
 
 use super::mailbox::Mailbox;
-use super::runtime::{Pace, Pump};
+use super::pace::Pace;
+use super::runtime::Pump;
 use crate::error::CloseReason;
 use crate::transport::{Delivery, Framing, LinkEvent, Outgoing, Pipe, WireMessage};
 
@@ -16,6 +17,9 @@ const FLUSH_POLL: Duration = Duration::from_millis(5);
 
 /// How long to wait for messages that the driver hands on after the end of their channel.
 const LATE_MESSAGES: Duration = Duration::from_millis(10);
+
+/// After so many messages the driver is told to look for more: half of those that it holds before it parks the rest.
+const ROUSE_AFTER: u32 = 128;
 
 /// What a pump works on.
 pub(super) struct Channels {
@@ -55,7 +59,7 @@ async fn write(pipe: Arc<Pipe>, mailbox: Arc<Mailbox>, channel: Arc<dyn DataChan
             // The reader will tell why.
             Err(Error::ErrDataChannelClosed) => return,
             Err(Error::ErrOutboundPacketTooLarge) => tracing::debug!("a message above the negotiated size is not sent"),
-            Err(error) => return mailbox.end(CloseReason::Lost(error.to_string())),
+            Err(error) => return mailbox.lost(&error.to_string()),
         }
     }
     if let Framing::Plain { .. } = framing {
@@ -69,19 +73,21 @@ async fn write(pipe: Arc<Pipe>, mailbox: Arc<Mailbox>, channel: Arc<dyn DataChan
 
 async fn read(channels: Channels) {
     let mailbox = channels.mailbox.clone();
-    let reason = receive(channels).await;
-    mailbox.end(reason);
+    match receive(channels).await {
+        Some(reason) => mailbox.end(reason),
+        None => mailbox.lost("the connection stopped by itself"),
+    }
 }
 
-/// Opens the link, then hands on what arrives, until the end.
-async fn receive(channels: Channels) -> CloseReason {
+/// Opens the link, then hands on what arrives, until the end. Returns `None` if the driver has gone without a word.
+async fn receive(channels: Channels) -> Option<CloseReason> {
     let Channels { pipe, mailbox, pace, main, second, framing } = channels;
     loop {
         match main.poll().await {
             Some(DataChannelEvent::OnOpen) => break,
-            Some(DataChannelEvent::OnClose) => return CloseReason::Remote,
+            Some(DataChannelEvent::OnClose) => return Some(CloseReason::Remote),
             Some(_) => {}
-            None => return stopped(),
+            None => return None,
         }
     }
     tracing::debug!(link = pipe.link().0, "link open");
@@ -92,18 +98,26 @@ async fn receive(channels: Channels) -> CloseReason {
     if second.is_none() {
         pace.settle();
     }
+    if !extension {
+        pace.portion();
+    }
+    let mut taken = 0u32;
     loop {
         match next(&main, second.as_ref()).await {
             Some(DataChannelEvent::OnMessage(message)) => {
+                taken = taken.wrapping_add(1);
+                if taken.is_multiple_of(ROUSE_AFTER) {
+                    pace.rouse();
+                }
                 if let Err(reason) = deliver(&pipe, message).await {
-                    return reason;
+                    return Some(reason);
                 }
             }
             // Of the second channel: now nothing of the set-up is left.
             Some(DataChannelEvent::OnOpen) => pace.settle(),
             Some(DataChannelEvent::OnClose) => break,
             Some(_) => {}
-            None => return stopped(),
+            None => return None,
         }
     }
     if !extension {
@@ -113,11 +127,11 @@ async fn receive(channels: Channels) -> CloseReason {
             if let DataChannelEvent::OnMessage(message) = event
                 && let Err(reason) = deliver(&pipe, message).await
             {
-                return reason;
+                return Some(reason);
             }
         }
     }
-    CloseReason::Remote
+    Some(CloseReason::Remote)
 }
 
 async fn next(main: &Arc<dyn DataChannel>, second: Option<&Arc<dyn DataChannel>>) -> Option<DataChannelEvent> {
@@ -134,8 +148,4 @@ async fn deliver(pipe: &Pipe, message: RTCDataChannelMessage) -> Result<(), Clos
     let data = message.data.freeze();
     let message = if message.is_string { WireMessage::Text(data) } else { WireMessage::Binary(data) };
     pipe.deliver(message, Delivery::Overflow).await
-}
-
-fn stopped() -> CloseReason {
-    CloseReason::Lost("the connection stopped by itself".into())
 }

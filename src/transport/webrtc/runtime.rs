@@ -2,91 +2,27 @@
 //!
 //! - The pump of a link runs in the task of the crate's driver. So what the application sends wakes that task directly,
 //!   and what arrives wakes the application directly: no hop between tasks on the way of a message.
-//! - During set-up the driver is kept from sleeping on what it has just queued. It writes, handles events, reads, and
-//!   sleeps; what handling events has queued would wait for the next timer, up to 200 ms, three times in a row.
+//! - The driver sleeps as [`Pace`] says.
 
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::{Future, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
 };
 
 use super::mailbox::Mailbox;
+use super::pace::Pace;
 use super::socket;
-use crate::error::CloseReason;
-
-/// Sleeps that end at once after something has arrived, until the link is open.
-const KICKS: u8 = 2;
-
-/// Longest sleep while the link is being set up, and for how long after the latest step.
-const HURRIED_SLEEP: Duration = Duration::from_millis(1);
-const HURRY: Duration = Duration::from_secs(2);
-
-/// Longest sleep of a link that is not open and in no hurry: an offer nobody has answered yet.
-const PATIENT_SLEEP: Duration = Duration::from_millis(50);
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// How long the driver may sleep.
-#[derive(Debug)]
-pub(super) struct Pace {
-    created: Instant,
-    settled: AtomicBool,
-    kicks: AtomicU8,
-    /// End of the hurry, in milliseconds since `created`.
-    hurry_until: AtomicU64,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self {
-            created: Instant::now(),
-            settled: AtomicBool::new(false),
-            kicks: AtomicU8::new(0),
-            hurry_until: AtomicU64::new(0),
-        }
-    }
-
-    /// A datagram has arrived: what it causes must not wait for a timer.
-    pub(super) fn arrived(&self) {
-        if !self.settled.load(Ordering::Relaxed) {
-            self.kicks.store(KICKS, Ordering::Relaxed);
-        }
-    }
-
-    /// A step of the set-up has been made.
-    pub(super) fn hurry(&self) {
-        let until = self.created.elapsed() + HURRY;
-        self.hurry_until.store(until.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// The link is open: sleep as the driver wishes.
-    pub(super) fn settle(&self) {
-        self.settled.store(true, Ordering::Relaxed);
-    }
-
-    /// How long to sleep instead of `wish`.
-    fn sleep(&self, wish: Duration) -> Duration {
-        if self.settled.load(Ordering::Relaxed) {
-            return wish;
-        }
-        let kicks = self.kicks.load(Ordering::Relaxed);
-        if kicks > 0 {
-            self.kicks.store(kicks - 1, Ordering::Relaxed);
-            return Duration::ZERO;
-        }
-        let hurried = (self.created.elapsed().as_millis() as u64) < self.hurry_until.load(Ordering::Relaxed);
-        wish.min(if hurried { HURRIED_SLEEP } else { PATIENT_SLEEP })
-    }
-}
 
 /// The two halves that move the messages of a link. They are polled whenever the driver is.
 pub(super) struct Pump {
@@ -113,8 +49,13 @@ pub(super) struct LinkRuntime {
 }
 
 impl LinkRuntime {
-    pub(super) fn new(mailbox: Arc<Mailbox>) -> Arc<Self> {
-        Arc::new(Self { pace: Arc::new(Pace::new()), slot: Arc::default(), mailbox, driven: AtomicBool::new(false) })
+    pub(super) fn new(mailbox: Arc<Mailbox>, keepalive: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            pace: Arc::new(Pace::new(keepalive)),
+            slot: Arc::default(),
+            mailbox,
+            driven: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn pace(&self) -> &Arc<Pace> {
@@ -152,6 +93,7 @@ impl Runtime for LinkRuntime {
         TokioRuntime.spawn(Box::pin(DriverTask {
             driver: Some(future),
             pump: PumpState::Awaited,
+            pace: self.pace.clone(),
             slot: self.slot.clone(),
             mailbox: self.mailbox.clone(),
         }))
@@ -182,7 +124,20 @@ impl Runtime for LinkRuntime {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
         let duration = self.pace.sleep(duration);
-        if duration.is_zero() { Box::pin(ready(())) } else { Box::pin(tokio::time::sleep(duration)) }
+        if duration.is_zero() {
+            return Box::pin(ready(()));
+        }
+        let pace = self.pace.clone();
+        Box::pin(async move {
+            let mut sleep = pin!(tokio::time::sleep(duration));
+            poll_fn(|cx| {
+                if pace.take_rousing() {
+                    return Poll::Ready(());
+                }
+                sleep.as_mut().poll(cx)
+            })
+            .await;
+        })
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -211,6 +166,7 @@ enum PumpState {
 struct DriverTask {
     driver: Option<BoxFuture<()>>,
     pump: PumpState,
+    pace: Arc<Pace>,
     slot: Arc<Mutex<Slot>>,
     mailbox: Arc<Mailbox>,
 }
@@ -235,10 +191,14 @@ impl Future for DriverTask {
         }
         // What is to be sent first, so that the driver sends it now; what has arrived last, so that it is handed on now.
         poll_slot(writer, cx);
+        this.pace.begin_turn();
         if poll_slot(&mut this.driver, cx) {
             *writer = None;
         }
         poll_slot(reader, cx);
+        if this.pace.take_poll_due() {
+            cx.waker().wake_by_ref();
+        }
         // Once the driver is done, the reader still hands on what has arrived.
         if this.driver.is_none() && reader.is_none() { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -263,41 +223,10 @@ impl Drop for DriverTask {
         };
         drop(left);
         // Counts only if nothing else has been told before: then the driver broke.
-        self.mailbox.end(CloseReason::Lost("the connection stopped by itself".into()));
+        self.mailbox.lost("the connection stopped by itself");
     }
 }
 
 fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_arrives_during_set_up_is_answered_at_once() {
-        let pace = Pace::new();
-        pace.hurry();
-        let wish = Duration::from_secs(5);
-        assert_eq!(pace.sleep(wish), HURRIED_SLEEP);
-        pace.arrived();
-        assert_eq!(pace.sleep(wish), Duration::ZERO);
-        assert_eq!(pace.sleep(wish), Duration::ZERO);
-        assert_eq!(pace.sleep(wish), HURRIED_SLEEP);
-    }
-
-    #[test]
-    fn an_open_link_sleeps_as_it_likes() {
-        let pace = Pace::new();
-        pace.hurry();
-        pace.settle();
-        pace.arrived();
-        assert_eq!(pace.sleep(Duration::from_secs(5)), Duration::from_secs(5));
-    }
-
-    #[test]
-    fn an_unanswered_offer_does_not_spin() {
-        assert_eq!(Pace::new().sleep(Duration::from_secs(5)), PATIENT_SLEEP);
-    }
 }

@@ -96,7 +96,7 @@ impl Session {
             username: server.username.clone(),
             credential: server.credential.clone(),
         });
-        let runtime = LinkRuntime::new(mailbox.clone());
+        let runtime = LinkRuntime::new(mailbox.clone(), config.keepalive);
         let connection = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::default().with_ice_servers(servers.collect()).build())
             .with_setting_engine(settings)

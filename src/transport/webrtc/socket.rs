@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime, TokioRuntime, Transmit};
 
-use super::runtime::Pace;
+use super::pace::Pace;
 use crate::protocol::limits::{CREDIT_BYTES, CREDIT_PACKETS};
 
 /// What is asked of the system for each socket and direction, in bytes.
@@ -114,6 +114,7 @@ impl AsyncUdpSocket for PacedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        self.pace.passes(transmit.contents.first());
         let Some((head, tail)) = split(transmit) else { return self.inner.poll_send(cx, transmit) };
         std::task::ready!(self.inner.poll_send(cx, &head))?;
         // If the rest must wait, the driver comes again with the whole: a datagram that arrives twice is harmless.
@@ -127,9 +128,14 @@ impl AsyncUdpSocket for PacedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        if self.pace.is_sated() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let received = self.inner.poll_recv(cx, bufs, meta);
-        if let Poll::Ready(Ok(_)) = received {
-            self.pace.arrived();
+        if let Poll::Ready(Ok(count)) = received {
+            self.pace.passes(bufs.first().and_then(|buf| buf.first()));
+            self.pace.arrived(meta.iter().take(count).map(|m| m.len.div_ceil(m.stride.max(1))).sum());
         }
         received
     }
@@ -163,6 +169,10 @@ fn split<'a>(transmit: &Transmit<'a>) -> Option<(Transmit<'a>, Transmit<'a>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::mailbox::Mailbox;
+    use super::super::runtime::LinkRuntime;
     use super::*;
 
     fn batch(contents: &[u8], segment: usize) -> Transmit<'_> {
@@ -190,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn batches_of_every_size_are_sent() {
         let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let pace = super::super::runtime::LinkRuntime::new(super::super::mailbox::Mailbox::new()).pace().clone();
+        let pace = LinkRuntime::new(Mailbox::new(), Duration::from_secs(2)).pace().clone();
         let sender = wrap(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), pace).unwrap();
         if sender.max_gso_segments() < 54 {
             return;

@@ -1,0 +1,233 @@
+//! How long the crate's driver sleeps, and how much it takes at once.
+//!
+//! - The crate parks what arrives while 256 messages wait to be read, and announces a smaller window; once that is closed
+//!   it stays so for a second and more. Between pmesh peers credit prevents that. Of a peer without credit, the driver is
+//!   given datagrams in small portions, between which the reader gets its turn, and none while something may be parked.
+//! - During set-up the driver is kept from sleeping on what it has just queued. It writes, handles events, reads, and
+//!   sleeps; what handling events has queued would wait for the next timer, up to 200 ms, three times in a row.
+//! - A link on which nothing is sent sleeps longer than the 200 ms after which ICE wishes to look around. What is sent or
+//!   arrives wakes it all the same.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Sleeps that end at once after something has arrived, until the link is open.
+const KICKS: u8 = 2;
+
+/// Datagrams that the driver gets in one turn, if the peer has no credit. The last portion may exceed it by as much as
+/// the kernel hands over at once.
+const PORTION: usize = 64;
+
+/// Longest sleep while the link is being set up, and for how long after the latest step.
+const HURRIED_SLEEP: Duration = Duration::from_millis(1);
+const HURRY: Duration = Duration::from_secs(2);
+
+/// Longest sleep of a link that is not open and in no hurry: an offer nobody has answered yet.
+const PATIENT_SLEEP: Duration = Duration::from_millis(50);
+
+/// Sleeps in a row without a message after which a link counts as quiet.
+const QUIET_SLEEPS: u8 = 8;
+
+/// Longest stretched sleep of a quiet link.
+const QUIET_SLEEP: Duration = Duration::from_secs(1);
+
+/// How long the driver may sleep.
+#[derive(Debug)]
+pub(super) struct Pace {
+    created: Instant,
+    settled: AtomicBool,
+    /// Sleeps that are still to end at once.
+    kicks: AtomicU8,
+    /// The sleep that goes on now is to end, because something may be parked.
+    roused: AtomicBool,
+    /// The driver has still to be polled for that.
+    poll_due: AtomicBool,
+    /// Whether the peer has no credit.
+    portioned: AtomicBool,
+    /// Datagrams that the driver may still have in this turn.
+    portion: AtomicUsize,
+    /// How long a quiet link sleeps: at least twice for each keepalive.
+    quiet_sleep: Duration,
+    /// Whether a message, or part of one, has passed since the latest sleep, and sleeps since one has.
+    busy: AtomicBool,
+    quiet: AtomicU8,
+    /// End of the hurry, in milliseconds since `created`.
+    hurry_until: AtomicU64,
+}
+
+impl Pace {
+    /// A pace for a link that starts to be made.
+    pub(super) fn new(keepalive: Duration) -> Self {
+        Self {
+            created: Instant::now(),
+            settled: AtomicBool::new(false),
+            kicks: AtomicU8::new(0),
+            roused: AtomicBool::new(false),
+            poll_due: AtomicBool::new(false),
+            portioned: AtomicBool::new(false),
+            portion: AtomicUsize::new(usize::MAX),
+            quiet_sleep: QUIET_SLEEP.min(keepalive / 2),
+            busy: AtomicBool::new(true),
+            quiet: AtomicU8::new(0),
+            hurry_until: AtomicU64::new(0),
+        }
+    }
+
+    /// So many datagrams have arrived: what they cause must not wait for a timer.
+    pub(super) fn arrived(&self, datagrams: usize) {
+        if !self.settled.load(Ordering::Relaxed) {
+            self.kicks.store(KICKS, Ordering::Relaxed);
+        }
+        if self.portioned.load(Ordering::Relaxed) {
+            let left = self.portion.load(Ordering::Relaxed);
+            self.portion.store(left.saturating_sub(datagrams), Ordering::Relaxed);
+        }
+    }
+
+    /// A datagram that starts like this passes. Only DTLS records count: ICE checks the path of a quiet link too.
+    pub(super) fn passes(&self, first_byte: Option<&u8>) {
+        if first_byte.is_some_and(|byte| (20..64).contains(byte)) {
+            self.busy.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on, datagrams come in portions.
+    pub(super) fn portion(&self) {
+        self.portioned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the driver has had its portion.
+    pub(super) fn is_sated(&self) -> bool {
+        self.portion.load(Ordering::Relaxed) == 0
+    }
+
+    /// A turn of the driver begins.
+    pub(super) fn begin_turn(&self) {
+        if self.portioned.load(Ordering::Relaxed) {
+            self.portion.store(if self.is_roused() { 0 } else { PORTION }, Ordering::Relaxed);
+        }
+    }
+
+    /// A step of the set-up has been made.
+    pub(super) fn hurry(&self) {
+        let until = self.created.elapsed() + HURRY;
+        self.hurry_until.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The link is open: sleep as the driver wishes.
+    pub(super) fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the driver's present sleep. For the pump only: the driver notices because it is polled along with it.
+    pub(super) fn rouse(&self) {
+        self.roused.store(true, Ordering::Relaxed);
+        self.poll_due.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the sleep that goes on is to end. Says so once.
+    pub(super) fn take_rousing(&self) -> bool {
+        self.is_roused() && self.roused.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the driver has to be polled again so that it notices. Says so once.
+    pub(super) fn take_poll_due(&self) -> bool {
+        self.poll_due.load(Ordering::Relaxed) && self.poll_due.swap(false, Ordering::Relaxed)
+    }
+
+    fn is_roused(&self) -> bool {
+        self.roused.load(Ordering::Relaxed)
+    }
+
+    /// How long to sleep instead of `wish`.
+    pub(super) fn sleep(&self, wish: Duration) -> Duration {
+        if self.settled.load(Ordering::Relaxed) {
+            return self.stretch(wish);
+        }
+        let kicks = self.kicks.load(Ordering::Relaxed);
+        if kicks > 0 {
+            self.kicks.store(kicks - 1, Ordering::Relaxed);
+            return Duration::ZERO;
+        }
+        let hurried = (self.created.elapsed().as_millis() as u64) < self.hurry_until.load(Ordering::Relaxed);
+        wish.min(if hurried { HURRIED_SLEEP } else { PATIENT_SLEEP })
+    }
+
+    fn stretch(&self, wish: Duration) -> Duration {
+        if self.busy.swap(false, Ordering::Relaxed) {
+            self.quiet.store(0, Ordering::Relaxed);
+            return wish;
+        }
+        let quiet = self.quiet.load(Ordering::Relaxed).saturating_add(1);
+        self.quiet.store(quiet, Ordering::Relaxed);
+        if quiet > QUIET_SLEEPS { wish.max(self.quiet_sleep) } else { wish }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WISH: Duration = Duration::from_millis(200);
+
+    fn pace() -> Pace {
+        Pace::new(Duration::from_secs(2))
+    }
+
+    #[test]
+    fn what_arrives_during_set_up_is_answered_at_once() {
+        let pace = pace();
+        pace.hurry();
+        assert_eq!(pace.sleep(WISH), HURRIED_SLEEP);
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), Duration::ZERO);
+        assert_eq!(pace.sleep(WISH), Duration::ZERO);
+        assert_eq!(pace.sleep(WISH), HURRIED_SLEEP);
+    }
+
+    #[test]
+    fn an_open_link_sleeps_as_it_likes() {
+        let pace = pace();
+        pace.hurry();
+        pace.settle();
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), WISH);
+    }
+
+    #[test]
+    fn an_unanswered_offer_does_not_spin() {
+        assert_eq!(pace().sleep(WISH), PATIENT_SLEEP);
+    }
+
+    #[test]
+    fn a_quiet_link_sleeps_longer_until_a_message_passes() {
+        let pace = pace();
+        pace.settle();
+        for _ in 0..=QUIET_SLEEPS {
+            assert_eq!(pace.sleep(WISH), WISH);
+        }
+        assert_eq!(pace.sleep(WISH), QUIET_SLEEP);
+        pace.passes(Some(&1));
+        assert_eq!(pace.sleep(WISH), QUIET_SLEEP, "a check of the path is no message");
+        pace.passes(Some(&23));
+        assert_eq!(pace.sleep(WISH), WISH);
+    }
+
+    #[test]
+    fn without_credit_the_driver_gets_portions_and_none_while_something_may_be_parked() {
+        let pace = pace();
+        pace.arrived(1000);
+        assert!(!pace.is_sated(), "with credit there is no limit");
+        pace.portion();
+        pace.begin_turn();
+        pace.arrived(PORTION - 1);
+        assert!(!pace.is_sated());
+        pace.arrived(PORTION);
+        assert!(pace.is_sated());
+        pace.begin_turn();
+        assert!(!pace.is_sated());
+        pace.rouse();
+        pace.begin_turn();
+        assert!(pace.is_sated());
+    }
+}

@@ -1,0 +1,138 @@
+//! Real WebRTC over 127.0.0.1.
+
+mod closing;
+mod messages;
+mod negotiation;
+
+use std::future::poll_fn;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::*;
+
+use crate::protocol::limits::MAX_MESSAGE_BYTES;
+use crate::protocol::packet::Kind;
+use crate::protocol::signal::{Candidate, Description, DescriptionKind};
+use crate::transport::pipe::{Rejected, Subscription};
+use crate::transport::{LinkEvent, LinkId, Queues, Remote};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("in time")
+}
+
+fn loopback() -> WebRtc {
+    WebRtc::new(config())
+}
+
+fn config() -> WebRtcConfig {
+    WebRtcConfig { bind: vec!["127.0.0.1:0".parse().unwrap()], mdns: false, ..WebRtcConfig::default() }
+}
+
+fn pmesh() -> Remote {
+    Remote::Pmesh { window: credit_window(), max_message: None }
+}
+
+struct Peer {
+    link: Option<Box<dyn Link>>,
+    pipe: Arc<Pipe>,
+    events: mpsc::Receiver<(LinkId, LinkEvent)>,
+}
+
+impl Peer {
+    fn start(transport: &WebRtc, target: Target) -> Self {
+        let (sender, events) = mpsc::channel(64);
+        let pipe = Pipe::new(LinkId(1), sender, Queues::new(credit_window(), MAX_MESSAGE_BYTES));
+        let link = transport.start(target, pipe.clone());
+        Self { link: Some(link), pipe, events }
+    }
+
+    fn command(&self, command: Command) {
+        self.link.as_ref().unwrap().command(command);
+    }
+
+    async fn event(&mut self) -> LinkEvent {
+        soon(self.events.recv()).await.unwrap().1
+    }
+
+    async fn description(&mut self) -> Description {
+        match self.event().await {
+            LinkEvent::Description(description) => description,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn closed(&mut self) -> CloseReason {
+        loop {
+            match self.event().await {
+                LinkEvent::Closed(reason) => {
+                    // As the driver does.
+                    self.pipe.queues().shut(reason.clone());
+                    return reason;
+                }
+                LinkEvent::Description(_) | LinkEvent::Candidate(_) | LinkEvent::Opened { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn closed_unopened(&mut self) -> CloseReason {
+        match self.event().await {
+            LinkEvent::Closed(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn opened(&mut self) -> bool {
+        match self.event().await {
+            LinkEvent::Opened { extension } => extension,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn send(&self, kind: Kind, body: impl Into<Bytes>) {
+        soon(self.pipe.queues().send(kind, body.into())).await.unwrap();
+    }
+}
+
+async fn next(messages: &mut Subscription) -> Option<(Kind, Bytes)> {
+    soon(poll_fn(|cx| messages.poll_next(cx))).await
+}
+
+async fn open_with(transport: &WebRtc, remote: Remote) -> (Peer, Peer) {
+    let mut offerer = Peer::start(transport, Target::Offer);
+    let offer = offerer.description().await;
+    let mut answerer = Peer::start(transport, Target::Answer { offer, remote });
+    let description = answerer.description().await;
+    assert!(description.sdp.contains("a=setup:active") || description.sdp.contains("a=setup:passive"));
+    offerer.command(Command::Answer { description, remote });
+    let extension = remote != Remote::Original;
+    assert_eq!(offerer.opened().await, extension);
+    assert_eq!(answerer.opened().await, extension);
+    (offerer, answerer)
+}
+
+async fn open() -> (Peer, Peer) {
+    open_with(&loopback(), pmesh()).await
+}
+
+async fn echo(a: &Peer, b: &Peer, kind: Kind, body: Bytes) {
+    let (mut at_a, mut at_b) = (a.pipe.queues().subscribe(), b.pipe.queues().subscribe());
+    a.send(kind, body.clone()).await;
+    let got = next(&mut at_b).await.unwrap();
+    assert!(got == (kind, body.clone()), "{} bytes there", body.len());
+    b.send(kind, got.1).await;
+    assert!(next(&mut at_a).await.unwrap() == (kind, body.clone()), "{} bytes back", body.len());
+}
+
+fn json(length: usize) -> Bytes {
+    match length {
+        0 => "".into(),
+        1 => "1".into(),
+        _ => format!("\"{}\"", "x".repeat(length - 2)).into(),
+    }
+}
