@@ -1,0 +1,177 @@
+//! The measurements.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use crate::pair::{Pair, Variant};
+use crate::report::{Better, Sample};
+use crate::tree::TreePair;
+use crate::{Result, bare, facts, memory};
+
+/// Pause after which a link with nothing left to send counts as drained.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// One kind of measurement, and how much of it.
+pub(crate) struct Measurement {
+    pub(crate) name: &'static str,
+    /// Most rounds in which it is run.
+    pub(crate) rounds: usize,
+    what: What,
+}
+
+enum What {
+    Flood { size: usize, warm: Duration, span: Duration, per_second: bool },
+    RoundTrip { count: usize },
+    Connect { count: usize },
+    Memory { pairs: usize },
+}
+
+impl Measurement {
+    pub(crate) fn all(quick: bool) -> Vec<Self> {
+        let ms = Duration::from_millis;
+        let (warm, span) = if quick { (ms(50), ms(200)) } else { (ms(300), ms(1500)) };
+        let count = |full: usize, smoke: usize| if quick { smoke } else { full };
+        let every = usize::MAX;
+        let flood = |size, per_second| What::Flood { size, warm, span, per_second };
+        vec![
+            Self { name: "64k", rounds: every, what: flood(65_536, false) },
+            Self { name: "16k", rounds: every, what: flood(16_384, false) },
+            Self { name: "100b", rounds: every, what: flood(100, true) },
+            Self { name: "rtt", rounds: every, what: What::RoundTrip { count: count(5_000, 200) } },
+            Self { name: "connect", rounds: 1, what: What::Connect { count: count(300, 5) } },
+            Self { name: "memory", rounds: 3, what: What::Memory { pairs: count(50, 3) } },
+        ]
+    }
+
+    pub(crate) async fn run(&self, variant: Variant) -> Result<Vec<Sample>> {
+        match self.what {
+            What::Flood { size, warm, span, per_second } => flood(variant, size, warm, span, per_second).await,
+            What::RoundTrip { count } => round_trip(variant, count).await,
+            What::Connect { count } => connect(variant, count).await,
+            What::Memory { pairs } => {
+                let kb = memory::of_a_pair(variant, pairs).await?;
+                Ok(vec![Sample::new("memory of an idle pair, KB", kb, Better::Lower)])
+            }
+        }
+    }
+}
+
+async fn flood(variant: Variant, size: usize, warm: Duration, span: Duration, per_second: bool) -> Result<Vec<Sample>> {
+    let pair = Pair::open(variant, size).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (sender, stopped) = (pair.a.clone(), stop.clone());
+    let sending = tokio::spawn(async move {
+        let body = vec![7_u8; size];
+        while !stopped.load(Ordering::Relaxed) {
+            sender.send(&body).await?;
+        }
+        Result::Ok(())
+    });
+    let mut reader = pair.b.reader();
+    // To read the clock for each message would take part in what is measured when they are small.
+    let stride = if size < 1024 { 64 } else { 1 };
+    let begin = Instant::now();
+    while begin.elapsed() < warm {
+        for _ in 0..stride {
+            reader.next().await?;
+        }
+    }
+    let (begin, cpu) = (Instant::now(), facts::cpu_time());
+    let mut count = 0_u64;
+    while begin.elapsed() < span {
+        for _ in 0..stride {
+            reader.next().await?;
+        }
+        count += stride;
+    }
+    let (seconds, cpu) = (begin.elapsed().as_secs_f64(), (facts::cpu_time() - cpu).as_secs_f64());
+    stop.store(true, Ordering::Relaxed);
+    while let Ok(message) = timeout(QUIET, reader.next()).await {
+        message?;
+    }
+    // A link of the crate as it comes may be stalled: it is closed under the sender.
+    sending.abort();
+    pair.close().await?;
+    let (messages, bytes) = (count as f64, count as f64 * size as f64);
+    Ok(if per_second {
+        vec![
+            Sample::new(format!("{size} B messages, thousands/s"), messages / seconds / 1e3, Better::Higher),
+            Sample::new(format!("{size} B messages, CPU µs each"), cpu * 1e6 / messages, Better::Lower),
+        ]
+    } else {
+        let size = size / 1024;
+        vec![
+            Sample::new(format!("{size} KiB messages, MB/s"), bytes / seconds / 1e6, Better::Higher),
+            Sample::new(format!("{size} KiB messages, CPU s for a GB"), cpu / bytes * 1e9, Better::Lower),
+        ]
+    })
+}
+
+async fn round_trip(variant: Variant, count: usize) -> Result<Vec<Sample>> {
+    const SIZE: usize = 64;
+    let pair = Pair::open(variant, SIZE).await?;
+    let (end, mut reader) = (pair.b.clone(), pair.b.reader());
+    let echo = tokio::spawn(async move {
+        while let Ok(message) = reader.next().await {
+            end.send(&message).await?;
+        }
+        Result::Ok(())
+    });
+    let mut reader = pair.a.reader();
+    let body = [7_u8; SIZE];
+    let mut times = Vec::with_capacity(count);
+    for turn in 0..count + count / 5 {
+        let begin = Instant::now();
+        pair.a.send(&body).await?;
+        reader.next().await?;
+        if turn >= count / 5 {
+            times.push(begin.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    echo.abort();
+    pair.close().await?;
+    times.sort_by(f64::total_cmp);
+    Ok(vec![
+        Sample::new("round trip of 64 B, p50, µs", percentile(&times, 50), Better::Lower),
+        Sample::new("round trip of 64 B, p99, µs", percentile(&times, 99), Better::Lower),
+    ])
+}
+
+async fn connect(variant: Variant, count: usize) -> Result<Vec<Sample>> {
+    // The crate as it comes takes more than half a second each time.
+    let count = if variant == Variant::Plain { count.div_ceil(10) } else { count };
+    let mut times = Vec::with_capacity(count);
+    if variant == Variant::Pmesh {
+        let tree = TreePair::new().await?;
+        for _ in 0..count {
+            let begin = Instant::now();
+            let (a, b) = tree.connect().await?;
+            times.push(begin.elapsed().as_secs_f64() * 1e3);
+            tokio::join!(a.close(), b.closed());
+        }
+        tree.close().await?;
+    } else {
+        for _ in 0..count {
+            let begin = Instant::now();
+            let pair = bare::open(variant == Variant::Same, 64).await?;
+            times.push(begin.elapsed().as_secs_f64() * 1e3);
+            pair.close().await?;
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(vec![
+        Sample::new("connect until both ends are open, median, ms", percentile(&times, 50), Better::Lower),
+        Sample::new("connect, p99, ms", percentile(&times, 99), Better::Lower),
+        Sample::new("connect, worst, ms", percentile(&times, 100), Better::Lower),
+        Sample::new("connects made", times.len() as f64, Better::Neither),
+    ])
+}
+
+/// A percentile of sorted values.
+pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}

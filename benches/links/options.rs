@@ -1,0 +1,69 @@
+//! The command line.
+
+use std::time::Duration;
+
+use crate::Result;
+use crate::pair::Variant;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Mode {
+    Compare,
+    Flow,
+    /// Opens so many idle pairs and prints what each costs: what the memory measurement runs in a process of its own.
+    Hold(Variant, usize),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) mode: Mode,
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    pub(crate) variant: Option<Variant>,
+    pub(crate) seconds: Duration,
+    pub(crate) pause: Duration,
+    names: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let (mut flow, mut bench, mut quick, mut hold) = (false, false, false, None);
+        let (mut rounds, mut variant, mut seconds, mut pause) = (None, None, None, None);
+        let mut names = Vec::new();
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--bench" => bench = true,
+                "--quick" => quick = true,
+                "--flow" => flow = true,
+                "--rounds" => rounds = Some(value()?.parse::<usize>()?.clamp(1, 100)),
+                "--variant" => variant = Some(value()?.parse()?),
+                "--seconds" => seconds = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),
+                "--pause" => pause = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),
+                "--hold" => hold = Some((value()?.parse()?, value()?.parse::<usize>()?.clamp(1, 1000))),
+                option if option.starts_with('-') => return Err(format!("unknown option {option}").into()),
+                name => names.push(name.to_owned()),
+            }
+        }
+        let mode = match hold {
+            Some((variant, pairs)) => Mode::Hold(variant, pairs),
+            None if flow => Mode::Flow,
+            None => Mode::Compare,
+        };
+        let quick = quick || !bench;
+        Ok(Self {
+            mode,
+            quick,
+            rounds: rounds.unwrap_or(if quick { 1 } else { 5 }),
+            variant,
+            seconds: Duration::from_secs_f64(seconds.unwrap_or(if quick { 0.5 } else { 10.0 })),
+            pause: Duration::from_secs_f64(pause.unwrap_or(if quick { 0.5 } else { 5.0 })),
+            names,
+        })
+    }
+
+    /// Whether this measurement is asked for.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|wanted| name.contains(wanted.as_str()))
+    }
+}

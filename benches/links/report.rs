@@ -1,0 +1,114 @@
+//! The table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::measure::percentile;
+use crate::pair::Variant;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+    /// A mere number.
+    Neither,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) what: String,
+    pub(crate) value: f64,
+    better: Better,
+}
+
+impl Sample {
+    pub(crate) fn new(what: impl Into<String>, value: f64, better: Better) -> Self {
+        Self { what: what.into(), value, better }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    what: String,
+    better: Better,
+    values: BTreeMap<Variant, Vec<f64>>,
+}
+
+impl Table {
+    pub(crate) fn add(&mut self, variant: Variant, samples: Vec<Sample>) {
+        for Sample { what, value, better } in samples {
+            let row = match self.rows.iter().position(|row| row.what == what) {
+                Some(at) => &mut self.rows[at],
+                None => self.rows.push_mut(Row { what, better, values: BTreeMap::new() }),
+            };
+            row.values.entry(variant).or_default().push(value);
+        }
+    }
+}
+
+/// As Markdown: the median of the rounds, with the range where there were several.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| | pmesh | crate, same settings | crate as it comes | pmesh to same settings |")?;
+        writeln!(f, "|---|---|---|---|---|")?;
+        for row in &self.rows {
+            write!(f, "| {} |", row.what)?;
+            for variant in Variant::ALL {
+                write!(f, " {} |", row.cell(variant))?;
+            }
+            let ratio = match (row.better, row.median(Variant::Pmesh), row.median(Variant::Same)) {
+                (Better::Higher | Better::Lower, Some(pmesh), Some(same)) if same > 0.0 => {
+                    format!("{:.2}", pmesh / same)
+                }
+                _ => String::new(),
+            };
+            let sense = match row.better {
+                Better::Higher if !ratio.is_empty() => " (more is better)",
+                Better::Lower if !ratio.is_empty() => " (less is better)",
+                _ => "",
+            };
+            writeln!(f, " {ratio}{sense} |")?;
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn sorted(&self, variant: Variant) -> Vec<f64> {
+        let mut values = self.values.get(&variant).cloned().unwrap_or_default();
+        values.sort_by(f64::total_cmp);
+        values
+    }
+
+    fn median(&self, variant: Variant) -> Option<f64> {
+        let sorted = self.sorted(variant);
+        (!sorted.is_empty()).then(|| percentile(&sorted, 50))
+    }
+
+    fn cell(&self, variant: Variant) -> String {
+        let sorted = self.sorted(variant);
+        match sorted[..] {
+            [] => String::new(),
+            [one] => number(one),
+            [least, .., most] => {
+                format!("{} ({}–{})", number(percentile(&sorted, 50)), number(least), number(most))
+            }
+        }
+    }
+}
+
+/// Three digits, or as many as it has before the point.
+fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}

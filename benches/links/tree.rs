@@ -1,0 +1,74 @@
+//! Pairs of pmesh: two roots that meet on an onramp.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use pmesh::{Address, Binaries, Event, Node, NodeKind, Root};
+
+use crate::Result;
+use crate::onramp::Onramp;
+
+pub(crate) struct Peer {
+    pub(crate) root: Root,
+    pub(crate) onramp: Node,
+    pub(crate) address: Address,
+}
+
+impl Peer {
+    pub(crate) async fn new(onramp: &Onramp) -> Result<Self> {
+        let root = Root::builder().bind([([127, 0, 0, 1], 0).into()]).mdns(false).build();
+        let node = root.connect(onramp.url()).await?;
+        let address = loop {
+            match node.own_address() {
+                Some(address) => break address.clone(),
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        Ok(Self { root, onramp: node, address })
+    }
+
+    /// Dials another peer, and returns both ends once both are open.
+    pub(crate) async fn connect(&self, other: &Self) -> Result<(Node, Node)> {
+        let mut events = other.root.events();
+        let accepted = async {
+            while let Some(event) = events.next().await {
+                match event {
+                    Event::Open { node } if node.kind() == NodeKind::WebRtc && *node.address() == self.address => {
+                        return Ok(node);
+                    }
+                    _ => {}
+                }
+            }
+            Err("the root is closed".into())
+        };
+        let dialled = async { Ok(self.onramp.connect(&other.address).await?) };
+        tokio::try_join!(dialled, accepted)
+    }
+}
+
+pub(crate) struct TreePair {
+    pub(crate) a: Peer,
+    pub(crate) b: Peer,
+    onramp: Onramp,
+}
+
+impl TreePair {
+    pub(crate) async fn new() -> Result<Self> {
+        let onramp = Onramp::start().await?;
+        Ok(Self { a: Peer::new(&onramp).await?, b: Peer::new(&onramp).await?, onramp })
+    }
+
+    pub(crate) async fn connect(&self) -> Result<(Node, Node)> {
+        self.a.connect(&self.b).await
+    }
+
+    pub(crate) async fn close(self) -> Result<()> {
+        tokio::join!(self.a.root.close(), self.b.root.close());
+        self.onramp.stop().await;
+        Ok(())
+    }
+}
+
+pub(crate) fn reader(node: &Node) -> Binaries {
+    node.binaries()
+}
