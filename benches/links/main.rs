@@ -14,6 +14,8 @@
 //! - a name or a part of it: only these measurements. `--variant NAME`: only this variant.
 //! - `--flow`: instead of the table, a stress run of the credit flow of pmesh: full rate for `--seconds S` (10), and a
 //!   reader that pauses for `--pause P` seconds (5).
+//!
+//! `RUST_LOG` shows on the error stream what the library says.
 
 mod bare;
 mod facts;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let options = Options::parse(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // Spawned: the thread that blocks here is none of the runtime's workers.

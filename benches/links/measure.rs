@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::pair::{Pair, Variant};
+use crate::pair::{Pair, Reader, Variant};
 use crate::report::{Better, Sample};
 use crate::tree::TreePair;
 use crate::{Result, bare, facts, memory};
+
+/// Silence after which a link counts as dead.
+const DEAD: Duration = Duration::from_secs(10);
 
 /// Pause after which a link with nothing left to send counts as drained.
 const QUIET: Duration = Duration::from_millis(50);
@@ -73,19 +76,12 @@ async fn flood(variant: Variant, size: usize, warm: Duration, span: Duration, pe
     let mut reader = pair.b.reader();
     // To read the clock for each message would take part in what is measured when they are small.
     let stride = if size < 1024 { 64 } else { 1 };
-    let begin = Instant::now();
-    while begin.elapsed() < warm {
-        for _ in 0..stride {
-            reader.next().await?;
-        }
-    }
+    let warming = take_for(&mut reader, warm, stride).await?;
     let (begin, cpu) = (Instant::now(), facts::cpu_time());
-    let mut count = 0_u64;
-    while begin.elapsed() < span {
-        for _ in 0..stride {
-            reader.next().await?;
-        }
-        count += stride;
+    let taken = take_for(&mut reader, span, stride).await?;
+    if let (Taken { dead: true, count }, Variant::Pmesh) = (&taken, variant) {
+        let (at, buffered) = (warming.count + count, pair.a.buffered());
+        return Err(format!("silent for {DEAD:?} after {at} messages, {buffered} bytes wait in the sender").into());
     }
     let (seconds, cpu) = (begin.elapsed().as_secs_f64(), (facts::cpu_time() - cpu).as_secs_f64());
     stop.store(true, Ordering::Relaxed);
@@ -95,7 +91,7 @@ async fn flood(variant: Variant, size: usize, warm: Duration, span: Duration, pe
     // A link of the crate as it comes may be stalled: it is closed under the sender.
     sending.abort();
     pair.close().await?;
-    let (messages, bytes) = (count as f64, count as f64 * size as f64);
+    let (messages, bytes) = (taken.count as f64, taken.count as f64 * size as f64);
     Ok(if per_second {
         vec![
             Sample::new(format!("{size} B messages, thousands/s"), messages / seconds / 1e3, Better::Higher),
@@ -108,6 +104,31 @@ async fn flood(variant: Variant, size: usize, warm: Duration, span: Duration, pe
             Sample::new(format!("{size} KiB messages, CPU s for a GB"), cpu / bytes * 1e9, Better::Lower),
         ]
     })
+}
+
+struct Taken {
+    count: u64,
+    /// Nothing came any more. The bare crate does that at times: it counts as the rate that it had.
+    dead: bool,
+}
+
+async fn take_for(reader: &mut Reader, span: Duration, stride: u64) -> Result<Taken> {
+    let begin = Instant::now();
+    let mut count = 0;
+    while begin.elapsed() < span {
+        let some = async {
+            for _ in 0..stride {
+                reader.next().await?;
+                count += 1;
+            }
+            Result::Ok(())
+        };
+        match timeout(DEAD, some).await {
+            Ok(done) => done?,
+            Err(_) => return Ok(Taken { count, dead: true }),
+        }
+    }
+    Ok(Taken { count, dead: false })
 }
 
 async fn round_trip(variant: Variant, count: usize) -> Result<Vec<Sample>> {

@@ -3,15 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use pmesh::{Binaries, Node};
+use tokio::time::timeout;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
 use crate::bare::{self, BarePair};
 use crate::tree::{self, TreePair};
 use crate::{Error, Result};
+
+/// How long opening or closing a pair may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Variant {
@@ -58,6 +63,10 @@ enum Keep {
 impl Pair {
     /// Opens a pair for messages of about this size.
     pub(crate) async fn open(variant: Variant, message: usize) -> Result<Self> {
+        timeout(PATIENCE, Self::open_now(variant, message)).await.map_err(|_| "stuck while opening")?
+    }
+
+    async fn open_now(variant: Variant, message: usize) -> Result<Self> {
         if variant == Variant::Pmesh {
             let tree = TreePair::new().await?;
             let (a, b) = tree.connect().await?;
@@ -69,10 +78,13 @@ impl Pair {
     }
 
     pub(crate) async fn close(self) -> Result<()> {
-        match self.keep {
-            Keep::Tree(tree) => tree.close().await,
-            Keep::Bare(pair) => pair.close().await,
-        }
+        let closing = async {
+            match self.keep {
+                Keep::Tree(tree) => tree.close().await,
+                Keep::Bare(pair) => pair.close().await,
+            }
+        };
+        timeout(PATIENCE, closing).await.map_err(|_| "stuck while closing")?
     }
 }
 
@@ -91,6 +103,14 @@ impl End {
             Self::Bare(channel) => channel.send(BytesMut::from(body)).await?,
         }
         Ok(())
+    }
+
+    /// Bytes that wait on the sending side. Not known of the bare crate.
+    pub(crate) fn buffered(&self) -> usize {
+        match self {
+            Self::Tree(node) => node.buffered(),
+            Self::Bare(_) => 0,
+        }
     }
 
     pub(crate) fn reader(&self) -> Reader {

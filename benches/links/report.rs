@@ -42,10 +42,11 @@ struct Row {
 impl Table {
     pub(crate) fn add(&mut self, variant: Variant, samples: Vec<Sample>) {
         for Sample { what, value, better } in samples {
-            let row = match self.rows.iter().position(|row| row.what == what) {
-                Some(at) => &mut self.rows[at],
-                None => self.rows.push_mut(Row { what, better, values: BTreeMap::new() }),
-            };
+            let at = self.rows.iter().position(|row| row.what == what).unwrap_or(self.rows.len());
+            if at == self.rows.len() {
+                self.rows.push(Row { what, better, values: BTreeMap::new() });
+            }
+            let row = &mut self.rows[at];
             row.values.entry(variant).or_default().push(value);
         }
     }
