@@ -96,6 +96,11 @@ impl ReceiveCredit {
         self.consumed.0 >= (self.window.0 / 4).max(1) || self.consumed.1 >= (self.window.1 / 4).max(1)
     }
 
+    /// Whether so much waits to be granted that it is worth a record in a packet that goes anyway.
+    pub(crate) fn grant_may_ride(&self) -> bool {
+        self.consumed.0 >= (self.window.0 / 16).max(1) || self.consumed.1 >= (self.window.1 / 16).max(1)
+    }
+
     /// Takes what is to be granted now, if anything.
     pub(crate) fn take_grant(&mut self) -> Option<(u32, u32)> {
         let grant = std::mem::take(&mut self.consumed);

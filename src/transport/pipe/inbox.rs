@@ -144,9 +144,9 @@ impl Inbox {
         if self.credit.grant_is_due() { self.credit.take_grant() } else { None }
     }
 
-    /// Any grant that can travel along.
+    /// A grant that need not go yet, but may travel along. Not with every packet: each makes work for the other side.
     pub(super) fn take_grant(&mut self) -> Option<(u32, u32)> {
-        self.credit.take_grant()
+        if self.credit.grant_may_ride() { self.credit.take_grant() } else { None }
     }
 
     fn drop_first(&mut self) -> bool {

@@ -261,8 +261,10 @@ impl Pipe {
                 }
                 Kind::Credit => {
                     let (bytes, packets) = record.credit().map_err(|error| violation(&error))?;
-                    lock(&self.queues.outbox).grant(bytes, packets).map_err(|error| violation(&error))?;
-                    self.queues.outgoing.notify_one();
+                    let granted = lock(&self.queues.outbox).grant(bytes, packets);
+                    if granted.map_err(|error| violation(&error))? {
+                        self.queues.outgoing.notify_one();
+                    }
                 }
                 Kind::Close => closed = true,
                 Kind::Unknown => {}

@@ -119,10 +119,11 @@ impl Outbox {
         true
     }
 
-    pub(super) fn grant(&mut self, bytes: u32, packets: u32) -> Result<(), CreditError> {
+    /// Takes a grant. Returns whether something may have waited for it.
+    pub(super) fn grant(&mut self, bytes: u32, packets: u32) -> Result<bool, CreditError> {
         match &mut self.state {
-            State::Packets { credit, .. } => credit.grant(bytes, packets),
-            _ => Ok(()),
+            State::Packets { credit, .. } => credit.grant(bytes, packets).map(|()| !self.messages.is_empty()),
+            _ => Ok(false),
         }
     }
 
