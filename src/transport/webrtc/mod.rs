@@ -11,6 +11,7 @@
 //! - `session`: builds and describes a connection.
 //! - `pump`: carries messages between the pipe and the data channels.
 //! - `runtime`: runs the pump in the task of the crate's driver.
+//! - `wakes`: which part of the driver task has something to do.
 //! - `pace`: how long the driver sleeps, and how much it takes at once.
 //! - `socket`: sockets with large buffers, and the credit that fits them.
 //! - `addresses`: what to bind.
@@ -25,6 +26,7 @@ mod session;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod wakes;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

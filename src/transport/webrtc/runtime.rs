@@ -21,6 +21,7 @@ use webrtc::runtime::{
 use super::mailbox::Mailbox;
 use super::pace::Pace;
 use super::socket;
+use super::wakes::{DRIVER, READER, WRITER, Wakers};
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -96,6 +97,8 @@ impl Runtime for LinkRuntime {
             pace: self.pace.clone(),
             slot: self.slot.clone(),
             mailbox: self.mailbox.clone(),
+            wakers: Wakers::new(),
+            fresh: DRIVER,
         }))
     }
 
@@ -162,6 +165,9 @@ enum PumpState {
     Running { writer: Option<BoxFuture<()>>, reader: Option<BoxFuture<()>> },
 }
 
+/// Rounds of one poll before other tasks get their turn.
+const ROUNDS: usize = 4;
+
 /// The crate's driver and the pump, in one task.
 struct DriverTask {
     driver: Option<BoxFuture<()>>,
@@ -169,6 +175,41 @@ struct DriverTask {
     pace: Arc<Pace>,
     slot: Arc<Mutex<Slot>>,
     mailbox: Arc<Mailbox>,
+    wakers: Wakers,
+    /// Parts to poll though nobody has woken them.
+    fresh: u8,
+}
+
+impl DriverTask {
+    /// Polls the parts that have been woken. Returns whether all is done.
+    fn round(&mut self, woken: u8) -> bool {
+        let (mut writer, mut reader) = (&mut None, &mut None);
+        if let PumpState::Running { writer: w, reader: r } = &mut self.pump {
+            (writer, reader) = (w, r);
+        }
+        // What is to be sent first, so that the driver sends it now; what has arrived last, so that it is handed on now.
+        if woken & WRITER != 0 {
+            poll_slot(writer, &self.wakers.writer);
+        }
+        let meanwhile = self.wakers.take();
+        if (woken | meanwhile) & DRIVER != 0 {
+            self.pace.begin_turn();
+            if poll_slot(&mut self.driver, &self.wakers.driver) {
+                *writer = None;
+            }
+        }
+        let later = self.wakers.take();
+        if (woken | meanwhile | later) & READER != 0 {
+            poll_slot(reader, &self.wakers.reader);
+        }
+        // Woken after its turn: in the next round.
+        self.fresh |= (meanwhile & WRITER) | (later & (WRITER | DRIVER));
+        if self.pace.take_poll_due() {
+            self.fresh |= DRIVER;
+        }
+        // Once the driver is done, the reader still hands on what has arrived.
+        self.driver.is_none() && reader.is_none()
+    }
 }
 
 impl Future for DriverTask {
@@ -181,33 +222,30 @@ impl Future for DriverTask {
             match slot.pump.take() {
                 Some(Pump { writer, reader }) => {
                     this.pump = PumpState::Running { writer: Some(writer), reader: Some(reader) };
+                    this.fresh |= WRITER | READER;
                 }
                 None => slot.waker = Some(cx.waker().clone()),
             }
         }
-        let (mut writer, mut reader) = (&mut None, &mut None);
-        if let PumpState::Running { writer: w, reader: r } = &mut this.pump {
-            (writer, reader) = (w, r);
+        this.wakers.register(cx.waker());
+        for _ in 0..ROUNDS {
+            let woken = this.wakers.take() | std::mem::take(&mut this.fresh);
+            if woken != 0 && this.round(woken) {
+                return Poll::Ready(());
+            }
+            if this.fresh == 0 && this.wakers.leave() {
+                return Poll::Pending;
+            }
         }
-        // What is to be sent first, so that the driver sends it now; what has arrived last, so that it is handed on now.
-        poll_slot(writer, cx);
-        this.pace.begin_turn();
-        if poll_slot(&mut this.driver, cx) {
-            *writer = None;
-        }
-        poll_slot(reader, cx);
-        if this.pace.take_poll_due() {
-            cx.waker().wake_by_ref();
-        }
-        // Once the driver is done, the reader still hands on what has arrived.
-        if this.driver.is_none() && reader.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
 /// Polls what is still running. Returns whether it is done.
-fn poll_slot(future: &mut Option<BoxFuture<()>>, cx: &mut Context<'_>) -> bool {
+fn poll_slot(future: &mut Option<BoxFuture<()>>, waker: &Waker) -> bool {
     if let Some(running) = future
-        && running.as_mut().poll(cx).is_ready()
+        && running.as_mut().poll(&mut Context::from_waker(waker)).is_ready()
     {
         *future = None;
     }
