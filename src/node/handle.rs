@@ -138,7 +138,7 @@ impl Node {
     ///
     /// Cancel safe: a cancelled call has sent nothing.
     pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        let (kind, body) = message.into().encode();
+        let (kind, body) = message.into().into_encoded();
         self.inner.queues.send(kind, body).await.map_err(|rejected| match rejected {
             Rejected::Full | Rejected::NotOpen => SendError::NotOpen,
             Rejected::TooLarge(limit) => SendError::TooLarge { limit },

@@ -46,6 +46,13 @@ impl Message {
         }
     }
 
+    pub(crate) fn into_encoded(self) -> (Kind, Bytes) {
+        match self {
+            Self::Json(value) => (Kind::Json, value.to_string().into()),
+            Self::Binary(bytes) => (Kind::Binary, bytes),
+        }
+    }
+
     pub(crate) fn decode(kind: Kind, body: Bytes) -> serde_json::Result<Self> {
         match kind {
             Kind::Binary => Ok(Self::Binary(body)),

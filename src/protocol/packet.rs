@@ -15,7 +15,7 @@
 //!
 //! A packet that holds any record of a message costs its whole length in credit, and one packet. Others cost nothing.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// What a record carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +70,11 @@ impl PacketBuilder {
     /// An empty packet that will have at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self { packet: BytesMut::new(), limit, has_messages: false }
+    }
+
+    /// Makes room for so many bytes at once.
+    pub(crate) fn expect(&mut self, bytes: usize) {
+        self.packet.reserve(bytes.min(self.limit));
     }
 
     /// Appends as much of `body[*offset..]` as fits, takes at most `most` bytes of it, and moves the offset. Returns
@@ -159,8 +164,8 @@ impl PacketReader {
         let mut at = 1;
         let length = usize::try_from(number(&self.rest, &mut at, MAX_LENGTH_BYTES)?).ok()?;
         let end = at.checked_add(length).filter(|end| *end <= self.rest.len())?;
-        let body = self.rest.slice(at..end);
-        self.rest = self.rest.slice(end..);
+        let mut body = self.rest.split_to(end);
+        body.advance(at);
         Some(Record { kind, first: flags & FIRST != 0, last: flags & LAST != 0, body })
     }
 }

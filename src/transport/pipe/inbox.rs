@@ -88,9 +88,22 @@ impl Inbox {
         self.wake_all();
     }
 
-    /// Checks a record of a user message.
-    pub(super) fn check(&mut self, record: &Record, max_message: usize) -> Result<(), PacketError> {
-        self.messages.accept(record, max_message).map(drop)
+    /// Checks the records of user messages up to the next other record. Returns whether there were any, and that other.
+    pub(super) fn check(
+        &mut self,
+        reader: &mut PacketReader,
+        max_message: usize,
+    ) -> Result<(bool, Option<Record>), PacketError> {
+        let mut messages = false;
+        for record in reader {
+            let record = record?;
+            if !record.kind.is_message() {
+                return Ok((messages, Some(record)));
+            }
+            messages = true;
+            self.messages.accept(&record, max_message)?;
+        }
+        Ok((messages, None))
     }
 
     /// Takes a record of a frame, and returns the frame if it is now complete.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, mpsc};
 
 use self::inbox::Inbox;
 use self::outbox::Outbox;
@@ -241,15 +241,17 @@ impl Pipe {
         }
         let mut closed = false;
         let mut cost = 0;
-        for record in PacketReader::new(packet.clone()) {
-            let record = record.map_err(|error| violation(&error))?;
+        let mut reader = PacketReader::new(packet.clone());
+        loop {
+            let checked = lock(&self.queues.inbox).check(&mut reader, self.queues.max_message);
+            let (messages, other) = checked.map_err(|error| violation(&error))?;
+            if messages {
+                cost = packet.len();
+            }
+            let Some(record) = other else { break };
             match record.kind {
-                Kind::Json | Kind::Binary => {
-                    cost = packet.len();
-                    lock(&self.queues.inbox)
-                        .check(&record, self.queues.max_message)
-                        .map_err(|error| violation(&error))?;
-                }
+                // Those have been checked.
+                Kind::Json | Kind::Binary => {}
                 Kind::Frame => {
                     let frame = lock(&self.queues.inbox).push_frame(record).map_err(|error| violation(&error))?;
                     if let Some(frame) = frame {
@@ -328,23 +330,30 @@ impl Queues {
 
     /// Queues a user message, once there is room. Cancel safe: a cancelled call has queued nothing.
     pub(crate) async fn send(&self, kind: Kind, body: Bytes) -> Result<(), Rejected> {
-        self.check(kind, &body)?;
         let cost = cost(&body);
-        let permits = self.room.acquire_many(cost).await.map_err(|_| Rejected::NotOpen)?;
-        permits.forget();
-        self.enqueue(kind, body, cost)
+        let permits = match self.room.try_acquire_many(cost) {
+            Ok(permits) => permits,
+            Err(_) => {
+                // What can never be sent does not wait.
+                self.check(kind, &body)?;
+                self.room.acquire_many(cost).await.map_err(|_| Rejected::NotOpen)?
+            }
+        };
+        self.enqueue(kind, body, permits)
     }
 
     /// Queues a user message if there is room.
     pub(crate) fn try_send(&self, kind: Kind, body: Bytes) -> Result<(), Rejected> {
-        self.check(kind, &body)?;
-        let cost = cost(&body);
-        let permits = self.room.try_acquire_many(cost).map_err(|error| match error {
-            tokio::sync::TryAcquireError::Closed => Rejected::NotOpen,
-            tokio::sync::TryAcquireError::NoPermits => Rejected::Full,
-        })?;
-        permits.forget();
-        self.enqueue(kind, body, cost)
+        match self.room.try_acquire_many(cost(&body)) {
+            Ok(permits) => self.enqueue(kind, body, permits),
+            Err(error) => {
+                self.check(kind, &body)?;
+                Err(match error {
+                    TryAcquireError::Closed => Rejected::NotOpen,
+                    TryAcquireError::NoPermits => Rejected::Full,
+                })
+            }
+        }
     }
 
     fn check(&self, kind: Kind, body: &Bytes) -> Result<(), Rejected> {
@@ -352,13 +361,15 @@ impl Queues {
         if body.len() > limit { Err(Rejected::TooLarge(limit)) } else { Ok(()) }
     }
 
-    fn enqueue(&self, kind: Kind, body: Bytes, cost: u32) -> Result<(), Rejected> {
-        if lock(&self.outbox).push(kind, body, cost) {
+    /// Queues a message for which there is room. Gives the room back if it cannot be queued.
+    fn enqueue(&self, kind: Kind, body: Bytes, room: SemaphorePermit<'_>) -> Result<(), Rejected> {
+        let cost = cost(&body);
+        let first = lock(&self.outbox).push(kind, body, cost, self.max_message)?;
+        room.forget();
+        if first {
             self.outgoing.notify_one();
-            Ok(())
-        } else {
-            Err(Rejected::NotOpen)
         }
+        Ok(())
     }
 
     /// Queues a signalling frame, ahead of user messages. Never waits: returns false if the link does not keep up.

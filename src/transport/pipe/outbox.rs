@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Framing, Outgoing};
+use super::{Framing, Outgoing, Rejected};
 use crate::protocol::credit::{CreditError, SendCredit};
 use crate::protocol::frame;
 use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_PACKET_BYTES};
@@ -93,13 +93,16 @@ impl Outbox {
         }
     }
 
-    pub(super) fn push(&mut self, kind: Kind, body: Bytes, cost: u32) -> bool {
-        if self.closing {
-            return false;
+    /// Queues a message of at most `most` bytes. Returns whether the writer is to be woken: not if others wait already.
+    pub(super) fn push(&mut self, kind: Kind, body: Bytes, cost: u32, most: usize) -> Result<bool, Rejected> {
+        let limit = self.max_message(kind, most).ok_or(Rejected::NotOpen)?;
+        if body.len() > limit {
+            return Err(Rejected::TooLarge(limit));
         }
+        let first = self.messages.is_empty();
         self.message_bytes += body.len();
         self.messages.push_back(Queued { kind, body, offset: 0, cost });
-        true
+        Ok(first)
     }
 
     pub(super) fn push_frame(&mut self, frame: String) -> bool {
@@ -182,6 +185,10 @@ impl Outbox {
         if let Some((bytes, packets)) = due.or_else(|| if may_send { any_grant() } else { None }) {
             // An empty packet has room for it.
             packet.push_credit(bytes, packets);
+        }
+        if may_send {
+            let records = self.frames.len() + self.messages.len();
+            packet.expect(self.frame_bytes + self.message_bytes.min(credit.room()) + records * MAX_HEADER_BYTES);
         }
         // Messages that wait get half of the packet, so that frames, which cost no credit, do not starve them.
         let most = if self.messages.is_empty() { MAX_PACKET_BYTES } else { MAX_PACKET_BYTES / 2 };
