@@ -10,8 +10,9 @@ use crate::pair::Variant;
 use crate::tree::Peer;
 use crate::{Result, bare, facts};
 
-/// How long the pairs are idle before the memory is read.
-const SETTLE: Duration = Duration::from_millis(500);
+/// How long the pairs are idle before the memory is read, for each pair and at most.
+const SETTLE: Duration = Duration::from_millis(50);
+const LONGEST_SETTLE: Duration = Duration::from_millis(500);
 
 /// Runs the measurement in a process of its own: KB for each pair.
 pub(crate) async fn of_a_pair(variant: Variant, pairs: usize) -> Result<f64> {
@@ -41,25 +42,25 @@ async fn hold_tree(pairs: usize) -> Result<f64> {
     }
     let mut nodes = Vec::with_capacity(pairs + 1);
     nodes.push(hub.connect(&others[0]).await?);
-    let before = settled().await;
+    let before = settled(pairs).await;
     for other in &others[1..] {
         nodes.push(hub.connect(other).await?);
     }
-    Ok(settled().await - before)
+    Ok(settled(pairs).await - before)
 }
 
 async fn hold_bare(variant: Variant, pairs: usize) -> Result<f64> {
     let open = || bare::open(variant == Variant::Same, 1_000_000);
     let mut held = Vec::with_capacity(pairs + 1);
     held.push(open().await?);
-    let before = settled().await;
+    let before = settled(pairs).await;
     for _ in 0..pairs {
         held.push(open().await?);
     }
-    Ok(settled().await - before)
+    Ok(settled(pairs).await - before)
 }
 
-async fn settled() -> f64 {
-    tokio::time::sleep(SETTLE).await;
+async fn settled(pairs: usize) -> f64 {
+    tokio::time::sleep(LONGEST_SETTLE.min(SETTLE * pairs as u32)).await;
     facts::resident_kb() as f64
 }
