@@ -360,8 +360,6 @@ impl<P: Clone> Tree<P> {
     }
 }
 
-/// Whether it is short enough to be one.
-
 fn hold(candidates: &mut Vec<Candidate>, candidate: Candidate) {
     if candidates.len() < MAX_HELD_CANDIDATES {
         candidates.push(candidate);
