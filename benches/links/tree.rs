@@ -1,7 +1,5 @@
 //! Pairs of pmesh: two roots that meet on an onramp.
 
-use std::time::Duration;
-
 use futures_util::StreamExt;
 use pmesh::{Address, Binaries, Event, Node, NodeKind, Root};
 
@@ -18,12 +16,7 @@ impl Peer {
     pub(crate) async fn new(onramp: &Onramp) -> Result<Self> {
         let root = Root::builder().bind([([127, 0, 0, 1], 0).into()]).mdns(false).build();
         let node = root.connect(onramp.url()).await?;
-        let address = loop {
-            match node.own_address() {
-                Some(address) => break address.clone(),
-                None => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-        };
+        let address = node.own_address().ok_or("the onramp does not say who we are")?.clone();
         Ok(Self { root, onramp: node, address })
     }
 
