@@ -187,13 +187,14 @@ impl Driver {
                     }
                 }
                 Output::Frame { node, text } => {
-                    let sent = self.nodes.get(&node).is_some_and(|node| node.inner.queues.signal(text));
-                    if !sent {
+                    let queues = self.nodes.get(&node).map(|node| &node.inner.queues);
+                    if let Some(Err(text)) = queues.map(|queues| queues.signal(text)) {
                         debug!(?node, "signalling frame dropped: the link does not keep up");
+                        self.tree.frame_dropped(node, &text);
                     }
                 }
                 Output::Relay { source, node, text } => {
-                    let sent = self.nodes.get(&node).is_some_and(|node| node.inner.queues.signal(text));
+                    let sent = self.nodes.get(&node).is_some_and(|node| node.inner.queues.signal(text).is_ok());
                     if !sent {
                         self.tree.relay_failed(source, node);
                     }

@@ -72,6 +72,13 @@ impl<P: Clone> Tree<P> {
         }
     }
 
+    /// The node of an [`Output::Frame`] does not keep up, so the frame is lost. A negotiation that needs it cannot go on.
+    pub(crate) fn frame_dropped(&mut self, node: NodeId, text: &str) {
+        if let Ok(Frame::Relay { to, .. }) = Frame::parse(text) {
+            self.undeliverable(node, &to, CloseReason::Busy);
+        }
+    }
+
     /// The destination of an [`Output::Relay`] does not keep up.
     pub(crate) fn relay_failed(&mut self, source: NodeId, destination: NodeId) {
         self.counters.relayed -= 1;

@@ -372,13 +372,11 @@ impl Queues {
         Ok(())
     }
 
-    /// Queues a signalling frame, ahead of user messages. Never waits: returns false if the link does not keep up.
-    pub(crate) fn signal(&self, frame: String) -> bool {
-        let queued = lock(&self.outbox).push_frame(frame);
-        if queued {
-            self.outgoing.notify_one();
-        }
-        queued
+    /// Queues a signalling frame, ahead of user messages. Never waits: gives the frame back if the link does not keep up.
+    pub(crate) fn signal(&self, frame: String) -> Result<(), String> {
+        lock(&self.outbox).push_frame(frame)?;
+        self.outgoing.notify_one();
+        Ok(())
     }
 
     /// Bytes of user messages that wait to be sent.

@@ -105,7 +105,7 @@ impl Outbox {
         Ok(first)
     }
 
-    pub(super) fn push_frame(&mut self, frame: String) -> bool {
+    pub(super) fn push_frame(&mut self, frame: String) -> Result<(), String> {
         let too_large = match self.state {
             State::Plain { max_message } => frame.len() > max_message.max(DEFAULT_REMOTE_MESSAGE_BYTES),
             _ => false,
@@ -115,11 +115,11 @@ impl Outbox {
             || self.frames.len() >= MAX_QUEUED_FRAMES
             || self.frame_bytes + frame.len() > MAX_QUEUED_FRAME_BYTES
         {
-            return false;
+            return Err(frame);
         }
         self.frame_bytes += frame.len();
         self.frames.push_back(Queued { kind: Kind::Frame, body: frame.into(), offset: 0, cost: 0 });
-        true
+        Ok(())
     }
 
     /// Takes a grant. Returns whether something may have waited for it.

@@ -445,3 +445,16 @@ fn closing_all_leaves_nothing() {
     assert!(lone.tree.is_empty());
     lone.tree.assert_idle();
 }
+
+#[test]
+fn a_negotiation_whose_frame_is_lost_ends_at_once() {
+    let (mut lone, via) = Lone::on_ramp();
+    let node = lone.offering(via, "b", 5);
+    lone.take();
+    lone.tree.frame_dropped(via, "[6,\"c\",[3]]");
+    lone.settle();
+    assert_eq!(lone.ended(), []);
+    lone.tree.frame_dropped(via, "[6,\"b\",[3]]");
+    lone.settle();
+    assert_eq!(lone.ended(), [(node, CloseReason::Busy)]);
+}
