@@ -22,6 +22,10 @@ const KICKS: u8 = 2;
 /// Longest sleep until the channel is open.
 const LONGEST: Duration = Duration::from_millis(1);
 
+/// Most datagrams of one system call. The crate makes batches of up to 65,535 bytes; those above 65,507 are refused, and
+/// the link is then dead.
+const MAX_BATCH: usize = 53;
+
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 #[derive(Debug, Default)]
@@ -120,7 +124,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_gso_segments(&self) -> usize {
-        self.inner.max_gso_segments()
+        self.inner.max_gso_segments().min(MAX_BATCH)
     }
 
     fn max_gro_segments(&self) -> usize {
