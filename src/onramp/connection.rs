@@ -195,7 +195,8 @@ impl End {
                 // Ends at once if reading has failed already.
                 while let Some(Ok(_)) = socket.next().await {}
             }
-            // The answer to the peer's close frame may still lie in the socket.
+            // The answer to the peer's close frame may still lie in the socket. If it cannot go, the peer is gone already.
+            let _ = socket.flush().await;
             let socket = socket.get_mut();
             socket.shutdown().await.ok()?;
             // Closing with unread input would reset the connection, and the close frame could be lost.
@@ -223,6 +224,8 @@ struct Link {
     paused_until: Option<Instant>,
     ping_at: Option<Instant>,
     unanswered: u32,
+    /// Bytes that had come when the latest ping was sent.
+    received: u64,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -246,6 +249,7 @@ impl Link {
             paused_until: None,
             ping_at,
             unanswered: 0,
+            received: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         }
     }
@@ -348,7 +352,8 @@ impl Link {
             }
             Message::Binary(_) => shared.with(|hub, _| hub.binary(*id, now.into_std())),
             Message::Ping(_) | Message::Pong(_) => shared.with(|hub, _| hub.control(*id, now.into_std())),
-            Message::Close(_) | Message::Frame(_) => None,
+            Message::Close(_) => return Poll::Ready(Some(End::Gone)),
+            Message::Frame(_) => None,
         };
         self.paused_until = resume.map(Instant::from_std);
         Poll::Ready(None)
@@ -373,6 +378,11 @@ impl Link {
         if let (Some(at), Some(interval)) = (self.ping_at, self.member.shared.options.ping_interval)
             && at <= next
         {
+            // A large frame on a slow line: no pong can come before its end.
+            let received = self.socket.get_ref().received();
+            if std::mem::replace(&mut self.received, received) != received {
+                self.unanswered = 0;
+            }
             if self.unanswered >= UNANSWERED_PINGS {
                 return Poll::Ready(Some(End::Silent));
             }

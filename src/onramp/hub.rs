@@ -128,6 +128,8 @@ struct Peer<B> {
     departures: u64,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
+    /// Frames of the latest pull, and their bytes. They count as queued until the next pull, when they have been written.
+    handed: (usize, usize),
     used: Used,
 }
 
@@ -222,6 +224,7 @@ impl<B: Clone> Hub<B> {
             departures: self.departed,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            handed: (0, 0),
             used: Used::default(),
         };
         self.peers.insert(id, peer);
@@ -233,7 +236,7 @@ impl<B: Clone> Hub<B> {
     pub(super) fn disconnect(&mut self, id: PeerId, reason: Reason, bells: &mut Vec<B>) {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.names.remove(&peer.address);
-        self.stats.queued_frames -= peer.queue.len();
+        self.stats.queued_frames -= peer.queue.len() + peer.handed.0;
         self.stats.queued_bytes -= peer.queued_bytes;
         match reason {
             Reason::Left => {}
@@ -297,6 +300,10 @@ impl<B: Clone> Hub<B> {
             return Next::GoAway;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return Next::GoAway };
+        let (frames, bytes) = std::mem::take(&mut peer.handed);
+        peer.queued_bytes -= bytes;
+        self.stats.queued_frames -= frames;
+        self.stats.queued_bytes -= bytes;
         if !peer.welcomed {
             peer.welcomed = true;
             batch.push(frame::welcome(&peer.address).into());
@@ -363,9 +370,8 @@ impl<B: Clone> Hub<B> {
             } else if let Some(Queued { text, .. }) = peer.queue.pop_front() {
                 let length = text.as_str().len();
                 bytes += length;
-                peer.queued_bytes -= length;
-                self.stats.queued_frames -= 1;
-                self.stats.queued_bytes -= length;
+                peer.handed.0 += 1;
+                peer.handed.1 += length;
                 batch.push(text);
             } else {
                 peer.queue = VecDeque::new();
@@ -373,7 +379,8 @@ impl<B: Clone> Hub<B> {
                 break;
             }
         }
-        if peer.rung { Next::Pull } else { Next::Wait }
+        // Another pull is needed to say that these have been written.
+        if peer.rung || peer.handed.0 > 0 { Next::Pull } else { Next::Wait }
     }
 
     fn charge(&mut self, id: PeerId, now: Instant) -> Option<Instant> {

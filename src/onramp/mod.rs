@@ -37,7 +37,8 @@
 //! | it stops reading | its queue fills, then frames to it are dropped; after [`stall_timeout`](Builder::stall_timeout) it is disconnected |
 //! | an upgrade without subprotocol `p` or `pmesh.1` | HTTP 400 |
 //! | a plain HTTP GET or HEAD | 200 and a line of text; other methods 405 |
-//! | an upgrade above [`max_connections`](Builder::max_connections), or while shutting down | HTTP 503 |
+//! | an upgrade above [`max_connections`](Builder::max_connections) | HTTP 503 |
+//! | an upgrade while the onramp shuts down | closed without an answer |
 //!
 //! # Announcements
 //!

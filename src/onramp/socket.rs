@@ -32,17 +32,23 @@ pub(super) struct Socket {
     out: Vec<u8>,
     gone: usize,
     written: u64,
+    received: u64,
 }
 
 impl Socket {
     /// Wraps a socket from which `ahead` was read already.
     pub(super) fn new(tcp: TcpStream, ahead: Vec<u8>) -> Self {
-        Self { tcp, ahead, taken: 0, out: Vec::new(), gone: 0, written: 0 }
+        Self { tcp, ahead, taken: 0, out: Vec::new(), gone: 0, written: 0, received: 0 }
     }
 
     /// Bytes that the operating system has taken so far.
     pub(super) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Bytes that have come so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Gives up what is not yet sent: closing resets the connection.
@@ -85,13 +91,17 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() >= READ_BYTES {
-            return Pin::new(&mut this.tcp).poll_read(cx, buf);
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
+            this.received += (buf.filled().len() - before) as u64;
+            return Poll::Ready(Ok(()));
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut large = ReadBuf::new(scratch);
             ready!(Pin::new(&mut this.tcp).poll_read(cx, &mut large))?;
             let read = large.filled();
             let count = read.len().min(buf.remaining());
+            this.received += read.len() as u64;
             buf.put_slice(&read[..count]);
             this.ahead = read[count..].to_vec();
             Poll::Ready(Ok(()))

@@ -437,7 +437,7 @@ proptest! {
             }
             let stats = world.hub.stats();
             prop_assert_eq!(stats.open, live.len());
-            let queued: usize = world.hub.peers.values().map(|peer| peer.queue.len()).sum();
+            let queued: usize = world.hub.peers.values().map(|peer| peer.queue.len() + peer.handed.0).sum();
             let bytes: usize = world.hub.peers.values().map(|peer| peer.queued_bytes).sum();
             prop_assert_eq!((stats.queued_frames, stats.queued_bytes), (queued, bytes));
             prop_assert!(world.hub.peers.values().all(|peer| peer.queue.len() <= 8));

@@ -169,6 +169,8 @@ impl Pipe {
     /// What is to be sent next, if there is something now.
     pub(crate) fn try_next_outgoing(&self) -> Option<Outgoing> {
         if self.is_revoked() {
+            // The wake-up was meant for the link that took over.
+            self.queues.outgoing.notify_one();
             return Some(Outgoing::Finished);
         }
         let grant = lock(&self.queues.inbox).take_due_grant();

@@ -387,6 +387,22 @@ async fn a_revoked_link_has_no_effect() {
     assert_eq!(winner.queues.try_send(Kind::Json, Bytes::from_static(b"1")), Ok(()));
 }
 
+#[tokio::test]
+async fn a_revoked_writer_passes_a_wake_up_on() {
+    let (loser, _events) = pipe_with(WINDOW);
+    let winner = Pipe::new(LinkId(2), loser.events.clone(), loser.queues.clone());
+    let mut old = Box::pin(loser.next_outgoing());
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut old).await.is_err());
+    let mut new = Box::pin(winner.next_outgoing());
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut new).await.is_err());
+    loser.revoke();
+    winner.open(Framing::Packets { window: WINDOW, max_message: None });
+    assert_eq!(old.await, Outgoing::Finished);
+    winner.queues.try_send(Kind::Json, Bytes::from_static(b"1")).unwrap();
+    let sent = tokio::time::timeout(Duration::from_secs(5), new).await.unwrap();
+    assert!(matches!(sent, Outgoing::Binary(_)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Messages of any kind and size, sent and read in any interleaving, with windows of any size, come out as they went in.

@@ -1,12 +1,14 @@
 //! How long the crate's driver sleeps, and how much it takes at once.
 //!
+//! - Once the link is open the driver gets datagrams in portions, between which the reader and the application have their
+//!   turn: so a grant goes out while more arrives, and both ends work at the same time.
 //! - The crate parks what arrives while 256 messages wait to be read, and announces a smaller window; once that is closed
-//!   it stays so for a second and more. Between pmesh peers credit prevents that. Of a peer without credit, the driver is
-//!   given datagrams in small portions, between which the reader gets its turn, and none while something may be parked.
+//!   it stays so for a second and more. Between pmesh peers credit prevents that. Of a peer without credit, the driver gets
+//!   nothing while something may be parked.
 //! - During set-up the driver is kept from sleeping on what it has just queued. It writes, handles events, reads, and
 //!   sleeps; what handling events has queued would wait for the next timer, up to 200 ms, three times in a row.
-//! - A link on which nothing is sent sleeps longer than the 200 ms after which ICE wishes to look around. What is sent or
-//!   arrives wakes it all the same.
+//! - A link on which no record has passed for eight sleeps sleeps longer than the 200 ms after which ICE wishes to look
+//!   around. What is sent or arrives wakes it all the same; a late retransmission may be later by as much.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Sleeps that end at once after something has arrived, until the link is open.
 const KICKS: u8 = 2;
 
-/// Datagrams that the driver gets in one turn, if the peer has no credit. The last portion may exceed it by as much as
+/// Datagrams that the driver gets in one turn, once the link is open. The last portion may exceed it by as much as
 /// the kernel hands over at once.
 const PORTION: usize = 64;
 
@@ -42,8 +44,8 @@ pub(super) struct Pace {
     roused: AtomicBool,
     /// The driver has still to be polled for that.
     poll_due: AtomicBool,
-    /// Whether the peer has no credit.
-    portioned: AtomicBool,
+    /// How many datagrams the driver gets in one turn.
+    portion_size: AtomicUsize,
     /// Datagrams that the driver may still have in this turn.
     portion: AtomicUsize,
     /// How long a quiet link sleeps: at least twice for each keepalive.
@@ -64,7 +66,7 @@ impl Pace {
             kicks: AtomicU8::new(0),
             roused: AtomicBool::new(false),
             poll_due: AtomicBool::new(false),
-            portioned: AtomicBool::new(false),
+            portion_size: AtomicUsize::new(usize::MAX),
             portion: AtomicUsize::new(usize::MAX),
             quiet_sleep: QUIET_SLEEP.min(keepalive / 2),
             busy: AtomicBool::new(true),
@@ -78,10 +80,8 @@ impl Pace {
         if !self.settled.load(Ordering::Relaxed) {
             self.kicks.store(KICKS, Ordering::Relaxed);
         }
-        if self.portioned.load(Ordering::Relaxed) {
-            let left = self.portion.load(Ordering::Relaxed);
-            self.portion.store(left.saturating_sub(datagrams), Ordering::Relaxed);
-        }
+        let left = self.portion.load(Ordering::Relaxed);
+        self.portion.store(left.saturating_sub(datagrams), Ordering::Relaxed);
     }
 
     /// A datagram that starts like this passes. Only DTLS records count: ICE checks the path of a quiet link too.
@@ -93,7 +93,7 @@ impl Pace {
 
     /// From now on, datagrams come in portions.
     pub(super) fn portion(&self) {
-        self.portioned.store(true, Ordering::Relaxed);
+        self.portion_size.store(PORTION, Ordering::Relaxed);
     }
 
     /// Whether the driver has had its portion.
@@ -103,9 +103,8 @@ impl Pace {
 
     /// A turn of the driver begins.
     pub(super) fn begin_turn(&self) {
-        if self.portioned.load(Ordering::Relaxed) {
-            self.portion.store(if self.is_roused() { 0 } else { PORTION }, Ordering::Relaxed);
-        }
+        let portion = self.portion_size.load(Ordering::Relaxed);
+        self.portion.store(if self.is_roused() { 0 } else { portion }, Ordering::Relaxed);
     }
 
     /// A step of the set-up has been made.
@@ -214,10 +213,10 @@ mod tests {
     }
 
     #[test]
-    fn without_credit_the_driver_gets_portions_and_none_while_something_may_be_parked() {
+    fn the_driver_gets_portions_and_none_while_something_may_be_parked() {
         let pace = pace();
         pace.arrived(1000);
-        assert!(!pace.is_sated(), "with credit there is no limit");
+        assert!(!pace.is_sated(), "no limit during set-up");
         pace.portion();
         pace.begin_turn();
         pace.arrived(PORTION - 1);

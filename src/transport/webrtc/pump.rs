@@ -98,15 +98,13 @@ async fn receive(channels: Channels) -> Option<CloseReason> {
     if second.is_none() {
         pace.settle();
     }
-    if !extension {
-        pace.portion();
-    }
+    pace.portion();
     let mut taken = 0u32;
     loop {
         match next(&main, second.as_ref()).await {
             Some(DataChannelEvent::OnMessage(message)) => {
                 taken = taken.wrapping_add(1);
-                if taken.is_multiple_of(ROUSE_AFTER) {
+                if !extension && taken.is_multiple_of(ROUSE_AFTER) {
                     pace.rouse();
                 }
                 if let Err(reason) = deliver(&pipe, message).await {

@@ -4,6 +4,7 @@
 //!   and what arrives wakes the application directly: no hop between tasks on the way of a message.
 //! - The driver sleeps as [`Pace`] says.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn, ready};
 use std::io;
@@ -126,6 +127,10 @@ impl Runtime for LinkRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
+        // The crate sleeps elsewhere too: when it closes a connection, and when a writer waits for room.
+        if !DRIVING.get() {
+            return TokioRuntime.sleep(duration);
+        }
         let duration = self.pace.sleep(duration);
         if duration.is_zero() {
             return Box::pin(ready(()));
@@ -157,6 +162,27 @@ impl Runtime for LinkRuntime {
 
     fn name(&self) -> &'static str {
         "pmesh"
+    }
+}
+
+thread_local! {
+    /// Whether this thread is polling the crate's driver.
+    static DRIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets [`DRIVING`] as long as it lives.
+struct Driving;
+
+impl Driving {
+    fn begin() -> Self {
+        DRIVING.set(true);
+        Self
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        DRIVING.set(false);
     }
 }
 
@@ -194,7 +220,10 @@ impl DriverTask {
         let meanwhile = self.wakers.take();
         if (woken | meanwhile) & DRIVER != 0 {
             self.pace.begin_turn();
-            if poll_slot(&mut self.driver, &self.wakers.driver) {
+            let driving = Driving::begin();
+            let done = poll_slot(&mut self.driver, &self.wakers.driver);
+            drop(driving);
+            if done {
                 *writer = None;
             }
         }
@@ -236,6 +265,10 @@ impl Future for DriverTask {
             if this.fresh == 0 && this.wakers.leave() {
                 return Poll::Pending;
             }
+            if this.pace.is_sated() {
+                // Now it is the application's turn.
+                break;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -267,4 +300,26 @@ impl Drop for DriverTask {
 
 fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_driver_is_paced() {
+        let runtime = LinkRuntime::new(Mailbox::new(), Duration::from_secs(2));
+        runtime.pace().hurry();
+        runtime.pace().rouse();
+        let wish = Duration::from_millis(100);
+        let start = tokio::time::Instant::now();
+        runtime.sleep(wish).await;
+        assert_eq!(start.elapsed(), wish, "closing a connection takes its time");
+        let driving = Driving::begin();
+        let paced = runtime.sleep(wish);
+        drop(driving);
+        let start = tokio::time::Instant::now();
+        paced.await;
+        assert!(start.elapsed() < wish);
+    }
 }

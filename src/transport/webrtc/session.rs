@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rtc::ice::mdns::MulticastDnsMode;
+use rtc::mdns::MulticastSocket;
 use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 use webrtc::data_channel::{DataChannel, RTCDataChannelInit};
 use webrtc::error::{Error, Result};
@@ -63,20 +64,7 @@ impl Session {
     ///
     /// No socket could be bound, or a server of the configuration is malformed.
     pub(super) async fn build(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
-        if !purpose.mdns {
-            return Self::build_once(config, mailbox, purpose).await;
-        }
-        match Self::build_once(config, mailbox, purpose).await {
-            Ok(session) => Ok(session),
-            Err(error) => {
-                // Often the multicast port is what cannot be had.
-                tracing::debug!(%error, "trying again without multicast DNS");
-                Self::build_once(config, mailbox, Purpose { mdns: false, ..purpose }).await
-            }
-        }
-    }
-
-    async fn build_once(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
+        let mdns = purpose.mdns && has_multicast();
         let none = Some(Duration::ZERO);
         let settings = SettingEngineBuilder::new()
             .with_ice_timeouts(Some(config.disconnected_after), Some(config.failed_after), Some(config.keepalive))
@@ -85,11 +73,7 @@ impl Session {
             .with_prflx_acceptance_min_wait(none)
             .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(purpose.max_message))
             .with_sctp_max_receive_buffer_size(socket::receive_window())
-            .with_multicast_dns_mode(if purpose.mdns {
-                MulticastDnsMode::QueryOnly
-            } else {
-                MulticastDnsMode::Disabled
-            })
+            .with_multicast_dns_mode(if mdns { MulticastDnsMode::QueryOnly } else { MulticastDnsMode::Disabled })
             .build();
         let servers = config.ice_servers.iter().map(|server| RTCIceServer {
             urls: server.urls.clone(),
@@ -215,6 +199,13 @@ impl Session {
             tracing::debug!(%error, "closing a connection");
         }
     }
+}
+
+/// Whether a socket for multicast DNS can be had. Without a route for it, or with its port taken, the crate could not build
+/// a connection that is to use it.
+fn has_multicast() -> bool {
+    let socket = MulticastSocket::new().into_std();
+    socket.inspect_err(|error| tracing::debug!(%error, "no multicast DNS")).is_ok()
 }
 
 /// A panic of the crate over what a peer sent is an error like any other.

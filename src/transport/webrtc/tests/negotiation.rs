@@ -201,3 +201,14 @@ async fn a_forged_fingerprint_does_not_connect() {
     assert!(matches!(b.closed_unopened().await, CloseReason::Failed(_)));
     assert!(a.events.try_recv().is_err());
 }
+
+/// The multicast port is taken by somebody who does not share it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_multicast_dns_links_open_all_the_same() {
+    // Where another test has it at the moment, that is as good.
+    let _taken = std::net::UdpSocket::bind("0.0.0.0:5353");
+    let transport = WebRtc::new(WebRtcConfig { mdns: true, ..config() });
+    let (mut a, _b) = open_with(&transport, pmesh()).await;
+    a.command(Command::Close);
+    assert_eq!(a.closed().await, CloseReason::Local);
+}
