@@ -221,6 +221,21 @@ fn a_full_queue_drops_and_tells_the_sender() {
 }
 
 #[test]
+fn what_is_pulled_counts_until_it_is_written() {
+    let mut world = World::with(limits(), &[P, P]);
+    world.send(0, r#"[6,"peer-1","x"]"#);
+    assert!(matches!(world.pull_once(1), (batch, Next::Pull) if batch.len() == 1));
+    assert_eq!(world.hub.stats().queued_frames, 1);
+    assert!(matches!(world.pull_once(1), (batch, Next::Wait) if batch.is_empty()));
+    assert_eq!((world.hub.stats().queued_frames, world.hub.stats().queued_bytes), (0, 0));
+    // Gone in the middle of it: nothing stays counted.
+    world.send(0, r#"[6,"peer-1","x"]"#);
+    world.pull_once(1);
+    world.leave(1);
+    assert_eq!((world.hub.stats().queued_frames, world.hub.stats().queued_bytes), (0, 0));
+}
+
+#[test]
 fn all_queues_together_are_bounded() {
     let mut world = World::with(Limits { total_queue_bytes: 300, ..limits() }, &[P, P, P]);
     let text = |to| format!(r#"[6,"peer-{to}","{}"]"#, "x".repeat(100));
