@@ -242,3 +242,28 @@ async fn a_root_that_is_dropped_closes_its_connections() {
     assert_eq!(soon(at_b.closed()).await, CloseReason::Remote);
     assert_eq!(soon(at_a.closed()).await, CloseReason::RootClosed);
 }
+
+/// Nobody starves where there is one thread for all.
+#[tokio::test]
+async fn a_flood_in_both_directions_on_a_runtime_with_one_thread() {
+    const COUNT: usize = 2_000;
+    let server = Server::start().await;
+    let (a, b) = (server.peer().await, server.peer().await);
+    let (at_a, at_b) = a.meet(&b).await;
+    let flood = |from: Node, to: Node| async move {
+        let mut messages = to.binaries();
+        let send = async {
+            for n in 0..COUNT {
+                from.send(vec![n as u8; 10_000]).await.unwrap();
+            }
+        };
+        let receive = async {
+            for n in 0..COUNT {
+                let message = soon(messages.next()).await.unwrap();
+                assert_eq!((message.len(), message[0]), (10_000, n as u8));
+            }
+        };
+        tokio::join!(send, receive);
+    };
+    tokio::join!(flood(at_a.clone(), at_b.clone()), flood(at_b, at_a));
+}
