@@ -4,7 +4,7 @@
 //! [3, {"type":"offer","sdp":…}, offerData|null, ext]
 //! [4, {"type":"answer","sdp":…}, ext]
 //! [5, {"candidate":…,"sdpMid":…,"sdpMLineIndex":…,"usernameFragment":…}, session]
-//! [8, session, why]                    refusal, only to a peer whose offer carried an ext
+//! [8, session, why]                    refusal or giving up, only to a peer whose offer or answer carried an ext
 //! ```
 //!
 //! The original P reads by position and ignores what follows, so `ext` and `session` are invisible to it.
