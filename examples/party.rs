@@ -104,7 +104,7 @@ async fn charlie_joins(root: &Root, url: &str) -> Result<Node, Box<dyn Error>> {
         let Event::Connection { node, via: Some(via) } = event else { continue };
         println!("Charlie is called by {} via {}", node.address(), via.address());
         if via.kind() == NodeKind::WebRtc {
-            node.opened().await.map_err(|reason| reason.to_string())?;
+            node.opened().await?;
             return Ok(node);
         }
     }
