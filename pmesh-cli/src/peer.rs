@@ -63,12 +63,13 @@ impl Peer {
 
     /// Dials in the background. A failure is a notice.
     pub(crate) fn dial(&self, via: Node, to: String, data: Option<Value>) {
-        let peer = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = via.connect(peer.args.connect(&to, data)).await {
-                peer.error(Some(&to), error).await;
-            }
-        });
+        tokio::spawn(self.clone().connect(via, to, data));
+    }
+
+    async fn connect(self, via: Node, to: String, data: Option<Value>) {
+        if let Err(error) = via.connect(self.args.connect(&to, data)).await {
+            self.error(Some(&to), error).await;
+        }
     }
 
     /// Dials an announced peer, when it is its turn.
@@ -85,12 +86,7 @@ impl Peer {
             if dials.len() >= DIALS {
                 dials.join_next().await;
             }
-            let peer = self.clone();
-            dials.spawn(async move {
-                if let Err(error) = via.connect(peer.args.connect(to.as_str(), None)).await {
-                    peer.error(Some(to.as_str()), error).await;
-                }
-            });
+            dials.spawn(self.clone().connect(via, to.to_string(), None));
             while dials.try_join_next().is_some() {}
         }
     }
