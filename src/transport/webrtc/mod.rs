@@ -36,7 +36,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-#[allow(unused_imports)] // for the node
 pub(crate) use self::socket::credit_window;
 
 use self::mailbox::Mailbox;

@@ -18,11 +18,9 @@ use webrtc::peer_connection::{
 use super::mailbox::{Callbacks, Mailbox};
 use super::runtime::LinkRuntime;
 use super::{WebRtcConfig, addresses, socket};
-use crate::protocol::limits::DEFAULT_REMOTE_MESSAGE_BYTES;
+use crate::protocol::P_PROTOCOL;
+use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_CANDIDATE_BYTES};
 use crate::protocol::signal::{Candidate, Description, DescriptionKind};
-
-/// The name and the protocol of the data channel.
-const CHANNEL: &str = "p";
 
 /// Bytes that may be on their way on one channel before sending waits. Between pmesh peers the credit is smaller; this
 /// is what slows us down towards an original P.
@@ -33,9 +31,6 @@ const GATHERING: Duration = Duration::from_millis(50);
 
 /// Candidates of the other side that are used. Further ones are ignored: each costs checks and memory.
 pub(super) const MAX_REMOTE_CANDIDATES: usize = 64;
-
-/// Longest candidate that is used, in bytes.
-const MAX_CANDIDATE_BYTES: usize = 1024;
 
 /// What the connection is to be made for.
 #[derive(Debug, Clone, Copy)]
@@ -106,8 +101,8 @@ impl Session {
     ///
     /// The connection is closed.
     pub(super) async fn create_channel(&self) -> Result<Arc<dyn DataChannel>> {
-        let init = RTCDataChannelInit { protocol: CHANNEL.into(), ..RTCDataChannelInit::default() };
-        self.connection.create_data_channel(CHANNEL, Some(init)).await
+        let init = RTCDataChannelInit { protocol: P_PROTOCOL.into(), ..RTCDataChannelInit::default() };
+        self.connection.create_data_channel(P_PROTOCOL, Some(init)).await
     }
 
     /// Makes and applies the offer or the answer, with the candidates that are known by then.
