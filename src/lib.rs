@@ -100,6 +100,7 @@
 //! the shell and other languages.
 
 mod error;
+mod lock;
 mod node;
 pub mod onramp;
 mod protocol;

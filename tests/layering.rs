@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 /// Each module of the crate, and what it may use.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("lock", &[]),
     ("protocol", &["error"]),
-    ("transport", &["error", "protocol"]),
-    ("node", &["error", "protocol", "transport"]),
-    ("onramp", &["error", "protocol", "transport"]),
+    ("transport", &["error", "lock", "protocol"]),
+    ("node", &["error", "lock", "protocol", "transport"]),
+    ("onramp", &["error", "lock", "protocol", "transport"]),
     ("lib", &["error", "protocol", "transport", "node", "onramp"]),
 ];
 

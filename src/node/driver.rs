@@ -2,7 +2,7 @@
 //! reader.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,6 +18,7 @@ use super::handle::{Node, NodeKind, NodeState};
 use super::root::Shared;
 use super::tree::{CheckId, NodeId, Output, Settings, Tree};
 use crate::error::CloseReason;
+use crate::lock::lock;
 use crate::protocol::Address;
 use crate::transport::{Link, LinkEvent, LinkId, Pipe, Target, Transport};
 
@@ -99,7 +100,7 @@ impl Driver {
             }
             self.act();
             let counters = self.tree.counters();
-            *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+            *lock(&self.shared.counters) = counters;
             if self.closing.is_some_and(|at| self.tree.is_empty() || at <= Instant::now()) {
                 break;
             }

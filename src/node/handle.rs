@@ -262,7 +262,7 @@ impl Node {
 
     /// Brings the node to its terminal state, once.
     pub(super) fn end(&self, reason: CloseReason) {
-        self.inner.queues.shut(reason.clone());
+        self.inner.queues.shut();
         self.inner.state.send_if_modified(|state| {
             if matches!(state, NodeState::Closed(_)) {
                 return false;

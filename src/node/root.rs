@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
@@ -18,6 +18,7 @@ use super::handle::{Node, NodeState};
 use super::streams::{self, Arrivals, Events, RootBinaries, RootMessages};
 use super::tree::{Counters, NodeId};
 use crate::error::CloseReason;
+use crate::lock::lock;
 use crate::protocol::Address;
 use crate::transport::{Queues, Transport};
 
@@ -332,9 +333,4 @@ impl Shared {
             arrivals.end();
         }
     }
-}
-
-/// Every critical section here is short and leaves its data whole, so a panic elsewhere does not spoil the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

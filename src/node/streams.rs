@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use super::error::Event;
 use super::handle::{Node, NodeState};
 use super::message::Message;
+use crate::lock::lock;
 use crate::protocol::Address;
 use crate::transport::Subscription;
 
@@ -102,7 +103,7 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     pub(super) fn push(&self, messages: Messages) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.0.push(messages);
         if let Some(waker) = state.1.take() {
             waker.wake();
@@ -111,7 +112,7 @@ impl Arrivals {
 
     /// No more nodes will come.
     pub(super) fn end(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.2 = true;
         if let Some(waker) = state.1.take() {
             waker.wake();
@@ -138,7 +139,7 @@ impl Stream for RootMessages {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let ended = {
-            let mut state = this.arrivals.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&this.arrivals.state);
             for messages in state.0.drain(..) {
                 this.nodes.push(Tagged(messages));
             }

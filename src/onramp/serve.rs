@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{self, Bell, CLOSE_TIMEOUT};
 use super::hub::{Hub, Limits};
+use crate::lock::lock;
 
 /// Connections that may be open beyond the allowed peers: requests that are not decided, and answers underway.
 /// Beyond, connections are closed unanswered.
@@ -52,7 +53,7 @@ impl Shared {
     /// Works on the hub, and then, without its lock, rings the bells that this asked for.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Hub<Arc<Bell>>, &mut Vec<Arc<Bell>>) -> T) -> T {
         let mut bells = Vec::new();
-        let result = work(&mut self.hub.lock().unwrap_or_else(PoisonError::into_inner), &mut bells);
+        let result = work(&mut lock(&self.hub), &mut bells);
         for bell in bells {
             bell.ring();
         }

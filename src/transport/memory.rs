@@ -1,13 +1,14 @@
 //! Links within the process, for tests: they work under a paused clock, and can be watched and cut.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{Command, Delivery, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, Target, Transport, WireMessage};
 use crate::error::CloseReason;
+use crate::lock::lock;
 use crate::protocol::signal::{Candidate, Description, DescriptionKind};
 
 /// One end of a link that is being made.
@@ -53,7 +54,7 @@ impl Memory {
 
     /// Both descriptions are exchanged: takes both ends out and lets them talk.
     fn join(&self, a: u64, b: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if let (Some(a), Some(b)) = (state.ends.remove(&a), state.ends.remove(&b)) {
             tokio::spawn(run(a, b));
         }
@@ -104,7 +105,7 @@ impl Link for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.memory.state.lock().unwrap_or_else(PoisonError::into_inner).ends.remove(&self.end);
+        lock(&self.memory.state).ends.remove(&self.end);
     }
 }
 

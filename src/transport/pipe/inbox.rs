@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{MESSAGE_OVERHEAD_BYTES, Queues, lock};
-use crate::error::CloseReason;
+use super::{MESSAGE_OVERHEAD_BYTES, Queues};
+use crate::lock::lock;
 use crate::protocol::credit::{CreditError, ReceiveCredit};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::packet::{Assembler, Kind, PacketError, PacketReader, Record, Sequence};
@@ -61,7 +61,7 @@ pub(super) struct Inbox {
     messages: Sequence,
     frames: Sequence,
     frame: Assembler,
-    closed: Option<CloseReason>,
+    closed: bool,
     /// The permit to keep what is unread after the end.
     kept: Option<OwnedSemaphorePermit>,
 }
@@ -78,13 +78,13 @@ impl Inbox {
             messages: Sequence::default(),
             frames: Sequence::default(),
             frame: Assembler::default(),
-            closed: None,
+            closed: false,
             kept: None,
         }
     }
 
-    pub(super) fn shut(&mut self, reason: CloseReason) {
-        self.closed.get_or_insert(reason);
+    pub(super) fn shut(&mut self) {
+        self.closed = true;
         self.wake_all();
     }
 
@@ -137,7 +137,7 @@ impl Inbox {
     }
 
     fn push(&mut self, entry: Entry) {
-        if self.closed.is_some() {
+        if self.closed {
             return;
         }
         self.entries.push_back(entry);
@@ -250,7 +250,7 @@ impl Inbox {
                 let tell = if at == 0 { self.trim() } else { false };
                 Poll::Ready(Some((content, tell)))
             }
-            None if self.closed.is_some() => Poll::Ready(None),
+            None if self.closed => Poll::Ready(None),
             None => {
                 cursor.waker = Some(cx.waker().clone());
                 Poll::Pending

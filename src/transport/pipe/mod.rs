@@ -6,7 +6,7 @@ mod outbox;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, mpsc};
@@ -15,6 +15,7 @@ use self::inbox::Inbox;
 use self::outbox::Outbox;
 use super::{LinkEvent, LinkId};
 use crate::error::CloseReason;
+use crate::lock::lock;
 use crate::protocol::frame::Frame;
 use crate::protocol::limits::{MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
 use crate::protocol::packet::{Kind, PacketError, PacketReader};
@@ -300,10 +301,10 @@ impl Queues {
     }
 
     /// Ends the pipe without an event. What has arrived can still be read.
-    pub(crate) fn shut(&self, reason: CloseReason) {
+    pub(crate) fn shut(&self) {
         self.room.close();
         lock(&self.outbox).shut();
-        lock(&self.inbox).shut(reason);
+        lock(&self.inbox).shut();
         self.outgoing.notify_one();
         self.consumed.notify_one();
     }
@@ -399,11 +400,6 @@ fn compact(part: Bytes, buffer: usize) -> Bytes {
 
 fn cost(body: &Bytes) -> u32 {
     (body.len() + MESSAGE_OVERHEAD_BYTES).min(SEND_QUEUE_BYTES) as u32
-}
-
-/// Every critical section here is short and leaves its data whole, so a panic elsewhere does not spoil the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const _: () = assert!(SEND_QUEUE_BYTES <= u32::MAX as usize && MAX_PACKET_BYTES <= 65_536);

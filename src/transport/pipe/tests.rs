@@ -178,7 +178,7 @@ async fn what_is_unread_at_the_end_is_kept_within_a_budget() {
     for forgotten in [0, 60_064] {
         let (b, _b) = plain();
         b.deliver(WireMessage::Binary(vec![0; 60_000].into()), Delivery::Wait).await.unwrap();
-        b.queues.shut(CloseReason::Remote);
+        b.queues.shut();
         assert_eq!(b.queues.keep_unread(&budget), forgotten);
         kept.push(b);
     }
@@ -330,7 +330,7 @@ async fn closing_sends_what_is_queued_and_tells_the_other_side() {
     assert_eq!(carry(&a, &b).await, Err(CloseReason::Remote));
     assert_eq!(a.next_outgoing().await, Outgoing::Finished);
     let mut messages = b.queues.subscribe();
-    b.queues.shut(CloseReason::Remote);
+    b.queues.shut();
     assert_eq!(next(&mut messages).await.unwrap().1, "1");
     assert_eq!(next(&mut messages).await, None);
 }
@@ -345,7 +345,7 @@ async fn a_waiting_sender_is_released_when_the_link_ends() {
     });
     tokio::task::yield_now().await;
     a.finish(CloseReason::Remote).await;
-    a.queues.shut(CloseReason::Remote);
+    a.queues.shut();
     assert_eq!(sender.await.unwrap(), Err(Rejected::NotOpen));
     assert_eq!(events.recv().await.unwrap().1, LinkEvent::Closed(CloseReason::Remote));
     assert_eq!(a.next_outgoing().await, Outgoing::Finished);

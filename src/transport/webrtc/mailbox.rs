@@ -3,7 +3,7 @@
 //! The callbacks run on the driver and must not block, and an end must never get lost: so this is a set of facts with a
 //! wake-up rather than a queue. The only list in it is bounded.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -13,6 +13,7 @@ use webrtc::peer_connection::{
 };
 
 use crate::error::CloseReason;
+use crate::lock::lock;
 
 /// Local candidates of one link. Further ones are dropped.
 const MAX_CANDIDATES: usize = 64;
@@ -55,13 +56,8 @@ impl Mailbox {
         Arc::new(Self { state: Mutex::default(), changed: Notify::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the facts whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn tell(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.shut {
             return;
         }
@@ -95,7 +91,7 @@ impl Mailbox {
 
     /// Whether the link is, or was, open.
     pub(super) fn is_open(&self) -> bool {
-        self.lock().open
+        lock(&self.state).open
     }
 
     /// All that was queued before closing has been sent.
@@ -107,7 +103,7 @@ impl Mailbox {
     pub(super) async fn news(&self) -> News {
         loop {
             {
-                let mut state = self.lock();
+                let mut state = lock(&self.state);
                 if std::mem::take(&mut state.fresh) {
                     return std::mem::take(&mut state.news);
                 }
@@ -120,7 +116,7 @@ impl Mailbox {
     pub(super) async fn gathered(&self) {
         loop {
             {
-                let state = self.lock();
+                let state = lock(&self.state);
                 if state.gathered || state.news.ended.is_some() {
                     return;
                 }
@@ -132,7 +128,7 @@ impl Mailbox {
     /// Forgets everything and takes nothing more: a channel kept here would keep the connection alive.
     pub(super) fn shut(&self) {
         let news = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             state.shut = true;
             std::mem::take(&mut state.news)
         };

@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::mailbox::Mailbox;
 use super::pace::Pace;
 use super::socket;
 use super::wakes::{DRIVER, READER, WRITER, Wakers};
+use crate::lock::lock;
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -296,10 +297,6 @@ impl Drop for DriverTask {
         // Counts only if nothing else has been told before: then the driver broke.
         self.mailbox.lost("the connection stopped by itself");
     }
-}
-
-fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl Peer {
             match self.event().await {
                 LinkEvent::Closed(reason) => {
                     // As the driver does.
-                    self.pipe.queues().shut(reason.clone());
+                    self.pipe.queues().shut();
                     return reason;
                 }
                 LinkEvent::Description(_) | LinkEvent::Candidate(_) | LinkEvent::Opened { .. } => {}
