@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::identity::PeerId;
+
 /// Why a node closed, or why an attempt to open one was given up.
 ///
 /// The reason is terminal: a node has at most one, and it never changes.
@@ -38,6 +40,17 @@ pub enum CloseReason {
     Busy,
     /// The address is this node's own.
     OwnAddress,
+    /// The other side's proof of who it is does not fit, and the text says how: somebody may be in the middle.
+    Unverified(String),
+    /// The other side is somebody else than the connect call expected.
+    UnexpectedPeer {
+        /// Who was expected.
+        expected: PeerId,
+        /// Who it is; `None` for an original P, which has no identity, and for whoever passes for one.
+        found: Option<PeerId>,
+    },
+    /// The other side has no identity, and this root requires one.
+    NoIdentity,
     /// The transport could not be set up; the text says why.
     Failed(String),
 }
@@ -62,6 +75,10 @@ impl fmt::Display for CloseReason {
             Self::AlreadyConnected => f.write_str("the other side has an open connection to this one already"),
             Self::Busy => f.write_str("the other side or the introducer is busy"),
             Self::OwnAddress => f.write_str("the address is this node's own"),
+            Self::Unverified(how) => write!(f, "the identity could not be verified: {how}"),
+            Self::UnexpectedPeer { expected, found: Some(found) } => write!(f, "not {expected} but {found}"),
+            Self::UnexpectedPeer { expected, found: None } => write!(f, "not {expected} but a peer without identity"),
+            Self::NoIdentity => f.write_str("the other side has no identity"),
             Self::Failed(why) => write!(f, "could not connect: {why}"),
         }
     }

@@ -100,6 +100,7 @@
 //! the shell and other languages.
 
 mod error;
+mod identity;
 mod lock;
 mod node;
 pub mod onramp;
@@ -107,6 +108,7 @@ mod protocol;
 mod transport;
 
 pub use error::CloseReason;
+pub use identity::{Identity, IdentityFileError, InvalidPeerId, PeerId};
 pub use node::{
     Announcements, Binaries, Connect, ConnectError, Connecting, Counters, Event, Events, Firewall, Message, Messages,
     Node, NodeError, NodeId, NodeKind, NodeState, Nodes, Offer, Policy, Root, RootBinaries, RootBuilder, RootMessages,

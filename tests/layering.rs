@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// Each module of the crate, and what it may use.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("error", &[]),
+    ("identity", &[]),
+    ("error", &["identity"]),
     ("lock", &[]),
-    ("protocol", &["error"]),
+    ("protocol", &["error", "identity"]),
     ("transport", &["error", "lock", "protocol"]),
-    ("node", &["error", "lock", "protocol", "transport"]),
+    ("node", &["error", "identity", "lock", "protocol", "transport"]),
     ("onramp", &["error", "lock", "protocol", "transport"]),
-    ("lib", &["error", "protocol", "transport", "node", "onramp"]),
+    ("lib", &["error", "identity", "protocol", "transport", "node", "onramp"]),
 ];
 
 /// Pure parts: no runtime, no sockets, no clock, no randomness.
@@ -26,6 +27,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("rtc::", "src/transport/webrtc"),
     ("rustls::", "src/transport/websocket.rs"),
     ("httparse::", "src/onramp"),
+    ("ed25519_dalek::", "src/identity"),
 ];
 
 const MAX_LINES: usize = 500;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::firewall::{Firewall, Policy};
 use super::root::{MAX_TIMEOUT, NodeSettings, Root};
+use crate::identity::Identity;
 use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::transport::Transport;
 use crate::transport::webrtc::{IceServer, WebRtc, WebRtcConfig, credit_window};
@@ -21,6 +22,8 @@ pub struct RootBuilder {
     max_message: usize,
     webrtc: WebRtcConfig,
     certificates: Vec<Vec<u8>>,
+    identity: Option<Identity>,
+    require_identity: bool,
 }
 
 impl Default for RootBuilder {
@@ -32,6 +35,8 @@ impl Default for RootBuilder {
             max_message: MAX_MESSAGE_BYTES,
             webrtc: WebRtcConfig::default(),
             certificates: Vec::new(),
+            identity: None,
+            require_identity: false,
         }
     }
 }
@@ -41,6 +46,20 @@ impl RootBuilder {
     /// by default.
     pub fn firewall(mut self, firewall: impl Firewall) -> Self {
         self.policy = Policy::new(firewall);
+        self
+    }
+
+    /// Who the root is. By default a new identity for each root. Roots with the same identity cannot connect to each other.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Whether to turn peers away that do not prove who they are: original Ps, and all who pass for one because an
+    /// introducer has removed the proof. Off by default. Connect calls then fail with
+    /// [`NoIdentity`](crate::ConnectError::NoIdentity).
+    pub fn require_identity(mut self, require: bool) -> Self {
+        self.require_identity = require;
         self
     }
 
@@ -126,6 +145,8 @@ impl RootBuilder {
             accept_timeout: self.accept_timeout.min(MAX_TIMEOUT),
             window: credit_window(),
             max_message: self.max_message,
+            identity: self.identity.unwrap_or_else(Identity::generate),
+            require_identity: self.require_identity,
         };
         Root::start(settings, self.policy, websocket, webrtc)
     }

@@ -13,8 +13,10 @@ use super::handle::{Node, NodeKind};
 use super::root::{MAX_TIMEOUT, Root, Shared};
 use super::tree::{Dial, NodeId};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::protocol::Address;
 use crate::protocol::limits::MAX_OFFER_DATA_BYTES;
+use crate::protocol::proof::Base64;
 use crate::protocol::signal::Session;
 
 /// Whom to connect to, and how. Texts and addresses convert into it.
@@ -34,13 +36,26 @@ pub struct Connect {
     data: Value,
     policy: Option<Policy>,
     timeout: Option<Duration>,
+    expect: Option<PeerId>,
 }
 
 impl Connect {
     /// Connects to this address. One that is no address gives an error when the connection is awaited.
     pub fn to(address: impl AsRef<str>) -> Self {
-        let to = Address::new(address).map_err(|error| error.to_string());
-        Self { to, data: Value::Null, policy: None, timeout: None }
+        Self::new(Address::new(address).map_err(|error| error.to_string()))
+    }
+
+    fn new(to: Result<Address, String>) -> Self {
+        Self { to, data: Value::Null, policy: None, timeout: None, expect: None }
+    }
+
+    /// Takes nobody but this peer, whatever the introducer says: the call fails with
+    /// [`UnexpectedPeer`](ConnectError::UnexpectedPeer) if another answers, or one that proves no identity. An onramp has
+    /// none either, so with this a connection to a URL always fails.
+    #[must_use]
+    pub fn expect(mut self, peer_id: PeerId) -> Self {
+        self.expect = Some(peer_id);
+        self
     }
 
     /// Data for the other side's firewall, at most 32 KiB of JSON. The introducer can read it. Not used for a WebSocket.
@@ -85,7 +100,7 @@ impl From<&String> for Connect {
 
 impl From<Address> for Connect {
     fn from(address: Address) -> Self {
-        Self { to: Ok(address), data: Value::Null, policy: None, timeout: None }
+        Self::new(Ok(address))
     }
 }
 
@@ -126,9 +141,9 @@ impl Connecting {
         let shared = via.shared.clone();
         let via = via.inner.id;
         Self::new(shared, NodeKind::WebRtc, connect, move |node, address, connect, timeout| {
-            let Connect { data, policy, .. } = connect;
-            let session = Session(rand::random());
-            Request::Connect { node, via, dial: Dial { to: address, data, policy, timeout, session } }
+            let Connect { data, policy, expect, .. } = connect;
+            let (session, nonce) = (Session(rand::random()), Base64(rand::random()));
+            Request::Connect { node, via, dial: Dial { to: address, data, policy, timeout, expect, session, nonce } }
         })
     }
 
@@ -150,12 +165,16 @@ impl Connecting {
         let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout).min(MAX_TIMEOUT);
         let shown = address.clone().unwrap_or_else(|_| Address::new("invalid").expect("it has 1 to 512 bytes"));
         let node = Node::new(shared.new_id(), shown, kind, shared.clone());
+        let no_onramp = connect.expect.filter(|_| kind == NodeKind::WebSocket);
         let request = match address {
             Err(error) => Err(ConnectError::InvalidAddress(error)),
             Ok(_) if json_bytes(&connect.data) > MAX_OFFER_DATA_BYTES => {
                 Err(ConnectError::OfferDataTooLarge { limit: MAX_OFFER_DATA_BYTES })
             }
-            Ok(address) => Ok(request(node.clone(), address, connect, timeout)),
+            Ok(address) => match no_onramp {
+                Some(expected) => Err(ConnectError::UnexpectedPeer { expected, found: None }),
+                None => Ok(request(node.clone(), address, connect, timeout)),
+            },
         };
         let guard = Guard { node: node.clone(), armed: true };
         let attempt = Box::pin(attempt(node.clone(), request, guard));
@@ -183,7 +202,10 @@ async fn attempt(node: Node, request: Result<Request, ConnectError>, mut guard: 
         Ok(request) => request,
         Err(error) => {
             guard.armed = false;
-            node.end(CloseReason::Failed(error.to_string()));
+            node.end(match error {
+                ConnectError::UnexpectedPeer { expected, found } => CloseReason::UnexpectedPeer { expected, found },
+                _ => CloseReason::Failed(error.to_string()),
+            });
             return Err(error);
         }
     };

@@ -18,8 +18,10 @@ use super::handle::{Node, NodeKind, NodeState};
 use super::root::Shared;
 use super::tree::{CheckId, NodeId, Output, Settings, Tree};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::lock::lock;
 use crate::protocol::Address;
+use crate::protocol::proof::Base64;
 use crate::transport::{Link, LinkEvent, LinkId, Pipe, Target, Transport};
 
 /// Reports of links that may wait for the driver, over all links. At it, links wait.
@@ -68,6 +70,8 @@ impl Driver {
             window: shared.settings.window,
             max_message: shared.settings.max_message as u64,
             accept_timeout: shared.settings.accept_timeout,
+            identity: shared.settings.identity.clone(),
+            require_identity: shared.settings.require_identity,
         };
         Self {
             shared,
@@ -164,7 +168,8 @@ impl Driver {
         }
         let verdict = verdict.ok().flatten().unwrap_or(Verdict::Refuse);
         let fresh = self.shared.new_id();
-        self.tree.handle_verdict(check, verdict, fresh, Instant::now().into_std());
+        let nonce = Base64(rand::random());
+        self.tree.handle_verdict(check, verdict, fresh, nonce, Instant::now().into_std());
     }
 
     fn act(&mut self) {
@@ -200,7 +205,9 @@ impl Driver {
                         self.tree.relay_failed(source, node);
                     }
                 }
-                Output::Check { check, via, from, data, policy } => self.check(check, via, from, data, policy),
+                Output::Check { check, via, from, peer, data, policy } => {
+                    self.check(check, via, from, peer, data, policy);
+                }
                 Output::CancelCheck { check } => {
                     if let Some(asked) = self.asked.remove(&check) {
                         self.tasks.remove(&asked.task.id());
@@ -218,9 +225,13 @@ impl Driver {
                         self.shared.emit(event);
                     }
                 }
-                Output::Opened { node } => {
+                Output::Opened { node, peer } => {
                     if let Some(node) = self.nodes.get(&node) {
-                        debug!(address = %node.address(), "open");
+                        debug!(address = %node.address(), ?peer, "open");
+                        if let Some(peer) = peer {
+                            // A node opens once.
+                            let _ = node.inner.peer_id.set(peer);
+                        }
                         let event = Event::Open { node: node.clone() };
                         node.inner.state.send_modify(|state| {
                             *state = NodeState::Open;
@@ -264,9 +275,12 @@ impl Driver {
         self.links.insert(link, running);
     }
 
-    fn check(&mut self, check: CheckId, via: NodeId, from: Address, data: Value, policy: Policy) {
+    fn check(&mut self, check: CheckId, via: NodeId, from: Address, peer: Option<PeerId>, data: Value, policy: Policy) {
         let Some(node) = self.nodes.get(&via) else { return };
-        let offer = Offer::new(from.clone(), node.address().clone()).with_data(data);
+        let mut offer = Offer::new(from.clone(), node.address().clone()).with_data(data);
+        if let Some(peer) = peer {
+            offer = offer.with_peer_id(peer);
+        }
         let timeout = self.shared.settings.accept_timeout;
         let task = self.checks.spawn(async move {
             let verdict = tokio::time::timeout(timeout, policy.check(&offer)).await;

@@ -2,6 +2,7 @@
 
 use super::{Message, Node};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::protocol::Address;
 
 /// Why a connect call gave no open node.
@@ -33,6 +34,20 @@ pub enum ConnectError {
     /// The address is this root's own.
     #[error("the address is this root's own")]
     OwnAddress,
+    /// The proof of who the other side is does not fit, and the text says how. Somebody may be in the middle.
+    #[error("the identity could not be verified: {0}")]
+    Unverified(String),
+    /// The other side is somebody else than [expected](crate::Connect::expect).
+    #[error("{}", CloseReason::UnexpectedPeer { expected: *expected, found: *found })]
+    UnexpectedPeer {
+        /// Who was expected.
+        expected: PeerId,
+        /// Who it is; `None` for an onramp, for an original P, and for whoever passes for one.
+        found: Option<PeerId>,
+    },
+    /// The other side has no identity, and this root [requires one](crate::RootBuilder::require_identity).
+    #[error("the other side has no identity")]
+    NoIdentity,
     /// The node that was to introduce the peer is not open, or closed before both sides had exchanged descriptions.
     #[error("the introducing node is not open")]
     ViaClosed,
@@ -58,6 +73,9 @@ impl From<CloseReason> for ConnectError {
             CloseReason::Busy => Self::Busy,
             CloseReason::AlreadyConnected => Self::AlreadyConnected,
             CloseReason::OwnAddress => Self::OwnAddress,
+            CloseReason::Unverified(how) => Self::Unverified(how),
+            CloseReason::UnexpectedPeer { expected, found } => Self::UnexpectedPeer { expected, found },
+            CloseReason::NoIdentity => Self::NoIdentity,
             CloseReason::ViaClosed => Self::ViaClosed,
             CloseReason::TimedOut => Self::TimedOut,
             CloseReason::Cancelled | CloseReason::Local => Self::Cancelled,

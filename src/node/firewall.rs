@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::identity::PeerId;
 use crate::protocol::Address;
 
 /// An incoming connection offer, as a firewall sees it.
@@ -32,12 +33,20 @@ pub struct Offer {
     from: Address,
     via: Address,
     data: Arc<Value>,
+    peer_id: Option<PeerId>,
 }
 
 impl Offer {
     /// An offer without data, from a peer, introduced by a node.
     pub fn new(from: Address, via: Address) -> Self {
-        Self { from, via, data: Arc::new(Value::Null) }
+        Self { from, via, data: Arc::new(Value::Null), peer_id: None }
+    }
+
+    /// The same offer from a peer with this id.
+    #[must_use]
+    pub fn with_peer_id(mut self, peer_id: PeerId) -> Self {
+        self.peer_id = Some(peer_id);
+        self
     }
 
     /// The same offer with this data.
@@ -57,7 +66,27 @@ impl Offer {
         &self.via
     }
 
-    /// The data that the peer sent with its offer; `null` if it sent none. The introducer can read and change it.
+    /// Who makes the offer; `None` for an original P, and for whoever passes for one.
+    ///
+    /// The peer has signed the offer, so the introducer has neither made nor altered it, nor its [data](Self::data). If
+    /// it is an old one that is being repeated, or another holds the connection's certificate, no connection comes of it:
+    /// a node is open only when its peer has proven its id once more over the connection itself.
+    ///
+    /// ```
+    /// use std::collections::HashSet;
+    /// use pmesh::{Offer, PeerId, Root};
+    ///
+    /// let friends: HashSet<PeerId> = HashSet::new();
+    /// let builder = Root::builder().firewall(move |offer: &Offer| {
+    ///     offer.peer_id().is_some_and(|peer| friends.contains(&peer))
+    /// });
+    /// ```
+    pub fn peer_id(&self) -> Option<PeerId> {
+        self.peer_id
+    }
+
+    /// The data that the peer sent with its offer; `null` if it sent none. The introducer can read it, and where there is
+    /// no [`peer_id`](Self::peer_id), change it.
     pub fn data(&self) -> &Value {
         &self.data
     }

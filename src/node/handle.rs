@@ -13,6 +13,7 @@ use super::root::Shared;
 use super::streams::{Announcements, Binaries, Events, Messages, Nodes};
 use super::tree::NodeId;
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::protocol::Address;
 use crate::transport::{Queues, Rejected};
 
@@ -59,6 +60,7 @@ pub(super) struct NodeInner {
     pub(super) state: watch::Sender<NodeState>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) own_address: OnceLock<Address>,
+    pub(super) peer_id: OnceLock<PeerId>,
     /// The node that a connect call gets instead of this one.
     pub(super) instead: OnceLock<Node>,
     /// Whether it was said that messages are malformed.
@@ -75,6 +77,7 @@ impl Node {
             state: watch::Sender::new(NodeState::Connecting),
             events: broadcast::Sender::new(NODE_EVENTS),
             own_address: OnceLock::new(),
+            peer_id: OnceLock::new(),
             instead: OnceLock::new(),
             malformed: AtomicBool::new(false),
         };
@@ -95,6 +98,12 @@ impl Node {
     /// open, a pmesh peer does soon after, an original P or onramp never does.
     pub fn own_address(&self) -> Option<&Address> {
         self.inner.own_address.get()
+    }
+
+    /// Who the peer is, proven over the connection itself, whatever the introducer says. Known when the node is open.
+    /// `None` before, for an onramp, and for an original P or whoever passes for one.
+    pub fn peer_id(&self) -> Option<PeerId> {
+        self.inner.peer_id.get().copied()
     }
 
     /// What the node is connected by.

@@ -18,6 +18,7 @@ use super::handle::{Node, NodeState};
 use super::streams::{self, Arrivals, Events, RootBinaries, RootMessages};
 use super::tree::{Counters, NodeId};
 use crate::error::CloseReason;
+use crate::identity::{Identity, PeerId};
 use crate::lock::lock;
 use crate::protocol::Address;
 use crate::transport::{Queues, Transport};
@@ -60,6 +61,8 @@ pub(super) struct NodeSettings {
     pub(super) accept_timeout: Duration,
     pub(super) window: (u32, u32),
     pub(super) max_message: usize,
+    pub(super) identity: Identity,
+    pub(super) require_identity: bool,
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +141,11 @@ impl Root {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
+    }
+
+    /// Who this root is, as its peers see it.
+    pub fn peer_id(&self) -> PeerId {
+        self.shared().settings.identity.peer_id()
     }
 
     /// Connects to an onramp by its URL, `ws://` or `wss://`.

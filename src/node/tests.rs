@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::protocol::Address;
+use crate::identity::Identity;
+use crate::protocol::proof::{Base64, Fingerprint, Offered, Terms};
+use crate::protocol::signal::{Description, DescriptionKind, Extension, Session, Signal};
+use crate::protocol::{Address, frame};
 use crate::transport::memory::{Memory, MemoryOnramp};
 use crate::transport::{MockLink, MockTransport, Remote, Target};
 use crate::{CloseReason, Counters};
@@ -395,10 +398,17 @@ async fn frames_from_the_wrong_introducer_are_dropped() {
 }
 
 /// An offer as an original P makes it, and as a pmesh peer does.
-const OFFERS: [&str; 2] = [
-    r#"[7,"p9",[3,{"type":"offer","sdp":"v=0"},"data"]]"#,
-    r#"[7,"p8",[3,{"type":"offer","sdp":"v=0"},"data",{"v":1,"session":"00000000000000aa","window":[1000,10]}]]"#,
-];
+fn offers() -> [String; 2] {
+    let terms = Terms { session: Session(0xaa), window: (1000, 10), max_message: None };
+    let sdp = format!("v=0\r\n{}", Fingerprint::of_certificate(b"any").line());
+    let data = Value::from("data");
+    let (proof, _) = Offered::sign(&Identity::generate(), Base64([0; 16]), terms, &data, &sdp).unwrap();
+    let description = Description { kind: DescriptionKind::Offer, sdp };
+    [("p9", None), ("p8", Some(Extension::new(terms, proof)))].map(|(from, ext)| {
+        let signal = Signal::Offer { description: description.clone(), data: data.clone(), ext };
+        frame::relayed(&Address::new(from).unwrap(), &signal.to_json())
+    })
+}
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_made_for_an_offer_before_the_firewall_accepts_it() {
@@ -412,8 +422,8 @@ async fn nothing_is_made_for_an_offer_before_the_firewall_accepts_it() {
         }))
         .build_with(Arc::new(onramp.clone()), Arc::new(webrtc));
     root.connect("memory://onramp").await.unwrap();
-    for offer in OFFERS {
-        onramp.inject(1, offer.into()).await;
+    for offer in offers() {
+        onramp.inject(1, offer).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(root.counters().offers_refused, 2);
@@ -424,7 +434,7 @@ async fn nothing_is_made_for_an_offer_before_the_firewall_accepts_it() {
 async fn nobody_passes_for_an_onramp() {
     let world = World::new();
     let (a, _onramp, _) = world.peer().await;
-    let offer = OFFERS[1].replace("p8", "memory://onramp");
+    let offer = offers()[1].replace("p8", "memory://onramp");
     world.onramp.inject(1, offer).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(a.peers().len(), 1);
@@ -462,8 +472,8 @@ async fn an_accepted_offer_starts_one_link_of_the_right_kind() {
     let root = Root::builder().build_with(Arc::new(onramp.clone()), Arc::new(webrtc));
     root.connect("memory://onramp").await.unwrap();
     let mut connections = root.connections();
-    for offer in OFFERS {
-        onramp.inject(1, offer.into()).await;
+    for offer in offers() {
+        onramp.inject(1, offer).await;
         let node = connections.next().await.unwrap();
         assert_eq!(node.state(), NodeState::Connecting);
     }

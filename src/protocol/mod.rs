@@ -2,6 +2,7 @@
 //!
 //! - [`frame`]: the JSON text frames of P and the extension frames of pmesh
 //! - [`signal`]: the payload of relayed frames, which negotiates a connection
+//! - [`proof`]: how two peers prove who they are to each other
 //! - [`packet`]: the binary packing used on data channels between pmesh peers
 //! - [`credit`]: flow control by consumption
 
@@ -10,6 +11,7 @@ pub(crate) mod credit;
 pub(crate) mod frame;
 pub(crate) mod limits;
 pub(crate) mod packet;
+pub(crate) mod proof;
 pub(crate) mod signal;
 
 pub use address::{Address, InvalidAddress};

@@ -14,6 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::limits::{MAX_CANDIDATE_BYTES, MAX_OFFER_DATA_BYTES, MAX_SDP_BYTES, MAX_SIGNAL_BYTES};
+use super::proof::{Proof, Terms};
 
 /// A session description, as `RTCSessionDescription` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,25 @@ pub(crate) struct Extension {
     /// The largest user message that the sender takes, in bytes. Not known of a peer that does not say.
     #[serde(rename = "maxMessage", default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_message: Option<u64>,
+    /// Who the sender is. Of a pmesh peer that shows nothing usable here, nothing is accepted.
+    #[serde(default, deserialize_with = "usable", skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<Proof>,
+}
+
+impl Extension {
+    pub(crate) fn new(terms: Terms, identity: Proof) -> Self {
+        let Terms { session, window, max_message } = terms;
+        Self { v: 1, session, window, max_message, identity: Some(identity) }
+    }
+
+    /// What the proof covers.
+    pub(crate) fn terms(&self) -> Terms {
+        Terms { session: self.session, window: self.window, max_message: self.max_message }
+    }
+}
+
+fn usable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Proof>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
 /// Why an offer was turned down.
@@ -90,6 +110,10 @@ pub(crate) enum Refusal {
     Busy,
     /// The description could not be used.
     Failed,
+    /// The proof of identity is missing or does not fit.
+    Identity,
+    /// The offer is from the very root that it has come to.
+    Own,
 }
 
 /// A parsed payload.
@@ -183,6 +207,8 @@ fn description(element: Option<&&RawValue>, kind: DescriptionKind) -> Result<Des
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
+    use crate::protocol::proof::Base64;
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Signal, SignalError> {
@@ -194,7 +220,9 @@ mod tests {
     }
 
     fn ext() -> Extension {
-        Extension { v: 1, session: Session(7), window: (900_000, 200), max_message: Some(5) }
+        let terms = Terms { session: Session(7), window: (900_000, 200), max_message: Some(5) };
+        let (key, nonce) = (Identity::from_secret([1; 32]).peer_id(), Base64([2; 16]));
+        Extension::new(terms, Proof { key, nonce, signature: Base64([3; 64]) })
     }
 
     #[test]
@@ -228,7 +256,12 @@ mod tests {
         let text = Signal::Offer { description: offer(), data: Value::Null, ext: Some(ext()) }.to_json();
         assert_eq!(
             text,
-            r#"[3,{"type":"offer","sdp":"v=0"},null,{"v":1,"session":"0000000000000007","window":[900000,200],"maxMessage":5}]"#
+            concat!(
+                r#"[3,{"type":"offer","sdp":"v=0"},null,{"v":1,"session":"0000000000000007","window":[900000,200],"#,
+                r#""maxMessage":5,"identity":{"key":"rkeohxlubhyzl7ks3mwtzos5olfgocn7dwkbeg7toseadnapn5oa","#,
+                r#""nonce":"AgICAgICAgICAgICAgICAg","signature":"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMD"#,
+                r#"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw"}}]"#,
+            )
         );
         let candidate = Candidate { candidate: "c".into(), sdp_m_line_index: Some(0), ..Candidate::default() };
         assert_eq!(

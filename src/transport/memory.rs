@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::{Command, Delivery, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, Target, Transport, WireMessage};
 use crate::error::CloseReason;
 use crate::lock::lock;
+use crate::protocol::proof::Fingerprint;
 use crate::protocol::signal::{Candidate, Description, DescriptionKind};
 
 /// One end of a link that is being made.
@@ -33,7 +34,8 @@ pub(crate) struct Memory {
 
 impl Memory {
     fn sdp(end: u64) -> String {
-        format!("memory {end}\r\na=ice-ufrag:u{end}\r\n")
+        let fingerprint = Fingerprint::of_certificate(&end.to_be_bytes()).line();
+        format!("memory {end}\r\n{fingerprint}a=ice-ufrag:u{end}\r\n")
     }
 
     fn parse(description: &Description) -> Option<u64> {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::error::CloseReason;
+use crate::protocol::proof::Confirmation;
 use crate::protocol::signal::{Candidate, Description};
 
 #[cfg(test)]
@@ -52,6 +53,9 @@ pub(crate) enum Target {
 pub(crate) enum Command {
     /// The answer to our offer has come. At most once, and only for [`Target::Offer`].
     Answer { description: Description, remote: Remote },
+    /// What the two ends have to confirm inside the channel before the link to a pmesh peer is open. Comes once, after the
+    /// answer of ours or before that of theirs.
+    Confirm(Box<Confirmation>),
     /// A candidate of the other side. For [`Target::Offer`] only after [`Command::Answer`].
     Candidate(Candidate),
     /// Send what is queued, for a bounded time, then close. [`LinkEvent::Closed`] follows.

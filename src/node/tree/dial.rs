@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::negotiate::Negotiation;
 use super::{Member, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::protocol::Address;
+use crate::protocol::proof::Nonce;
 use crate::protocol::signal::{Refusal, Session};
 use crate::transport::Target;
 
@@ -19,8 +21,19 @@ pub(crate) struct Dial<P> {
     /// Replaces the inherited policy for the subtree.
     pub(crate) policy: Option<P>,
     pub(crate) timeout: Duration,
-    /// A random number.
+    /// The only peer that will do, if any.
+    pub(crate) expect: Option<PeerId>,
+    /// Random numbers.
     pub(crate) session: Session,
+    pub(crate) nonce: Nonce,
+}
+
+impl<P> Dial<P> {
+    /// Why this peer will not do, if it will not.
+    pub(super) fn turns_down(&self, found: Option<PeerId>) -> Option<CloseReason> {
+        let expected = self.expect.filter(|expected| found != Some(*expected))?;
+        Some(CloseReason::UnexpectedPeer { expected, found })
+    }
 }
 
 /// A connect call that waits for the node of another.
@@ -75,7 +88,7 @@ impl<P: Clone> Tree<P> {
 
     fn attempt(&mut self, node: NodeId, call: Waiting<P>, policy: P) {
         let Waiting { via, dial, deadline, shown, .. } = call;
-        let phase = Phase::Negotiating(Box::new(Negotiation::ours(dial.session)));
+        let phase = Phase::Negotiating(Box::new(Negotiation::ours(&dial)));
         let entry = self.insert(node, dial.to.clone(), Some(via), policy, phase, deadline);
         entry.session = Some(dial.session);
         entry.wanted = true;
@@ -94,10 +107,14 @@ impl<P: Clone> Tree<P> {
         self.waiting.insert(node, Waiting { owner, ..call });
     }
 
-    /// Whoever waits for the node gets another, which is open.
+    /// Whoever waits for the node gets another, which is open, if that will do.
     fn redirect(&mut self, node: NodeId, call: &Waiting<P>, instead: NodeId) {
-        self.outputs.push_back(Output::Redirect { node, instead });
-        self.outputs.push_back(Output::Closed { node, reason: CloseReason::Duplicate, via: call.shown_to() });
+        let turned_down = call.dial.turns_down(self.peer(instead));
+        if turned_down.is_none() {
+            self.outputs.push_back(Output::Redirect { node, instead });
+        }
+        let reason = turned_down.unwrap_or(CloseReason::Duplicate);
+        self.outputs.push_back(Output::Closed { node, reason, via: call.shown_to() });
     }
 
     fn take_waiting(&mut self, node: NodeId) -> Option<Waiting<P>> {
@@ -160,7 +177,7 @@ impl<P: Clone> Tree<P> {
             // It need not wait for the link.
             self.refuse(via, &address, negotiation.session, Refusal::Failed);
         }
-        let tried = entry.dial.as_ref().map(|dial| dial.data.clone());
+        let tried = entry.dial.as_ref().map(|dial| (dial.data.clone(), dial.expect));
         let own = match (entry.dial, entry.deadline) {
             (Some(dial), Some(deadline)) if entry.wanted && self.elsewhere(&address, &reason) => {
                 Some(Waiting { owner: node, via, dial, deadline, shown: true })
@@ -178,7 +195,10 @@ impl<P: Clone> Tree<P> {
                 // What was found out about another introducer, or about the other side's attempt, says little.
                 _ if call.via != via || !ours => true,
                 CloseReason::TimedOut | CloseReason::Local => true,
-                CloseReason::Refused => tried.as_ref() != Some(&call.dial.data),
+                CloseReason::Refused => tried.as_ref().map(|(data, _)| data) != Some(&call.dial.data),
+                CloseReason::UnexpectedPeer { .. } => {
+                    tried.as_ref().map(|(_, expect)| expect) != Some(&call.dial.expect)
+                }
                 _ => false,
             };
             if self.elsewhere(&address, &reason) {

@@ -10,8 +10,10 @@
 //! - `dial.rs`: connect calls, and what becomes of those that share an attempt
 //! - `offer.rs`: incoming offers and the firewall, glare
 //! - `negotiate.rs`: answers, candidates, refusals
+//! - `verify.rs`: who the other side is
 //! - `introduce.rs`: frames of open nodes, and relaying between them
 
+mod counters;
 mod dial;
 mod introduce;
 mod negotiate;
@@ -19,6 +21,7 @@ mod offer;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use self::counters::Counters;
 pub(crate) use self::dial::Dial;
 use self::dial::Waiting;
 use self::negotiate::Negotiation;
@@ -33,6 +37,7 @@ use self::offer::Check;
 use self::table::Table;
 use super::budget::Budget;
 use crate::error::CloseReason;
+use crate::identity::{Identity, PeerId};
 use crate::protocol::signal::Session;
 use crate::protocol::{Address, frame};
 use crate::transport::{Command, LinkEvent, LinkId, Target};
@@ -54,6 +59,10 @@ pub(crate) struct Settings {
     pub(crate) max_message: u64,
     /// How long an incoming negotiation may take, from the offer to the open connection.
     pub(crate) accept_timeout: Duration,
+    /// Who we are.
+    pub(crate) identity: Identity,
+    /// Whether peers without identity are turned away.
+    pub(crate) require_identity: bool,
 }
 
 /// Incoming negotiations that may go on at once, over all introducers. At it, offers are refused as busy.
@@ -85,13 +94,13 @@ pub(crate) enum Output<P> {
     /// Relay a frame; where it cannot be queued, call [`Tree::relay_failed`].
     Relay { source: NodeId, node: NodeId, text: String },
     /// Ask the firewall of `via`.
-    Check { check: CheckId, via: NodeId, from: Address, data: Value, policy: P },
+    Check { check: CheckId, via: NodeId, from: Address, peer: Option<PeerId>, data: Value, policy: P },
     /// The question is moot.
     CancelCheck { check: CheckId },
     /// A node was made through `via`.
     Connection { node: NodeId, via: Option<NodeId> },
-    /// The node is open.
-    Opened { node: NodeId },
+    /// The node is open, to this peer if it has an identity.
+    Opened { node: NodeId, peer: Option<PeerId> },
     /// The node is over: the last that is heard of it.
     Closed { node: NodeId, reason: CloseReason, via: Option<NodeId> },
     /// Whoever waits for `node`, or has it and does not know yet, gets `instead`, which is open. `Closed` of `node` follows.
@@ -100,26 +109,6 @@ pub(crate) enum Output<P> {
     OwnAddress { node: NodeId, address: Address },
     /// The neighbour told us that one of its peers has left.
     PeerLeft { node: NodeId, address: Address },
-}
-
-/// What was dropped, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Frames relayed between two peers of this tree.
-    pub relayed: u64,
-    /// Frames that could not be relayed: the destination is unknown, or does not keep up.
-    pub undeliverable: u64,
-    /// Frames dropped because their source or introducer had used up its budget.
-    pub over_budget: u64,
-    /// Frames dropped because they were malformed or of an unknown type.
-    pub malformed: u64,
-    /// Answers, candidates and refusals dropped because no negotiation of that introducer expected them.
-    pub unexpected: u64,
-    /// Offers that the firewall accepted.
-    pub offers_accepted: u64,
-    /// Offers that the firewall refused or ignored.
-    pub offers_refused: u64,
 }
 
 #[derive(Debug)]
@@ -154,6 +143,8 @@ struct Member<P> {
     extension: bool,
     /// The session by which a duplicate is decided.
     session: Option<Session>,
+    /// Who it is, of an open node.
+    peer: Option<PeerId>,
     offers: Budget,
     relays: Budget,
     relay_bytes: Budget,
@@ -319,19 +310,29 @@ impl<P: Clone> Tree<P> {
         if let Phase::Negotiating(negotiation) = self.enter(node, Phase::Open)
             && let Some(entry) = self.nodes.get_mut(&node)
         {
+            entry.peer = negotiation.peer();
             entry.fragments = negotiation.into_fragments();
         }
         let Some(via) = via else {
-            self.outputs.push_back(Output::Opened { node });
+            self.outputs.push_back(Output::Opened { node, peer: None });
             return;
         };
         self.pending.remove(via, &address);
-        // Two negotiations over two introducers ran at once. Both sides know both sessions and keep the larger.
+        let peer = self.peer(node);
         let other = self.open.get(&address).copied();
+        if let Some(other) = other.filter(|other| self.peer(*other) != peer) {
+            // Two introducers have given one address to two peers. The first keeps it.
+            self.close(node, CloseReason::Unverified("another peer is open under this address".into()));
+            for waiting in joined {
+                self.serve_waiting(waiting, other);
+            }
+            return;
+        }
+        // Two negotiations over two introducers ran at once. Both sides know both sessions and keep the larger.
         let kept =
             other.filter(|other| session <= self.nodes.get(other).and_then(|entry| entry.session)).unwrap_or(node);
         if kept == node {
-            self.outputs.push_back(Output::Opened { node });
+            self.outputs.push_back(Output::Opened { node, peer });
             if extension {
                 let text = frame::welcome(&address);
                 self.outputs.push_back(Output::Frame { node, text });
@@ -391,6 +392,7 @@ impl<P: Clone> Tree<P> {
             patience: None,
             extension: false,
             session: None,
+            peer: None,
             offers: OFFERS,
             relays: RELAYS,
             relay_bytes: RELAY_BYTES,
@@ -479,6 +481,10 @@ impl<P: Clone> Tree<P> {
         for check in self.checking.of(via) {
             self.cancel_check(check);
         }
+    }
+
+    fn peer(&self, node: NodeId) -> Option<PeerId> {
+        self.nodes.get(&node).and_then(|entry| entry.peer)
     }
 
     fn is_open(&self, node: NodeId) -> bool {

@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use super::offer::Incoming;
-use super::{NodeId, Output, Phase, Settings, Tree};
+use super::{Dial, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
+use crate::protocol::proof::{Confirmation, Nonce, Offered};
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session, Signal};
 use crate::protocol::{Address, frame};
 use crate::transport::{Command, Remote};
@@ -33,6 +35,12 @@ pub(super) struct Negotiation {
     pub(super) role: Role,
     /// The session of the offer in force; none if an original made it.
     pub(super) session: Option<Session>,
+    /// The number for our proof.
+    pub(super) nonce: Option<Nonce>,
+    /// The proof of the offer in force, ours or theirs, once it is made or checked; none if an original made it.
+    pub(super) offered: Option<Offered>,
+    /// Who the other side says it is, once its proof is checked. True once the link is open.
+    peer: Option<PeerId>,
     /// Whether our description is sent.
     sent: bool,
     /// Whether ours has been waiting for an answer long enough to give way to any other.
@@ -44,10 +52,13 @@ pub(super) struct Negotiation {
 }
 
 impl Negotiation {
-    pub(super) fn ours(session: Session) -> Self {
+    pub(super) fn ours<P>(dial: &Dial<P>) -> Self {
         Self {
             role: Role::Ours { rival: None, refused: None, answer: None },
-            session: Some(session),
+            session: Some(dial.session),
+            nonce: Some(dial.nonce),
+            offered: None,
+            peer: None,
             sent: false,
             impatient: false,
             remote: None,
@@ -60,6 +71,9 @@ impl Negotiation {
         Self {
             role: Role::Theirs,
             session: offer.session(),
+            nonce: offer.accepted,
+            offered: offer.offered.clone(),
+            peer: offer.offered.as_ref().map(Offered::key),
             sent: false,
             impatient: false,
             remote: Some(user_fragments(&offer.description.sdp)),
@@ -113,6 +127,15 @@ impl Negotiation {
         }
     }
 
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        self.peer
+    }
+
+    #[cfg(test)]
+    pub(super) fn offered(&self) -> Option<&Offered> {
+        self.offered.as_ref()
+    }
+
     pub(super) fn into_fragments(self) -> Vec<String> {
         self.remote.unwrap_or_default()
     }
@@ -164,22 +187,28 @@ impl<P: Clone> Tree<P> {
     }
 
     pub(super) fn local_description(&mut self, node: NodeId, description: Description) {
-        let Settings { window, max_message, .. } = self.settings;
         let Some(entry) = self.nodes.get_mut(&node) else { return };
         let (Some(via), Phase::Negotiating(negotiation)) = (entry.via, &mut entry.phase) else { return };
         if std::mem::replace(&mut negotiation.sent, true) {
             return;
         }
         let session = negotiation.session;
-        let ext = session.map(|session| Extension { v: 1, session, window, max_message: Some(max_message) });
+        let data = entry.dial.as_ref().map(|dial| dial.data.clone()).unwrap_or_default();
+        let (ext, confirmation) = match negotiation.prove(&self.settings, &data, &description.sdp) {
+            Ok(proven) => proven,
+            Err(error) => return self.fail(node, CloseReason::Failed(error.to_string())),
+        };
         let signal = if negotiation.is_ours() {
-            let data = entry.dial.as_ref().map(|dial| dial.data.clone()).unwrap_or_default();
             Signal::Offer { description, data, ext }
         } else {
             Signal::Answer { description, ext }
         };
         let candidates = std::mem::take(&mut negotiation.local_candidates);
-        let to = entry.address.clone();
+        let (to, link) = (entry.address.clone(), entry.link);
+        if let Some(confirmation) = confirmation {
+            let command = Command::Confirm(Box::new(confirmation));
+            self.outputs.push_back(Output::Command { link, command });
+        }
         self.signal(via, &to, &signal);
         for candidate in candidates {
             self.signal(via, &to, &Signal::Candidate { candidate, session });
@@ -205,11 +234,21 @@ impl<P: Clone> Tree<P> {
         match signal {
             Signal::Offer { description, data, ext } => {
                 let allowed = self.nodes.get_mut(&via).is_some_and(|entry| entry.offers.take(now));
-                if allowed {
-                    self.offer(via, from, Incoming::new(description, data, ext), now);
-                } else {
+                if !allowed {
                     self.counters.over_budget += 1;
                     self.refuse(via, &from, ext.map(|ext| ext.session), Refusal::Busy);
+                    return;
+                }
+                match (self.verify_offer(&description, &data, ext.as_ref()), &ext) {
+                    (Ok(Some(offered)), Some(ext)) if offered.key() == self.settings.identity.peer_id() => {
+                        self.own_offer(via, &from, ext.session);
+                    }
+                    (Ok(offered), _) => self.offer(via, from, Incoming::new(description, data, ext, offered), now),
+                    (Err(_), ext) => {
+                        self.counters.unverified += 1;
+                        let session = ext.as_ref().map(|ext| ext.session);
+                        self.refuse(via, &from, session, Refusal::Identity);
+                    }
                 }
             }
             Signal::Answer { description, ext } => self.answer(via, &from, description, ext, now),
@@ -258,7 +297,19 @@ impl<P: Clone> Tree<P> {
 
     pub(super) fn use_answer(&mut self, node: NodeId, description: Description, ext: Option<Extension>) {
         let fragments = user_fragments(&description.sdp);
+        let confirmation = match self.verify_answer(node, &description, ext.as_ref()) {
+            Ok(confirmation) => confirmation,
+            Err(reason) => {
+                self.counters.unverified += 1;
+                if let Some((via, from, negotiation)) = self.negotiation(node) {
+                    let session = negotiation.session.filter(|_| ext.is_some());
+                    self.refuse(via, &from, session, Refusal::Identity);
+                }
+                return self.fail(node, reason);
+            }
+        };
         let Some((.., negotiation)) = self.negotiation(node) else { return };
+        negotiation.peer = confirmation.as_ref().map(Confirmation::peer_id);
         negotiation.remote = Some(fragments.clone());
         // The other side has dropped its own offer.
         negotiation.take_rival();
@@ -266,8 +317,10 @@ impl<P: Clone> Tree<P> {
         self.be_patient(node, None);
         let remote = remote(ext);
         let Some(entry) = self.nodes.get(&node) else { return };
-        let command = Command::Answer { description, remote };
-        self.outputs.push_back(Output::Command { link: entry.link, command });
+        let confirm = confirmation.map(|confirmation| Command::Confirm(Box::new(confirmation)));
+        for command in confirm.into_iter().chain([Command::Answer { description, remote }]) {
+            self.outputs.push_back(Output::Command { link: entry.link, command });
+        }
         self.pass_candidates(node, &fragments, candidates);
     }
 
@@ -340,6 +393,8 @@ impl<P: Clone> Tree<P> {
                         Refusal::Connected => CloseReason::AlreadyConnected,
                         Refusal::Busy => CloseReason::Busy,
                         Refusal::Failed => CloseReason::Failed("the other side gave up".into()),
+                        Refusal::Identity => CloseReason::Unverified("the other side could not verify ours".into()),
+                        Refusal::Own => CloseReason::OwnAddress,
                     };
                     return self.refused(node, via, from, reason);
                 }

@@ -12,8 +12,10 @@ use serde_json::Value;
 use super::negotiate::{Negotiation, Role, remote, user_fragments};
 use super::{CheckId, MAX_CHECKS_PER_VIA, MAX_INCOMING, MAX_INCOMING_PER_PEER, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::node::firewall::Verdict;
 use crate::protocol::Address;
+use crate::protocol::proof::{Nonce, Offered};
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session};
 use crate::transport::Target;
 
@@ -27,15 +29,22 @@ pub(super) struct Incoming {
     pub(super) description: Description,
     pub(super) data: Value,
     pub(super) ext: Option<Extension>,
+    /// Its proof of identity, checked; none of an original.
+    pub(super) offered: Option<Offered>,
     /// Candidates that came before the offer was accepted.
     pub(super) candidates: Vec<Candidate>,
-    /// Whether the firewall has accepted it already.
-    accepted: bool,
+    /// Whether the firewall has accepted it already, and then the number for our answer.
+    pub(super) accepted: Option<Nonce>,
 }
 
 impl Incoming {
-    pub(super) fn new(description: Description, data: Value, ext: Option<Extension>) -> Self {
-        Self { description, data, ext, candidates: Vec::new(), accepted: false }
+    pub(super) fn new(description: Description, data: Value, ext: Option<Extension>, offered: Option<Offered>) -> Self {
+        Self { description, data, ext, offered, candidates: Vec::new(), accepted: None }
+    }
+
+    /// Who makes it.
+    fn peer(&self) -> Option<PeerId> {
+        self.offered.as_ref().map(Offered::key)
     }
 
     pub(super) fn session(&self) -> Option<Session> {
@@ -75,11 +84,12 @@ impl<P: Clone> Tree<P> {
             && let Some(entry) = self.nodes.get_mut(&node)
             && let Phase::Negotiating(negotiation) = &mut entry.phase
         {
-            if negotiation.is_ours() && session.is_some() && session == negotiation.session {
-                self.fail(node, CloseReason::OwnAddress);
+            if negotiation.is_of(&offer) {
                 return;
             }
-            if negotiation.is_of(&offer) {
+            if entry.dial.as_ref().is_some_and(|dial| dial.turns_down(offer.peer()).is_some()) {
+                // Not whom we are calling. Our call goes on.
+                self.refuse(via, &from, session, Refusal::Refused);
                 return;
             }
             if negotiation.prevails_over(session) {
@@ -99,6 +109,17 @@ impl<P: Clone> Tree<P> {
         self.ask(via, from, offer);
     }
 
+    /// An offer of ours has come to us.
+    pub(super) fn own_offer(&mut self, via: NodeId, from: &Address, session: Session) {
+        match self.pending.get(via, from) {
+            Some(node) if self.nodes.get(&node).is_some_and(|entry| entry.session == Some(session)) => {
+                self.fail(node, CloseReason::OwnAddress);
+            }
+            // Through another node, or by another root with our key.
+            _ => self.refuse(via, from, Some(session), Refusal::Own),
+        }
+    }
+
     /// Asks the firewall about an offer.
     pub(super) fn ask(&mut self, via: NodeId, from: Address, mut offer: Incoming) {
         let Some(entry) = self.nodes.get(&via) else { return };
@@ -112,10 +133,10 @@ impl<P: Clone> Tree<P> {
         let policy = entry.policy.clone();
         self.next_check += 1;
         let check = CheckId(self.next_check);
-        let data = std::mem::take(&mut offer.data);
+        let (data, peer) = (std::mem::take(&mut offer.data), offer.peer());
         self.checking.insert(via, from.clone(), check);
         self.checks.insert(check, Check { via, from: from.clone(), offer });
-        self.outputs.push_back(Output::Check { check, via, from, data, policy });
+        self.outputs.push_back(Output::Check { check, via, from, peer, data, policy });
     }
 
     pub(super) fn cancel_check(&mut self, check: CheckId) {
@@ -130,9 +151,17 @@ impl<P: Clone> Tree<P> {
         Some(taken)
     }
 
-    /// Takes what the firewall says. `fresh` is the node to be made if a new one is needed.
-    pub(crate) fn handle_verdict(&mut self, check: CheckId, verdict: Verdict, fresh: NodeId, now: Instant) {
+    /// Takes what the firewall says. `fresh` is the node to be made if a new one is needed, `nonce` a random number.
+    pub(crate) fn handle_verdict(
+        &mut self,
+        check: CheckId,
+        verdict: Verdict,
+        fresh: NodeId,
+        nonce: Nonce,
+        now: Instant,
+    ) {
         let Some(Check { via, from, mut offer }) = self.take_check(check) else { return };
+        offer.accepted = Some(nonce);
         let crossing = self.pending.get(via, &from);
         if verdict != Verdict::Accept {
             self.counters.offers_refused += 1;
@@ -150,10 +179,15 @@ impl<P: Clone> Tree<P> {
         }
         self.counters.offers_accepted += 1;
         if let Some(node) = crossing {
+            let dial = self.nodes.get(&node).and_then(|entry| entry.dial.as_ref());
+            if dial.is_some_and(|dial| dial.turns_down(offer.peer()).is_some()) {
+                // Our call, which is for somebody else, has begun meanwhile.
+                self.refuse(via, &from, offer.session(), Refusal::Refused);
+                return;
+            }
             if let Some((.., negotiation)) = self.negotiation(node)
                 && negotiation.prevails_over(offer.session())
             {
-                offer.accepted = true;
                 negotiation.keep_rival(offer);
                 self.be_patient(node, Some(now + PATIENCE));
             } else {
@@ -186,11 +220,11 @@ impl<P: Clone> Tree<P> {
         let Some(dial) = &mut entry.dial else { return false };
         // Another one, so that an answer to the first is not taken for one to this.
         dial.session = Session(dial.session.0.wrapping_add(1));
-        let session = dial.session;
+        let negotiation = Negotiation::ours(dial);
         if !self.is_open(via) {
             return false;
         }
-        self.begin(node, Negotiation::ours(session));
+        self.begin(node, negotiation);
         self.start(node, Target::Offer);
         true
     }
@@ -247,7 +281,7 @@ impl<P: Clone> Tree<P> {
     fn look_at(&mut self, node: NodeId, via: NodeId, from: Address, rival: Option<Incoming>) {
         self.be_patient(node, None);
         match rival {
-            Some(offer) if offer.accepted => self.answer_offer(node, offer),
+            Some(offer) if offer.accepted.is_some() => self.answer_offer(node, offer),
             Some(offer) => self.ask(via, from, offer),
             None => {}
         }

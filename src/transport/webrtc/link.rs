@@ -13,6 +13,7 @@ use super::pump::Channels;
 use super::session::{Purpose, Session};
 use crate::error::CloseReason;
 use crate::protocol::limits::MAX_PACKET_BYTES;
+use crate::protocol::proof::Confirmation;
 use crate::protocol::signal::{Description, DescriptionKind};
 use crate::transport::{Command, Framing, LinkEvent, Pipe, Remote, Target};
 
@@ -74,13 +75,21 @@ impl From<CloseReason> for End {
 
 enum Phase {
     /// Our offer is out.
-    Offered { own: Arc<dyn DataChannel> },
-    /// Both descriptions are known; the channel to send on is still to come from the other side.
-    Awaiting { own: Option<Arc<dyn DataChannel>>, framing: Framing },
+    Offered { own: Arc<dyn DataChannel>, confirmation: Option<Box<Confirmation>> },
+    /// Both descriptions are known; the channel to send on is still to come from the other side, and, of a pmesh peer,
+    /// what is to be confirmed.
+    Awaiting(Awaited),
     /// The pump has been started. Open, or about to be.
     Pumping { plain: bool },
     /// Our side closes.
     Closing { plain: bool },
+}
+
+struct Awaited {
+    own: Option<Arc<dyn DataChannel>>,
+    framing: Framing,
+    channel: Option<Arc<dyn DataChannel>>,
+    confirmation: Option<Box<Confirmation>>,
 }
 
 struct LinkTask {
@@ -110,7 +119,7 @@ impl LinkTask {
         let session = slot.insert(built);
         let own = session.create_channel().await.map_err(failed)?;
         self.describe(session, DescriptionKind::Offer).await?;
-        Ok(Phase::Offered { own })
+        Ok(Phase::Offered { own, confirmation: None })
     }
 
     async fn answer(
@@ -131,7 +140,8 @@ impl LinkTask {
         // An original P says that it is open when it gets a channel.
         let own = if original { Some(session.create_channel().await.map_err(failed)?) } else { None };
         self.describe(session, DescriptionKind::Answer).await?;
-        Ok(Phase::Awaiting { own, framing: framing(session, remote).await? })
+        let framing = framing(session, remote).await?;
+        Ok(Phase::Awaiting(Awaited { own, framing, channel: None, confirmation: None }))
     }
 
     async fn describe(&mut self, session: &mut Session, kind: DescriptionKind) -> Result<(), CloseReason> {
@@ -171,13 +181,19 @@ impl LinkTask {
 
     async fn obey(&mut self, session: &mut Session, phase: Phase, command: Command) -> Next {
         match (command, phase) {
-            (Command::Answer { description, remote }, Phase::Offered { own }) => {
-                match self.accept(session, own, description, remote).await {
+            (Command::Confirm(confirmation), Phase::Offered { own, .. }) => {
+                Next::Go(Phase::Offered { own, confirmation: Some(confirmation) })
+            }
+            (Command::Confirm(confirmation), Phase::Awaiting(awaited)) => {
+                Next::Go(self.proceed(session, Awaited { confirmation: Some(confirmation), ..awaited }).await)
+            }
+            (Command::Answer { description, remote }, Phase::Offered { own, confirmation }) => {
+                match self.accept(session, own, confirmation, description, remote).await {
                     Ok(phase) => Next::Go(phase),
                     Err(reason) => Next::End(reason),
                 }
             }
-            (Command::Candidate(candidate), phase @ (Phase::Awaiting { .. } | Phase::Pumping { .. })) => {
+            (Command::Candidate(candidate), phase @ (Phase::Awaiting(_) | Phase::Pumping { .. })) => {
                 session.add_candidate(candidate).await;
                 Next::Go(phase)
             }
@@ -185,7 +201,7 @@ impl LinkTask {
                 self.pipe.start_closing();
                 Next::Within(CLOSING, CloseReason::Local, Phase::Closing { plain })
             }
-            (Command::Close, Phase::Offered { .. } | Phase::Awaiting { .. } | Phase::Pumping { .. }) => {
+            (Command::Close, Phase::Offered { .. } | Phase::Awaiting(_) | Phase::Pumping { .. }) => {
                 Next::End(CloseReason::Local)
             }
             (command, phase) => {
@@ -199,27 +215,35 @@ impl LinkTask {
         &mut self,
         session: &mut Session,
         own: Arc<dyn DataChannel>,
+        confirmation: Option<Box<Confirmation>>,
         answer: Description,
         remote: Remote,
     ) -> Result<Phase, CloseReason> {
         session.set_remote(answer).await.map_err(failed)?;
         let framing = framing(session, remote).await?;
-        if remote == Remote::Original {
-            return Ok(Phase::Awaiting { own: Some(own), framing });
-        }
-        Ok(self.pump(session, own, None, framing))
+        let awaited = match remote {
+            Remote::Original => Awaited { own: Some(own), framing, channel: None, confirmation: None },
+            Remote::Pmesh { .. } => Awaited { own: None, framing, channel: Some(own), confirmation },
+        };
+        Ok(self.proceed(session, awaited).await)
     }
 
-    fn pump(
-        &self,
-        session: &Session,
-        main: Arc<dyn DataChannel>,
-        second: Option<Arc<dyn DataChannel>>,
-        framing: Framing,
-    ) -> Phase {
+    /// Starts the pump if nothing is missing.
+    async fn proceed(&self, session: &Session, awaited: Awaited) -> Phase {
+        let plain = matches!(awaited.framing, Framing::Plain { .. });
+        let Awaited { own: second, framing, channel: Some(main), confirmation } = awaited else {
+            return Phase::Awaiting(awaited);
+        };
+        let confirmation = match (confirmation, session.dtls().await) {
+            (Some(confirmation), Some(dtls)) => Some((confirmation, dtls)),
+            (None, _) if plain => None,
+            (confirmation, _) => {
+                return Phase::Awaiting(Awaited { own: second, framing, channel: Some(main), confirmation });
+            }
+        };
         let (pipe, mailbox, pace) = (self.pipe.clone(), self.mailbox.clone(), session.runtime.pace().clone());
-        session.runtime.attach(Channels { pipe, mailbox, pace, main, second, framing }.into_pump());
-        Phase::Pumping { plain: matches!(framing, Framing::Plain { .. }) }
+        session.runtime.attach(Channels { pipe, mailbox, pace, main, second, framing, confirmation }.into_pump());
+        Phase::Pumping { plain }
     }
 
     async fn follow(&mut self, session: &mut Session, mut phase: Phase, news: News) -> Next {
@@ -231,9 +255,11 @@ impl LinkTask {
         if let Some(channel) = news.channel {
             session.runtime.pace().hurry();
             phase = match phase {
-                Phase::Awaiting { own, framing } => self.pump(session, channel, own, framing),
+                Phase::Awaiting(awaited @ Awaited { channel: None, .. }) => {
+                    self.proceed(session, Awaited { channel: Some(channel), ..awaited }).await
+                }
                 Phase::Closing { .. } => phase,
-                Phase::Offered { .. } | Phase::Pumping { .. } => {
+                Phase::Offered { .. } | Phase::Awaiting(_) | Phase::Pumping { .. } => {
                     return Next::End(CloseReason::Protocol("an unexpected data channel".into()));
                 }
             };

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 use webrtc::error::Error;
+use webrtc::peer_connection::transport::DtlsTransport;
 
 use super::mailbox::Mailbox;
 use super::pace::Pace;
 use super::runtime::Pump;
 use crate::error::CloseReason;
+use crate::protocol::proof::Confirmation;
 use crate::transport::{Delivery, Framing, LinkEvent, Outgoing, Pipe, WireMessage};
 
 /// How often to look whether a peer without credit has taken everything, when closing.
@@ -31,6 +33,9 @@ pub(super) struct Channels {
     /// A second channel to receive on: towards an original P, the one we created.
     pub(super) second: Option<Arc<dyn DataChannel>>,
     pub(super) framing: Framing,
+    /// What is to be confirmed before the link is open, and what knows the other side's certificate. Always there between
+    /// pmesh peers.
+    pub(super) confirmation: Option<(Box<Confirmation>, Arc<dyn DtlsTransport>)>,
 }
 
 impl Channels {
@@ -81,7 +86,7 @@ async fn read(channels: Channels) {
 
 /// Opens the link, then hands on what arrives, until the end. Returns `None` if the driver has gone without a word.
 async fn receive(channels: Channels) -> Option<CloseReason> {
-    let Channels { pipe, mailbox, pace, main, second, framing } = channels;
+    let Channels { pipe, mailbox, pace, main, second, framing, confirmation } = channels;
     loop {
         match main.poll().await {
             Some(DataChannelEvent::OnOpen) => break,
@@ -89,6 +94,11 @@ async fn receive(channels: Channels) -> Option<CloseReason> {
             Some(_) => {}
             None => return None,
         }
+    }
+    if let Some((confirmation, dtls)) = confirmation
+        && let Err(end) = confirm(&main, &confirmation, dtls).await
+    {
+        return end;
     }
     tracing::debug!(link = pipe.link().0, "link open");
     mailbox.opened();
@@ -130,6 +140,27 @@ async fn receive(channels: Channels) -> Option<CloseReason> {
         }
     }
     Some(CloseReason::Remote)
+}
+
+/// Exchanges the first messages, by which each end proves who it is. An error is the end of the link, see [`receive`].
+async fn confirm(
+    channel: &Arc<dyn DataChannel>,
+    confirmation: &Confirmation,
+    dtls: Arc<dyn DtlsTransport>,
+) -> Result<(), Option<CloseReason>> {
+    let broken = |error: Error| Some(CloseReason::Failed(error.to_string()));
+    channel.send(confirmation.message().into()).await.map_err(broken)?;
+    let message = loop {
+        match channel.poll().await {
+            Some(DataChannelEvent::OnMessage(message)) => break message,
+            Some(DataChannelEvent::OnClose) => return Err(Some(CloseReason::Remote)),
+            Some(_) => {}
+            None => return Err(None),
+        }
+    };
+    let certificates = dtls.get_remote_certificates().await.map_err(broken)?;
+    let certificate = certificates.first().map_or(&[][..], Vec::as_slice);
+    confirmation.check(&message.data, certificate).map_err(|error| Some(CloseReason::Unverified(error.to_string())))
 }
 
 async fn next(main: &Arc<dyn DataChannel>, second: Option<&Arc<dyn DataChannel>>) -> Option<DataChannelEvent> {

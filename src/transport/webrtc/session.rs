@@ -10,6 +10,7 @@ use rtc::mdns::MulticastSocket;
 use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 use webrtc::data_channel::{DataChannel, RTCDataChannelInit};
 use webrtc::error::{Error, Result};
+use webrtc::peer_connection::transport::DtlsTransport;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceCandidateInit, RTCIceServer,
     RTCSessionDescription, SettingEngineBuilder,
@@ -185,6 +186,11 @@ impl Session {
     pub(super) async fn max_message(&self) -> usize {
         let Some(sctp) = self.connection.sctp().await else { return DEFAULT_REMOTE_MESSAGE_BYTES };
         sctp.max_message_size().await.map_or(DEFAULT_REMOTE_MESSAGE_BYTES, |bytes| bytes as usize)
+    }
+
+    /// What knows the certificate of the other side. There once both descriptions are known.
+    pub(super) async fn dtls(&self) -> Option<Arc<dyn DtlsTransport>> {
+        Some(self.connection.sctp().await?.transport())
     }
 
     /// Closes the connection and waits, about 100 ms at most, until its driver has told the other side. Not to be called

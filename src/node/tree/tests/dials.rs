@@ -88,7 +88,7 @@ fn a_call_that_is_closed_or_times_out_or_loses_its_introducer_at_each_stage() {
                     if stage == 3 {
                         assert_eq!(lone.ended(), [(via, CloseReason::Remote)], "it is not needed any more");
                         lone.link(node, LinkEvent::Opened { extension: true });
-                        assert!(lone.take().contains(&Out::Opened { node }));
+                        assert!(lone.take().contains(&Out::Opened { node, peer: Some(identity_of("b").peer_id()) }));
                         continue;
                     }
                     lone.outputs.retain(|output| !matches!(output, Out::Closed { node, .. } if *node == via));
@@ -122,7 +122,7 @@ fn an_introducer_that_is_told_to_close_carries_nothing_more() {
     lone.link(via, LinkEvent::Closed(CloseReason::Local));
     assert_eq!(lone.ended(), [(via, CloseReason::Local)]);
     lone.link(accepted, LinkEvent::Opened { extension: true });
-    assert!(lone.take().contains(&Out::Opened { node: accepted }));
+    assert!(lone.take().contains(&Out::Opened { node: accepted, peer: Some(identity_of("d").peer_id()) }));
     lone.tree.assert_idle();
 }
 
@@ -340,16 +340,7 @@ fn policies_are_inherited_and_replaced_for_a_subtree() {
             for level in 1..=depth {
                 let name = format!("level {level}");
                 via = if level == replaced {
-                    let node = lone.id();
-                    let dial = super::super::Dial {
-                        to: address(&name),
-                        data: Value::Null,
-                        policy: Some("replaced"),
-                        timeout: std::time::Duration::from_secs(5),
-                        session: Session(5),
-                    };
-                    lone.tree.connect(node, via, dial, lone.now);
-                    lone.settle();
+                    let node = lone.call(via, super::super::Dial { policy: Some("replaced"), ..dial(&name, 5) });
                     lone.describe(node, "offer");
                     lone.answered(via, &name, Some(5), "");
                     lone.link(node, LinkEvent::Opened { extension: true });
@@ -377,16 +368,7 @@ fn policies_are_inherited_and_replaced_for_a_subtree() {
 #[test]
 fn a_replaced_policy_stays_with_the_node_that_gave_way() {
     let (mut lone, via) = Lone::on_ramp();
-    let node = lone.id();
-    let dial = super::super::Dial {
-        to: address("b"),
-        data: Value::Null,
-        policy: Some("replaced"),
-        timeout: std::time::Duration::from_secs(5),
-        session: Session(5),
-    };
-    lone.tree.connect(node, via, dial, lone.now);
-    lone.settle();
+    let node = lone.call(via, super::super::Dial { policy: Some("replaced"), ..dial("b", 5) });
     lone.offered(via, "b", Some(9), &sdp("b"));
     assert!(matches!(lone.outputs.back(), Some(Out::Check { policy: "inherited", .. })));
     lone.verdict(Verdict::Accept);

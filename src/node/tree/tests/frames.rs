@@ -281,7 +281,7 @@ fn held_candidates_are_limited() {
     lone.describe(node, "offer");
     assert_eq!(lone.sent().len(), 1 + 64);
     lone.link(node, LinkEvent::Candidate(candidate_of("late")));
-    lone.link(node, LinkEvent::Description(offer_of("twice")));
+    lone.link(node, LinkEvent::Description(offer_of(&sdp("own"))));
     assert!(matches!(&lone.sent()[..], [(_, Signal::Candidate { session: Some(Session(5)), .. })]));
     // Those of the other side before its answer.
     for _ in 0..100 {
@@ -397,11 +397,14 @@ fn own_addresses_are_told_and_learned() {
     lone.take();
     lone.link(node, LinkEvent::Opened { extension: true });
     lone.link(node, LinkEvent::Opened { extension: true });
-    assert_eq!(lone.take(), [Out::Opened { node }, Out::Frame { node, text: "[16,\"b\"]".into() }]);
+    assert_eq!(
+        lone.take(),
+        [Out::Opened { node, peer: Some(identity_of("b").peer_id()) }, Out::Frame { node, text: "[16,\"b\"]".into() }]
+    );
     let original = lone.accepted(via, "o", None);
     lone.take();
     lone.link(original, LinkEvent::Opened { extension: false });
-    assert_eq!(lone.take(), [Out::Opened { node: original }]);
+    assert_eq!(lone.take(), [Out::Opened { node: original, peer: None }]);
 }
 
 #[test]

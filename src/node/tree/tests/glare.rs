@@ -35,16 +35,16 @@ fn the_smaller_session_answers_on_the_same_node() {
     let early = Command::Candidate(candidate_of("b"));
     assert!(outputs.contains(&Out::Command { link: new, command: early }), "what came before the verdict is passed on");
     // Late frames of our own link, and of the other side about our offer, change nothing.
-    lone.tree.handle_link(old, LinkEvent::Description(offer_of("late")), lone.now);
+    lone.tree.handle_link(old, LinkEvent::Description(offer_of(&sdp("own"))), lone.now);
     lone.tree.handle_link(old, LinkEvent::Closed(CloseReason::Remote), lone.now);
     lone.settle();
     assert!(lone.take().is_empty());
-    lone.link(node, LinkEvent::Description(answer_of("answer")));
+    lone.link(node, LinkEvent::Description(answer_of(&sdp("own"))));
     assert!(
         matches!(&lone.sent()[..], [(to, Signal::Answer { ext: Some(ext), .. })] if to == "b" && ext.session == Session(9))
     );
     lone.link(node, LinkEvent::Opened { extension: true });
-    assert!(lone.take().contains(&Out::Opened { node }));
+    assert!(lone.take().contains(&Out::Opened { node, peer: Some(identity_of("b").peer_id()) }));
     lone.tree.assert_idle();
 }
 
@@ -66,10 +66,8 @@ fn the_larger_session_goes_on_and_is_answered() {
         description: answer_of(&sdp("b")),
         remote: Remote::Pmesh { window: (5, 5), max_message: None },
     };
-    assert_eq!(
-        lone.take(),
-        [answer, Command::Candidate(candidate_of("b"))].map(|command| Out::Command { link, command })
-    );
+    assert!(matches!(&lone.outputs[0], Out::Command { link: to, command: Command::Confirm(_) } if *to == link));
+    assert_eq!(lone.commands(node), [answer, Command::Candidate(candidate_of("b"))]);
     lone.link(node, LinkEvent::Opened { extension: true });
     lone.tree.assert_idle();
 }
@@ -81,7 +79,7 @@ fn an_offer_that_has_not_left_gives_way_whatever_its_session() {
     lone.offered(via, "b", Some(5), &sdp("b"));
     lone.verdict(Verdict::Accept);
     assert!(matches!(&starts(&mut lone)[..], [.., Target::Answer { .. }]));
-    lone.link(node, LinkEvent::Description(answer_of("answer")));
+    lone.link(node, LinkEvent::Description(answer_of(&sdp("own"))));
     assert!(matches!(&lone.sent()[..], [(_, Signal::Answer { .. })]), "our offer never leaves");
 }
 
@@ -117,7 +115,7 @@ fn when_the_winner_is_refused_the_loser_is_next() {
     lone.verdict(Verdict::Accept);
     assert!(matches!(lone.commands(node)[..], [Command::Candidate(_)]));
     lone.link(node, LinkEvent::Opened { extension: true });
-    assert!(lone.take().contains(&Out::Opened { node }));
+    assert!(lone.take().contains(&Out::Opened { node, peer: Some(identity_of("b").peer_id()) }));
 
     // Whoever refuses the loser too ends with the first refusal.
     let (mut lone, via) = Lone::on_ramp();
@@ -288,7 +286,7 @@ fn who_answered_an_offer_that_was_given_up_is_told_and_makes_its_own() {
     assert!(lone.commands(node).is_empty());
     lone.answered(via, "b", Some(6), &sdp("b"));
     lone.link(node, LinkEvent::Opened { extension: true });
-    assert!(lone.take().contains(&Out::Opened { node }));
+    assert!(lone.take().contains(&Out::Opened { node, peer: Some(identity_of("b").peer_id()) }));
 
     // The side that only accepted.
     let (mut lone, via) = Lone::on_ramp();
@@ -316,7 +314,7 @@ fn the_other_side_starts_over() {
     let check = lone.check();
     assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
     let node = lone.verdict_on(check, Verdict::Accept);
-    lone.link(node, LinkEvent::Description(answer_of("")));
+    lone.link(node, LinkEvent::Description(answer_of(&sdp("own"))));
     lone.link(node, LinkEvent::Opened { extension: true });
     lone.take();
     // After it is open.
@@ -349,7 +347,7 @@ fn the_other_side_starts_over_after_ours_gave_way() {
         let node = lone.offering(via, "b", 5);
         lone.offered(via, "b", Some(9), &sdp("first"));
         lone.verdict(Verdict::Accept);
-        lone.link(node, LinkEvent::Description(answer_of("answer")));
+        lone.link(node, LinkEvent::Description(answer_of(&sdp("own"))));
         lone.take();
         lone.offered(via, "b", Some(7), &sdp("second"));
         let check = lone.check();
@@ -367,14 +365,14 @@ fn our_own_offer_comes_back() {
     let node = lone.offering(via, "me", 5);
     lone.offered(via, "me", Some(5), &sdp("own"));
     assert_eq!(lone.ended(), [(node, CloseReason::OwnAddress)]);
-    // Too late to be recognised, it is answered, and the answer refused.
+    // Nobody waits for it, or it comes through another node.
     lone.offered(via, "me", Some(5), &sdp("own"));
-    let node = lone.verdict(Verdict::Accept);
-    lone.link(node, LinkEvent::Description(answer_of("")));
+    assert_eq!(lone.sent(), [("me".to_owned(), Signal::Refusal { session: Session(5), why: Refusal::Own })]);
+    // Then our call is told so.
+    let node = lone.offering(via, "me", 7);
     lone.take();
-    lone.answered(via, "me", Some(5), "");
-    lone.turned_down(via, "me", 5, Refusal::Failed);
-    assert_eq!(lone.ended(), [(node, CloseReason::Remote)]);
+    lone.turned_down(via, "me", 7, Refusal::Own);
+    assert_eq!(lone.ended(), [(node, CloseReason::OwnAddress)]);
     lone.tree.assert_idle();
 }
 
@@ -393,7 +391,10 @@ fn over_two_introducers_the_larger_session_stays() {
         let outputs = lone.take();
         let link = lone.tree.nodes[&gone].link;
         assert!(outputs.contains(&Out::Command { link, command: Command::Close }));
-        assert_eq!(outputs.contains(&Out::Opened { node: accepted }), kept == accepted);
+        assert_eq!(
+            outputs.contains(&Out::Opened { node: accepted, peer: Some(identity_of("b").peer_id()) }),
+            kept == accepted
+        );
         assert!(outputs.contains(&Out::Redirect { node: gone, instead: kept }));
         assert_eq!(lone.tree.open[&address("b")], kept);
         lone.link(gone, LinkEvent::Closed(CloseReason::Local));
@@ -449,7 +450,7 @@ fn of_two_connections_without_a_session_the_first_stays() {
     lone.link(first, LinkEvent::Opened { extension: false });
     lone.take();
     lone.link(second, LinkEvent::Opened { extension: false });
-    assert!(!lone.take().contains(&Out::Opened { node: second }));
+    assert!(!lone.take().contains(&Out::Opened { node: second, peer: None }));
     assert_eq!(lone.tree.open[&address("o")], first);
 }
 

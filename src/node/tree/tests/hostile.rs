@@ -17,6 +17,8 @@ enum Step {
     Frame(usize, String),
     Dial(usize, u8, u64, u64),
     Link(usize, LinkStep),
+    /// A peer answers our offer.
+    Answer(usize, u8, u64),
     Verdict(usize, Verdict),
     Abandon(u64),
     Close(usize),
@@ -33,16 +35,20 @@ enum LinkStep {
 
 fn payload() -> impl Strategy<Value = String> {
     let session = || prop_oneof![Just(String::new()), (1..4u64).prop_map(|n| format!(",\"{n:016x}\""))];
-    let ext = || {
-        prop_oneof![
-            Just(String::new()),
-            (1..4u64).prop_map(|n| format!(",{{\"v\":1,\"session\":\"{n:016x}\",\"window\":[1,1]}}"))
-        ]
+    let ext = || 0..4u64;
+    let offer = |(n, session): (u8, u64)| {
+        let description = offer_of(&sdp(&n.to_string()));
+        let ext = (session > 0).then(|| offer_ext("stranger", session, &Value::Null, &description.sdp));
+        Signal::Offer { description, data: Value::Null, ext }.to_json()
     };
-    let sdp = |kind: &str, n: u8| format!("{{\"type\":\"{kind}\",\"sdp\":\"a=ice-ufrag:{n}\"}}");
+    let answer = |(n, session): (u8, u64)| {
+        let description = answer_of(&sdp(&n.to_string()));
+        let ext = (session > 0).then(|| answer_ext("stranger", session, None, &description.sdp));
+        Signal::Answer { description, ext }.to_json()
+    };
     prop_oneof![
-        4 => (0..3u8, ext()).prop_map(move |(n, ext)| format!("[3,{},null{ext}]", sdp("offer", n))),
-        2 => (0..3u8, ext()).prop_map(move |(n, ext)| format!("[4,{}{ext}]", sdp("answer", n))),
+        4 => (0..3u8, ext()).prop_map(offer),
+        1 => (0..3u8, ext()).prop_map(answer),
         2 => (0..3u8, session()).prop_map(|(n, session)| {
             format!("[5,{{\"candidate\":\"c\",\"usernameFragment\":\"{n}\"}}{session}]")
         }),
@@ -73,6 +79,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), text()).prop_map(|(node, text)| Step::Frame(node, text)),
         3 => (any::<usize>(), 0..3u8, 1..4u64, 1..30u64).prop_map(|(via, to, session, time)| Step::Dial(via, to, session, time)),
         4 => (any::<usize>(), link).prop_map(|(node, step)| Step::Link(node, step)),
+        2 => (any::<usize>(), 0..3u8, 1..4u64).prop_map(|(via, from, session)| Step::Answer(via, from, session)),
         3 => (any::<usize>(), verdict).prop_map(|(check, verdict)| Step::Verdict(check, verdict)),
         1 => (0..20u64).prop_map(Step::Abandon),
         1 => any::<usize>().prop_map(Step::Close),
@@ -99,7 +106,7 @@ impl Watched {
                 | Out::Frame { node, .. }
                 | Out::Relay { node, .. }
                 | Out::Connection { node, .. }
-                | Out::Opened { node }
+                | Out::Opened { node, .. }
                 | Out::OwnAddress { node, .. }
                 | Out::PeerLeft { node, .. } => assert!(self.alive.contains(&node), "{node:?} is there"),
                 Out::Redirect { node, instead } => assert!(self.alive.contains(&node) && self.alive.contains(&instead)),
@@ -129,10 +136,16 @@ impl Watched {
                     self.alive.insert(node);
                 }
             }
+            Step::Answer(n, from, session) => {
+                if let Some(via) = self.node(n) {
+                    let from = ["a", "b", "c"][usize::from(from)];
+                    self.lone.answered(via, from, Some(session), &sdp(from));
+                }
+            }
             Step::Link(n, step) => {
                 let Some(node) = self.node(n) else { return };
                 let event = match step {
-                    LinkStep::Description => LinkEvent::Description(offer_of("a=ice-ufrag:own")),
+                    LinkStep::Description => LinkEvent::Description(offer_of(&sdp("own"))),
                     LinkStep::Candidate => LinkEvent::Candidate(candidate_of("own")),
                     LinkStep::Opened(extension) => LinkEvent::Opened { extension },
                     LinkStep::Closed => LinkEvent::Closed(CloseReason::Remote),
@@ -192,7 +205,7 @@ proptest! {
 fn nasty(rng: &mut StdRng) -> String {
     let from = address(["b", "c", "d", "relay", "ws://onramp"][rng.random_range(0..5)]);
     let session = Session(rng.random_range(1..12));
-    let ext = rng.random_bool(0.7).then(|| ext(session.0));
+    let ext = rng.random_bool(0.7).then(|| offer_ext(from.as_str(), session.0, &Value::Null, &sdp("forged")));
     let signal = match rng.random_range(0..6) {
         0..2 => Signal::Offer { description: offer_of(&sdp("forged")), data: Value::Null, ext },
         2 => Signal::Answer { description: answer_of(&sdp("forged")), ext },
@@ -245,9 +258,9 @@ fn a_hostile_peer_does_not_touch_negotiations_of_other_introducers() {
         lone.candidate(via, "b", Some(5), "b");
         assert_eq!(lone.commands(ours).len(), 2);
         storm(&mut lone);
-        for node in [ours, theirs] {
+        for (node, name) in [(ours, "b"), (theirs, "c")] {
             lone.link(node, LinkEvent::Opened { extension: true });
-            assert!(lone.take().contains(&Out::Opened { node }));
+            assert!(lone.take().contains(&Out::Opened { node, peer: Some(identity_of(name).peer_id()) }));
         }
         storm(&mut lone);
         assert!(lone.tree.is_open(ours) && lone.tree.is_open(theirs));

@@ -7,12 +7,29 @@ use serde_json::{Value, json};
 use super::super::*;
 use crate::node::firewall::Verdict;
 use crate::protocol::frame::{self, Frame};
+use crate::protocol::proof::{Base64, Fingerprint, Offered, Terms};
 use crate::protocol::signal::{Candidate, Description, DescriptionKind, Extension, Refusal, Signal};
 
 pub(super) type Out = Output<&'static str>;
 
-pub(super) const SETTINGS: Settings =
-    Settings { window: (1000, 10), max_message: 1000, accept_timeout: Duration::from_secs(30) };
+pub(super) fn settings(name: &str) -> Settings {
+    Settings {
+        window: (1000, 10),
+        max_message: 1000,
+        accept_timeout: Duration::from_secs(30),
+        identity: identity_of(name),
+        require_identity: false,
+    }
+}
+
+/// Whom peers of this name are.
+pub(super) fn identity_of(name: &str) -> Identity {
+    let mut secret = [7; 32];
+    for (byte, letter) in secret.iter_mut().zip(name.bytes()) {
+        *byte = letter;
+    }
+    Identity::from_secret(secret)
+}
 
 pub(super) struct Lone {
     pub(super) tree: Tree<&'static str>,
@@ -38,7 +55,16 @@ pub(super) fn answer_of(sdp: &str) -> Description {
 
 /// An SDP, as far as the tree looks at it.
 pub(super) fn sdp(fragment: &str) -> String {
-    format!("v=0\r\na=ice-ufrag:{fragment}\r\n")
+    format!("v=0\r\n{}a=ice-ufrag:{fragment}\r\n", Fingerprint::of_certificate(fragment.as_bytes()).line())
+}
+
+/// Any text as an SDP that can be proven.
+fn provable(sdp: &str) -> String {
+    if sdp.contains("fingerprint") {
+        sdp.into()
+    } else {
+        format!("{}{sdp}", Fingerprint::of_certificate(b"any").line())
+    }
 }
 
 pub(super) fn candidate_of(fragment: &str) -> Candidate {
@@ -49,13 +75,44 @@ pub(super) fn candidate_of(fragment: &str) -> Candidate {
     }
 }
 
-pub(super) fn ext(session: u64) -> Extension {
-    Extension { v: 1, session: Session(session), window: (5, 5), max_message: None }
+fn terms(session: u64) -> Terms {
+    Terms { session: Session(session), window: (5, 5), max_message: None }
+}
+
+/// What goes with an offer of this peer.
+pub(super) fn offer_ext(from: &str, session: u64, data: &Value, sdp: &str) -> Extension {
+    let (proof, _) = Offered::sign(&identity_of(from), Base64([1; 16]), terms(session), data, sdp).unwrap();
+    Extension::new(terms(session), proof)
+}
+
+/// What goes with an answer of this peer to that offer of ours; to none, it fits nothing.
+pub(super) fn answer_ext(from: &str, session: u64, offered: Option<&Offered>, sdp: &str) -> Extension {
+    let identity = identity_of(from);
+    match offered.and_then(|offered| offered.sign_answer(&identity, Base64([2; 16]), terms(session), sdp).ok()) {
+        Some((proof, _)) => Extension::new(terms(session), proof),
+        None => offer_ext(from, session, &Value::Null, &provable(sdp)),
+    }
+}
+
+pub(super) fn dial(to: &str, session: u64) -> Dial<&'static str> {
+    Dial {
+        to: address(to),
+        data: Value::Null,
+        policy: None,
+        timeout: Duration::from_secs(20),
+        expect: None,
+        session: Session(session),
+        nonce: Base64([4; 16]),
+    }
 }
 
 impl Lone {
     pub(super) fn new() -> Self {
-        Self { tree: Tree::new(SETTINGS), now: Instant::now(), next: 0, outputs: VecDeque::new(), thorough: true }
+        Self::with(settings("me"))
+    }
+
+    pub(super) fn with(settings: Settings) -> Self {
+        Self { tree: Tree::new(settings), now: Instant::now(), next: 0, outputs: VecDeque::new(), thorough: true }
     }
 
     /// With an open onramp that speaks the extension.
@@ -142,9 +199,11 @@ impl Lone {
     }
 
     pub(super) fn dial_with(&mut self, via: NodeId, to: &str, session: u64, data: Value, timeout: u64) -> NodeId {
+        self.call(via, Dial { data, timeout: Duration::from_secs(timeout), ..dial(to, session) })
+    }
+
+    pub(super) fn call(&mut self, via: NodeId, dial: Dial<&'static str>) -> NodeId {
         let node = self.id();
-        let timeout = Duration::from_secs(timeout);
-        let dial = Dial { to: address(to), data, policy: None, timeout, session: Session(session) };
         self.tree.connect(node, via, dial, self.now);
         self.settle();
         node
@@ -164,16 +223,26 @@ impl Lone {
 
     /// The link has made its description.
     pub(super) fn describe(&mut self, node: NodeId, sdp: &str) {
-        self.link(node, LinkEvent::Description(offer_of(sdp)));
+        self.link(node, LinkEvent::Description(offer_of(&provable(sdp))));
+    }
+
+    /// The proof of our offer to a peer, if there is one.
+    pub(super) fn proven(&self, via: NodeId, to: &str) -> Option<&Offered> {
+        let node = self.tree.pending.get(via, &address(to))?;
+        let Phase::Negotiating(negotiation) = &self.tree.nodes[&node].phase else { return None };
+        negotiation.offered()
     }
 
     pub(super) fn offered(&mut self, via: NodeId, from: &str, session: Option<u64>, sdp: &str) {
-        let signal = Signal::Offer { description: offer_of(sdp), data: json!("data"), ext: session.map(ext) };
-        self.relayed(via, from, &signal);
+        let (data, sdp) = (json!("data"), provable(sdp));
+        let ext = session.map(|session| offer_ext(from, session, &data, &sdp));
+        self.relayed(via, from, &Signal::Offer { description: offer_of(&sdp), data, ext });
     }
 
     pub(super) fn answered(&mut self, via: NodeId, from: &str, session: Option<u64>, sdp: &str) {
-        self.relayed(via, from, &Signal::Answer { description: answer_of(sdp), ext: session.map(ext) });
+        let sdp = provable(sdp);
+        let ext = session.map(|session| answer_ext(from, session, self.proven(via, from), &sdp));
+        self.relayed(via, from, &Signal::Answer { description: answer_of(&sdp), ext });
     }
 
     pub(super) fn candidate(&mut self, via: NodeId, from: &str, session: Option<u64>, fragment: &str) {
@@ -202,7 +271,7 @@ impl Lone {
 
     pub(super) fn verdict_on(&mut self, check: CheckId, verdict: Verdict) -> NodeId {
         let fresh = self.id();
-        self.tree.handle_verdict(check, verdict, fresh, self.now);
+        self.tree.handle_verdict(check, verdict, fresh, Base64([3; 16]), self.now);
         self.settle();
         fresh
     }
@@ -231,12 +300,13 @@ impl Lone {
         self.settle();
     }
 
-    /// The commands that the node's link got.
+    /// The commands that the node's link got, but for what it has to confirm.
     pub(super) fn commands(&mut self, node: NodeId) -> Vec<Command> {
         let link = self.tree.nodes[&node].link;
         self.take()
             .into_iter()
             .filter_map(|output| match output {
+                Output::Command { command: Command::Confirm(_), .. } => None,
                 Output::Command { link: to, command } if to == link => Some(command),
                 _ => None,
             })

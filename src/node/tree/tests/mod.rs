@@ -4,6 +4,7 @@ mod dials;
 mod frames;
 mod glare;
 mod hostile;
+mod identity;
 mod invariants;
 mod lone;
 mod net;

@@ -28,7 +28,10 @@ impl Sim {
     pub(super) fn end(&mut self, owner: Owner) -> u64 {
         self.next += 1;
         let busy_until = self.now;
-        self.ends.insert(self.next, End { owner, partner: None, up: false, extension: false, busy_until });
+        self.ends.insert(
+            self.next,
+            End { owner, partner: None, up: false, extension: false, confirmation: None, busy_until },
+        );
         self.next
     }
 
@@ -85,6 +88,7 @@ impl Sim {
                 assert_eq!(it.partner, None, "one answer, to an offer");
                 self.take_answer(end, &description);
             }
+            Command::Confirm(confirmation) => self.ends.get_mut(&end).unwrap().confirmation = Some(confirmation),
             Command::Candidate(candidate) => {
                 let it = &self.ends[&end];
                 if let Some(partner) = it.partner {
@@ -114,6 +118,11 @@ impl Sim {
     }
 
     fn establish(&mut self, a: u64, b: u64) {
+        for (end, partner) in [(a, b), (b, a)] {
+            if let (Some(ours), Some(theirs)) = (&self.ends[&end].confirmation, &self.ends[&partner].confirmation) {
+                assert_eq!(ours.check(theirs.message(), format!("u{partner}").as_bytes()), Ok(()));
+            }
+        }
         for (end, partner) in [(a, b), (b, a)] {
             let delay = self.random(&self.net.setup.clone());
             let at = self.now + Duration::from_millis(delay);

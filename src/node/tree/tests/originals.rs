@@ -23,7 +23,7 @@ fn towards_an_original_we_give_way() {
     lone.offered(via, "o", None, &sdp("dialled"));
     assert_eq!(lone.take(), [], "nothing of the orphan, nothing twice, and no refusals, at which it would choke");
     lone.link(node, LinkEvent::Opened { extension: false });
-    assert_eq!(lone.take(), [Out::Opened { node }]);
+    assert_eq!(lone.take(), [Out::Opened { node, peer: None }]);
 }
 
 #[test]

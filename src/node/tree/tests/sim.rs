@@ -12,10 +12,11 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
 use super::super::*;
-use super::lone::{SETTINGS, address};
+use super::lone::{address, dial, identity_of, settings};
 use super::original::Original;
 use crate::node::firewall::Verdict;
 use crate::protocol::frame;
+use crate::protocol::proof::{Base64, Confirmation};
 
 /// The policies of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(super) struct End {
     /// Whether both know each other.
     pub(super) up: bool,
     pub(super) extension: bool,
+    pub(super) confirmation: Option<Box<Confirmation>>,
     /// Nothing arrives earlier.
     pub(super) busy_until: Instant,
 }
@@ -168,7 +170,7 @@ impl Sim {
 
     /// A host with an open node `ws0`, `ws1`, … for each onramp.
     pub(super) fn host(&mut self, rule: Rule) -> usize {
-        let tree = Tree::new(SETTINGS);
+        let tree = Tree::new(settings(&name(self.hosts.len())));
         let (nodes, calls, links) = Default::default();
         self.hosts.push(Some(Host { tree, nodes, calls, links, asked: HashSet::new(), next: 0 }));
         let host = self.hosts.len() - 1;
@@ -251,7 +253,7 @@ impl Sim {
             Event::Link(end, event) => self.link(end, event),
             Event::Verdict(host, check, verdict) => self.input(host, |host, fresh| {
                 if host.asked.remove(&check) {
-                    host.tree.handle_verdict(check, verdict, fresh, now);
+                    host.tree.handle_verdict(check, verdict, fresh, Base64([3; 16]), now);
                 }
             }),
             Event::Dial { host, via, to, data, timeout } => self.dial(host, via, &to, data, timeout),
@@ -300,7 +302,8 @@ impl Sim {
             host.nodes.insert(node, false);
             host.calls.insert(node, Call { via: via_name, to: to.into(), outcome: None });
             let timeout = Duration::from_secs(timeout);
-            host.tree.connect(node, via, Dial { to: address(to), data, policy: None, timeout, session }, now);
+            let Dial { to, expect, nonce, .. } = dial(to, 0);
+            host.tree.connect(node, via, Dial { to, data, policy: None, timeout, expect, session, nonce }, now);
         });
     }
 
@@ -349,7 +352,9 @@ impl Sim {
             }
             Output::CancelCheck { check } => assert!(it.asked.remove(&check)),
             Output::Connection { node, .. } => assert!(it.nodes.contains_key(&node)),
-            Output::Opened { node } => {
+            Output::Opened { node, peer } => {
+                let address = &it.tree.nodes[&node].address;
+                assert!(peer.is_none_or(|peer| peer == identity_of(address.as_str()).peer_id()), "nobody else");
                 assert_eq!(it.nodes.insert(node, true), Some(false), "opens once, while it is there");
                 if let Some(call) = it.calls.get_mut(&node) {
                     assert_eq!(call.outcome.replace(Outcome::Opened), None);

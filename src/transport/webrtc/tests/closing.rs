@@ -70,19 +70,24 @@ async fn a_peer_that_vanishes_is_noticed() {
     let transport = WebRtc::new(config);
     let mut a = Peer::start(&transport, Target::Offer);
     let offer = a.description().await;
+    let ours = offer.clone();
     // The other side lives in a runtime of its own, which stops without a word.
     let (answers, mut answer) = mpsc::channel(1);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let other = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut b = Peer::start(&transport, Target::Answer { offer, remote: pmesh() });
-            answers.send(b.description().await).await.unwrap();
+            let mut b = Peer::start(&transport, Target::Answer { offer: offer.clone(), remote: pmesh() });
+            let answer = b.description().await;
+            let [_, theirs] = confirmations(&offer, &answer);
+            b.command(Command::Confirm(Box::new(theirs)));
+            answers.send(answer).await.unwrap();
             assert!(b.opened().await);
             stopped.await.unwrap();
         });
     });
     let description = soon(answer.recv()).await.unwrap();
+    a.command(Command::Confirm(Box::new(confirmations(&ours, &description)[0].clone())));
     a.command(Command::Answer { description, remote: pmesh() });
     assert!(a.opened().await);
     stop.send(()).unwrap();

@@ -1,6 +1,7 @@
 //! Real WebRTC over 127.0.0.1.
 
 mod closing;
+mod identity;
 mod messages;
 mod negotiation;
 
@@ -8,14 +9,17 @@ use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
 
+use crate::identity::Identity;
 use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::protocol::packet::Kind;
-use crate::protocol::signal::{Candidate, Description, DescriptionKind};
+use crate::protocol::proof::{Base64, Confirmation, Offered, Terms};
+use crate::protocol::signal::{Candidate, Description, DescriptionKind, Session};
 use crate::transport::pipe::{Rejected, Subscription};
 use crate::transport::{LinkEvent, LinkId, Queues, Remote};
 
@@ -103,14 +107,35 @@ async fn next(messages: &mut Subscription) -> Option<(Kind, Bytes)> {
     soon(poll_fn(|cx| messages.poll_next(cx))).await
 }
 
+/// What the two ends have to confirm: the offerer, then the answerer.
+fn confirmations(offer: &Description, answer: &Description) -> [Confirmation; 2] {
+    let [offerer, answerer] = [1, 2].map(|n| Identity::from_secret([n; 32]));
+    let terms = Terms { session: Session(1), window: credit_window(), max_message: None };
+    let (_, offered) = Offered::sign(&offerer, Base64([1; 16]), terms, &Value::Null, &offer.sdp).unwrap();
+    let (proof, of_answerer) = offered.sign_answer(&answerer, Base64([2; 16]), terms, &answer.sdp).unwrap();
+    [offered.verify_answer(&offerer, &proof, terms, &answer.sdp).unwrap(), of_answerer]
+}
+
+/// Brings the answer, and to both what they have to confirm.
+fn join(offerer: &Peer, offer: &Description, answerer: &Peer, answer: Description) {
+    let [ours, theirs] = confirmations(offer, &answer);
+    answerer.command(Command::Confirm(Box::new(theirs)));
+    offerer.command(Command::Confirm(Box::new(ours)));
+    offerer.command(Command::Answer { description: answer, remote: pmesh() });
+}
+
 async fn open_with(transport: &WebRtc, remote: Remote) -> (Peer, Peer) {
     let mut offerer = Peer::start(transport, Target::Offer);
     let offer = offerer.description().await;
-    let mut answerer = Peer::start(transport, Target::Answer { offer, remote });
+    let mut answerer = Peer::start(transport, Target::Answer { offer: offer.clone(), remote });
     let description = answerer.description().await;
     assert!(description.sdp.contains("a=setup:active") || description.sdp.contains("a=setup:passive"));
-    offerer.command(Command::Answer { description, remote });
     let extension = remote != Remote::Original;
+    if extension {
+        join(&offerer, &offer, &answerer, description);
+    } else {
+        offerer.command(Command::Answer { description, remote });
+    }
     assert_eq!(offerer.opened().await, extension);
     assert_eq!(answerer.opened().await, extension);
     (offerer, answerer)

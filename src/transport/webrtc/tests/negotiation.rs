@@ -55,7 +55,7 @@ async fn candidates_that_are_garbage_are_ignored() {
     // Before the answer they have no meaning.
     a.command(Command::Candidate(Candidate::default()));
     let offer = a.description().await;
-    let mut b = Peer::start(&transport, Target::Answer { offer, remote: pmesh() });
+    let mut b = Peer::start(&transport, Target::Answer { offer: offer.clone(), remote: pmesh() });
     let garbage = [
         "",
         "candidate:",
@@ -72,7 +72,7 @@ async fn candidates_that_are_garbage_are_ignored() {
     for candidate in garbage {
         b.command(Command::Candidate(Candidate { candidate: candidate.into(), ..Candidate::default() }));
     }
-    a.command(Command::Answer { description, remote: pmesh() });
+    join(&a, &offer, &b, description);
     for candidate in garbage {
         let candidate =
             Candidate { candidate: candidate.into(), sdp_mid: Some("nonsense".into()), ..Candidate::default() };
@@ -104,9 +104,9 @@ async fn candidates_can_come_after_the_descriptions() {
     let mut a = Peer::start(&transport, Target::Offer);
     let (offer, of_a) = strip(&a.description().await);
     assert!(!of_a.is_empty(), "the description holds the candidates");
-    let mut b = Peer::start(&transport, Target::Answer { offer, remote: pmesh() });
+    let mut b = Peer::start(&transport, Target::Answer { offer: offer.clone(), remote: pmesh() });
     let (description, of_b) = strip(&b.description().await);
-    a.command(Command::Answer { description, remote: pmesh() });
+    join(&a, &offer, &b, description);
     for candidate in of_b {
         a.command(Command::Candidate(candidate));
     }
@@ -135,9 +135,9 @@ async fn with_servers_to_ask_candidates_are_trickled() {
     let transport = WebRtc::new(WebRtcConfig { ice_servers: vec![server], ..config() });
     let mut a = Peer::start(&transport, Target::Offer);
     let offer = a.description().await;
-    let mut b = Peer::start(&transport, Target::Answer { offer, remote: pmesh() });
+    let mut b = Peer::start(&transport, Target::Answer { offer: offer.clone(), remote: pmesh() });
     let description = b.description().await;
-    a.command(Command::Answer { description, remote: pmesh() });
+    join(&a, &offer, &b, description);
     let (mut open_a, mut open_b) = (false, false);
     let mut trickled = 0;
     while !(open_a && open_b) {
@@ -193,10 +193,10 @@ async fn a_forged_fingerprint_does_not_connect() {
     let mut other = Peer::start(&transport, Target::Offer);
     let foreign = other.description().await.sdp;
     let fingerprint = |sdp: &str| sdp.lines().find(|l| l.starts_with("a=fingerprint")).unwrap().to_owned();
-    let mut b = Peer::start(&transport, Target::Answer { offer, remote: pmesh() });
+    let mut b = Peer::start(&transport, Target::Answer { offer: offer.clone(), remote: pmesh() });
     let mut description = b.description().await;
     description.sdp = description.sdp.replace(&fingerprint(&description.sdp), &fingerprint(&foreign));
-    a.command(Command::Answer { description, remote: pmesh() });
+    join(&a, &offer, &b, description);
     // The handshake is given up after 8 s. What counts is that it does not open.
     assert!(matches!(b.closed_unopened().await, CloseReason::Failed(_)));
     assert!(a.events.try_recv().is_err());
