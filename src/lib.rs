@@ -114,7 +114,7 @@ pub use node::{
     Node, NodeError, NodeId, NodeKind, NodeState, Nodes, Offer, Policy, Root, RootBinaries, RootBuilder, RootMessages,
     SendError, TrySendError, Verdict,
 };
-pub use protocol::{Address, InvalidAddress};
+pub use protocol::{Address, Delivery, InvalidAddress, Reliability};
 pub use transport::webrtc::IceServer;
 
 /// The code blocks of the README, as doc tests.

@@ -148,7 +148,7 @@ impl Node {
     /// Cancel safe: a cancelled call has sent nothing.
     pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let (kind, body) = message.into().into_encoded();
-        self.inner.queues.send(kind, body).await.map_err(|rejected| match rejected {
+        self.inner.queues.send(self.inner.queues.main(), kind, body).await.map_err(|rejected| match rejected {
             Rejected::Full | Rejected::NotOpen => SendError::NotOpen,
             Rejected::TooLarge(limit) => SendError::TooLarge { limit },
         })
@@ -174,7 +174,7 @@ impl Node {
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         let message = message.into();
         let (kind, body) = message.encode();
-        self.inner.queues.try_send(kind, body).map_err(|rejected| match rejected {
+        self.inner.queues.try_send(self.inner.queues.main(), kind, body).map_err(|rejected| match rejected {
             Rejected::Full => TrySendError::Full(message),
             Rejected::NotOpen => TrySendError::NotOpen(message),
             Rejected::TooLarge(limit) => TrySendError::TooLarge { limit, message },
@@ -183,7 +183,7 @@ impl Node {
 
     /// Bytes of messages that are queued on this side and not yet handed to the network.
     pub fn buffered(&self) -> usize {
-        self.inner.queues.buffered()
+        self.inner.queues.buffered(self.inner.queues.main())
     }
 
     /// Messages from the other side, JSON and binary, in the order of arrival.

@@ -29,7 +29,7 @@ pub struct Messages {
 
 impl Messages {
     pub(super) fn new(node: Node) -> Self {
-        let subscription = node.inner.queues.subscribe();
+        let subscription = node.inner.queues.subscribe(node.inner.queues.main());
         Self { node, subscription }
     }
 }

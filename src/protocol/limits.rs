@@ -29,3 +29,13 @@ pub(crate) const CREDIT_BYTES: u32 = 900_000;
 
 /// Packets that may be outstanding towards a peer: below the 256 that the SCTP receiver delivers without a further event.
 pub(crate) const CREDIT_PACKETS: u32 = 200;
+
+/// Channels that one side may have opened on a link at a time, besides the main one. Opening more is an error on this
+/// side, and ends the link if the other side does it.
+pub(crate) const MAX_CHANNELS: usize = 32;
+
+/// Longest name of a channel, in bytes. Opening a longer one is an error; receiving one ends the link.
+pub(crate) const MAX_CHANNEL_NAME_BYTES: usize = 256;
+
+/// Credit of a channel besides the main one, in bytes and packets, where the window of the link is not smaller.
+pub(crate) const CHANNEL_CREDIT: (u32, u32) = (256 * 1024, 64);

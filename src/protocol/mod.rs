@@ -4,9 +4,11 @@
 //! - [`signal`]: the payload of relayed frames, which negotiates a connection
 //! - [`proof`]: how two peers prove who they are to each other
 //! - [`packet`]: the binary packing used on data channels between pmesh peers
+//! - [`channel`]: what a named channel is, and how it is announced
 //! - [`credit`]: flow control by consumption
 
 mod address;
+pub(crate) mod channel;
 pub(crate) mod credit;
 pub(crate) mod frame;
 pub(crate) mod limits;
@@ -15,6 +17,7 @@ pub(crate) mod proof;
 pub(crate) mod signal;
 
 pub use address::{Address, InvalidAddress};
+pub use channel::{Delivery, Reliability};
 
 /// The WebSocket subprotocol, and the label and protocol of the data channel, of the original P.
 pub(crate) const P_PROTOCOL: &str = "p";

@@ -3,17 +3,19 @@
 //! Every data channel message is binary and holds whole records, one after the other:
 //!
 //! ```text
-//! record: flags (1 byte: bits 0-2 kind, bit 3 first, bit 4 last, bits 5-7 zero)
+//! record: flags (1 byte: bits 0-3 kind, bit 4 first, bit 5 last, bits 6-7 zero)
 //!         length of the body (LEB128, at most 3 bytes)
 //!         body
 //! ```
 //!
 //! Small messages share a packet when they queue up; a large one is cut into several records, the first with `first`,
-//! the last with `last`. Messages and frames are two independent sequences: a record of one may stand between the
-//! records of the other, never between its own. Credit and close records are whole. Records of kinds 5 to 7 are skipped,
-//! so that later versions can add some.
+//! the last with `last`. The messages of each channel and the frames are independent sequences: a record of one may stand
+//! between the records of another, never between its own. All other records are whole. Unknown kinds are skipped, so that
+//! later versions can add some.
 //!
-//! A packet that holds any record of a message costs its whole length in credit, and one packet. Others cost nothing.
+//! A packet holds messages of one channel: the one that a `channel` record before them names, else the main one, which is
+//! number 0. So a packet that holds any record of a message costs its whole length, and one packet, in the credit of that
+//! channel and of the link. Others cost nothing. Each side numbers the channels that it sends on; see [`super::channel`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -26,12 +28,20 @@ pub(crate) enum Kind {
     Binary = 1,
     /// A signalling frame as JSON text, see [`super::frame`].
     Frame = 2,
-    /// Two LEB128 numbers: bytes and packets that the receiver may send in addition.
+    /// Three LEB128 numbers: a channel on which the receiver sends, and bytes and packets of it that have been consumed.
     Credit = 3,
     /// The sender closes the link after this record.
     Close = 4,
+    /// A LEB128 number: the channel of the messages in this packet. Before the first of them, once.
+    Channel = 6,
+    /// A channel on which the sender will send, see [`super::channel::Opening`].
+    Open = 7,
+    /// A LEB128 number: the sender will send nothing more on that channel, and takes nothing more on its counterpart.
+    Shut = 8,
+    /// Two LEB128 numbers: bytes and packets, of all channels, that have arrived.
+    Arrived = 9,
     /// Of a later version.
-    Unknown = 5,
+    Unknown = 15,
 }
 
 impl Kind {
@@ -41,11 +51,16 @@ impl Kind {
     }
 }
 
-const FIRST: u8 = 1 << 3;
-const LAST: u8 = 1 << 4;
+const KIND: u8 = 0b1111;
+const FIRST: u8 = 1 << 4;
+const LAST: u8 = 1 << 5;
 const MAX_LENGTH_BYTES: usize = 3;
 /// Flags and the longest length.
 pub(crate) const MAX_HEADER_BYTES: usize = 1 + MAX_LENGTH_BYTES;
+/// The longest LEB128 number of 32 bits.
+const MAX_NUMBER_BYTES: usize = 5;
+/// The longest `channel` record.
+pub(crate) const MAX_CHANNEL_RECORD_BYTES: usize = 2 + MAX_NUMBER_BYTES;
 
 /// The bytes are no packet. The link cannot be trusted any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -98,15 +113,18 @@ impl PacketBuilder {
         take == left
     }
 
-    /// Appends a credit record. Returns whether it fitted.
-    pub(crate) fn push_credit(&mut self, bytes: u32, packets: u32) -> bool {
-        let mut body = BytesMut::with_capacity(10);
-        put_number(&mut body, bytes.into());
-        put_number(&mut body, packets.into());
-        if self.packet.len() + MAX_HEADER_BYTES + body.len() > self.limit {
-            return false;
+    /// Appends a whole record, or nothing. Returns whether it fitted.
+    pub(crate) fn push_whole(&mut self, kind: Kind, body: &[u8]) -> bool {
+        self.packet.len() + MAX_HEADER_BYTES + body.len() <= self.limit && self.push(kind, body, &mut 0, usize::MAX)
+    }
+
+    /// Appends a record of numbers. Returns whether it fitted.
+    pub(crate) fn push_numbers(&mut self, kind: Kind, numbers: &[u32]) -> bool {
+        let mut body = BytesMut::with_capacity(numbers.len() * MAX_NUMBER_BYTES);
+        for number in numbers {
+            put_number(&mut body, (*number).into());
         }
-        self.push(Kind::Credit, &body, &mut 0, usize::MAX)
+        self.push_whole(kind, &body)
     }
 
     /// What the packet costs in credit: zero if it holds nothing of a user message.
@@ -150,15 +168,19 @@ impl PacketReader {
 
     fn take(&mut self) -> Option<Record> {
         let flags = *self.rest.first()?;
-        let kind = match flags & 0b111 {
+        let kind = match flags & KIND {
             0 => Kind::Json,
             1 => Kind::Binary,
             2 => Kind::Frame,
             3 => Kind::Credit,
             4 => Kind::Close,
+            6 => Kind::Channel,
+            7 => Kind::Open,
+            8 => Kind::Shut,
+            9 => Kind::Arrived,
             _ => Kind::Unknown,
         };
-        if flags & !(0b111 | FIRST | LAST) != 0 {
+        if flags & !(KIND | FIRST | LAST) != 0 {
             return None;
         }
         let mut at = 1;
@@ -185,13 +207,20 @@ impl Iterator for PacketReader {
 }
 
 impl Record {
-    /// The numbers of a credit record.
-    pub(crate) fn credit(&self) -> Result<(u32, u32), PacketError> {
+    /// The body of a record that may not be cut.
+    pub(crate) fn whole(&self) -> Result<&Bytes, PacketError> {
+        if self.first && self.last { Ok(&self.body) } else { Err(PacketError::Malformed) }
+    }
+
+    /// The numbers of a record that holds nothing else.
+    pub(crate) fn numbers<const N: usize>(&self) -> Result<[u32; N], PacketError> {
+        let body = self.whole()?;
         let mut at = 0;
-        let mut next =
-            || number(&self.body, &mut at, 5).and_then(|n| u32::try_from(n).ok()).ok_or(PacketError::Malformed);
-        let credit = (next()?, next()?);
-        if self.first && self.last && at == self.body.len() { Ok(credit) } else { Err(PacketError::Malformed) }
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = number_at(body, &mut at)?;
+        }
+        if at == body.len() { Ok(numbers) } else { Err(PacketError::Malformed) }
     }
 }
 
@@ -230,7 +259,6 @@ impl Assembler {
     /// Takes the next record. Returns the message if it is now complete.
     pub(crate) fn push(&mut self, record: Record) -> Option<(Kind, Bytes)> {
         if record.first && record.last {
-            self.parts = None;
             return Some((record.kind, record.body));
         }
         if record.first {
@@ -245,12 +273,17 @@ impl Assembler {
     }
 }
 
-fn put_number(out: &mut BytesMut, mut number: u64) {
+pub(super) fn put_number(out: &mut BytesMut, mut number: u64) {
     while number >= 0x80 {
         out.put_u8(number as u8 | 0x80);
         number >>= 7;
     }
     out.put_u8(number as u8);
+}
+
+/// The number of 32 bits that begins at `at`, which is moved behind it.
+pub(super) fn number_at(bytes: &[u8], at: &mut usize) -> Result<u32, PacketError> {
+    number(bytes, at, MAX_NUMBER_BYTES).and_then(|n| u32::try_from(n).ok()).ok_or(PacketError::Malformed)
 }
 
 fn number(bytes: &[u8], at: &mut usize, most: usize) -> Option<u64> {
@@ -277,7 +310,7 @@ mod tests {
 
     #[test]
     fn malformed_packets() {
-        for packet in [&[0u8][..], &[0x38, 0], &[0x18, 5, 1], &[0x18, 0x80, 0x80, 0x80, 0x01]] {
+        for packet in [&[0u8][..], &[0x70, 0], &[0x30, 5, 1], &[0x30, 0x80, 0x80, 0x80, 0x01]] {
             let packet = Bytes::copy_from_slice(packet);
             let mut reader = PacketReader::new(packet);
             assert_eq!(reader.next(), Some(Err(PacketError::Malformed)));
@@ -286,14 +319,17 @@ mod tests {
     }
 
     #[test]
-    fn credit_comes_back() {
+    fn numbers_come_back() {
         let mut packet = PacketBuilder::new(64);
-        assert!(packet.push_credit(u32::MAX, 0));
-        assert!(packet.push_credit(0, 200));
+        assert!(packet.push_numbers(Kind::Credit, &[0, u32::MAX, 0]));
+        assert!(packet.push_numbers(Kind::Arrived, &[0, 200]));
+        assert!(!packet.push_numbers(Kind::Arrived, &[0; 60]));
         assert_eq!(packet.cost(), 0);
-        let credit: Vec<_> =
-            records(packet.finish().freeze()).unwrap().iter().map(|record| record.credit().unwrap()).collect();
-        assert_eq!(credit, [(u32::MAX, 0), (0, 200)]);
+        let records = records(packet.finish().freeze()).unwrap();
+        assert_eq!(records[0].numbers(), Ok([0, u32::MAX, 0]));
+        assert_eq!(records[1].numbers(), Ok([0, 200]));
+        assert_eq!(records[1].numbers::<1>(), Err(PacketError::Malformed));
+        assert_eq!(records[1].numbers::<3>(), Err(PacketError::Malformed));
     }
 
     #[test]

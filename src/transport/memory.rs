@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Command, Delivery, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, Target, Transport, WireMessage};
+use super::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, Target, Transport, WhenFull, WireMessage};
 use crate::error::CloseReason;
 use crate::lock::lock;
 use crate::protocol::proof::Fingerprint;
@@ -129,7 +129,7 @@ async fn run(mut a: End, mut b: End) {
                     Outgoing::Binary(bytes) => WireMessage::Binary(bytes.freeze()),
                     Outgoing::Finished => break (from, CloseReason::Local, to, CloseReason::Remote),
                 };
-                if let Err(reason) = to.deliver(message, Delivery::Overflow).await {
+                if let Err(reason) = to.deliver(message, WhenFull::Overflow).await {
                     let other = if reason == CloseReason::Remote { CloseReason::Local } else { CloseReason::Remote };
                     break (from, other, to, reason);
                 }
@@ -180,7 +180,7 @@ impl MemoryOnramp {
     pub(crate) async fn inject(&self, to: usize, text: String) {
         let pipe = self.peers.lock().unwrap()[to - 1].clone();
         if let Some(pipe) = pipe {
-            pipe.deliver(WireMessage::Text(text.into()), Delivery::Wait).await.unwrap();
+            pipe.deliver(WireMessage::Text(text.into()), WhenFull::Wait).await.unwrap();
         }
     }
 

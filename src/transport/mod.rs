@@ -17,7 +17,7 @@ pub(crate) mod pipe;
 pub(crate) mod webrtc;
 pub(crate) mod websocket;
 
-pub(crate) use pipe::{Delivery, Framing, Outgoing, Pipe, Queues, Rejected, Subscription, WireMessage};
+pub(crate) use pipe::{Framing, Lane, NoLane, Outgoing, Pipe, Queues, Rejected, Subscription, WhenFull, WireMessage};
 
 /// Names a link within its root. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
-use super::{Command, Delivery, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WireMessage};
+use super::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage};
 use crate::error::CloseReason;
 use crate::protocol::{P_PROTOCOL, PMESH_PROTOCOL};
 
@@ -177,7 +177,7 @@ async fn read(mut stream: SplitStream<Socket>, pipe: &Pipe) -> CloseReason {
             Message::Close(_) => continue,
             _ => continue,
         };
-        if let Err(reason) = pipe.deliver(message, Delivery::Wait).await {
+        if let Err(reason) = pipe.deliver(message, WhenFull::Wait).await {
             return reason;
         }
     }

@@ -1,4 +1,4 @@
-//! What waits to be read: one log of what has arrived, and a cursor in it for each reader.
+//! What waits to be read on a channel: one log of what has arrived, and a cursor in it for each reader.
 //!
 //! An entry is consumed, and credit for it granted, when every reader has taken it. While nobody reads, entries wait for
 //! the next reader: of a pmesh peer as many as it has credit for, of others the latest [`UNREAD_BYTES`].
@@ -10,13 +10,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::lanes::Lane;
 use super::{MESSAGE_OVERHEAD_BYTES, Queues};
 use crate::lock::lock;
 use crate::protocol::credit::{CreditError, ReceiveCredit};
-use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::packet::{Assembler, Kind, PacketError, PacketReader, Record, Sequence};
 
-/// Plain messages that may wait for a reader, in bytes. At it, the link waits or ends, see [`super::Delivery`].
+/// Plain messages that may wait for a reader, in bytes. At it, the link waits or ends, see [`super::WhenFull`].
 const INBOX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Plain messages kept while nobody reads, in bytes. At it, the oldest are dropped, as the original P drops all.
@@ -59,11 +59,11 @@ pub(super) struct Inbox {
     plain_bytes: usize,
     credit: ReceiveCredit,
     messages: Sequence,
-    frames: Sequence,
-    frame: Assembler,
     closed: bool,
-    /// The permit to keep what is unread after the end.
-    kept: Option<OwnedSemaphorePermit>,
+    /// What still arrives is not looked at: this side has shut the channel.
+    discarding: bool,
+    /// The permit to keep what is unread after the end, for all channels of the link.
+    kept: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Inbox {
@@ -76,9 +76,8 @@ impl Inbox {
             plain_bytes: 0,
             credit: ReceiveCredit::new(bytes, packets),
             messages: Sequence::default(),
-            frames: Sequence::default(),
-            frame: Assembler::default(),
             closed: false,
+            discarding: false,
             kept: None,
         }
     }
@@ -86,6 +85,16 @@ impl Inbox {
     pub(super) fn shut(&mut self) {
         self.closed = true;
         self.wake_all();
+    }
+
+    /// Takes no further packets, and does not mind what is in them.
+    pub(super) fn discard(&mut self) {
+        self.discarding = true;
+    }
+
+    /// Whether nothing will come, and nothing waits.
+    pub(super) fn is_read(&self) -> bool {
+        self.closed && self.entries.is_empty()
     }
 
     /// Checks the records of user messages up to the next other record. Returns whether there were any, and that other.
@@ -101,19 +110,18 @@ impl Inbox {
                 return Ok((messages, Some(record)));
             }
             messages = true;
-            self.messages.accept(&record, max_message)?;
+            if !self.discarding {
+                self.messages.accept(&record, max_message)?;
+            }
         }
         Ok((messages, None))
     }
 
-    /// Takes a record of a frame, and returns the frame if it is now complete.
-    pub(super) fn push_frame(&mut self, record: Record) -> Result<Option<Bytes>, PacketError> {
-        self.frames.accept(&record, MAX_SIGNAL_BYTES)?;
-        Ok(self.frame.push(record).map(|(_, frame)| frame))
-    }
-
     /// Takes a packet whose records have been checked.
     pub(super) fn push_packet(&mut self, packet: Bytes, cost: usize) -> Result<(), CreditError> {
+        if self.discarding {
+            return Ok(());
+        }
         self.credit.arrived(cost)?;
         if cost > 0 {
             self.push(Entry { content: Content::Packet(packet), cost });
@@ -152,12 +160,12 @@ impl Inbox {
         }
     }
 
-    /// A grant of which so much has come together that it should go at once.
-    pub(super) fn take_due_grant(&mut self) -> Option<(u32, u32)> {
-        if self.credit.grant_is_due() { self.credit.take_grant() } else { None }
+    /// Whether so much waits to be granted that it should go at once.
+    pub(super) fn grant_is_due(&self) -> bool {
+        self.credit.grant_is_due()
     }
 
-    /// A grant that need not go yet, but may travel along. Not with every packet: each makes work for the other side.
+    /// A grant that is worth a record in a packet that goes anyway: each makes work for the other side.
     pub(super) fn take_grant(&mut self) -> Option<(u32, u32)> {
         if self.credit.grant_may_ride() { self.credit.take_grant() } else { None }
     }
@@ -174,8 +182,8 @@ impl Inbox {
         }
     }
 
-    /// Drops what every reader has taken. Returns whether somebody should be told: the writer of a grant that is due, or
-    /// a link that waits for room.
+    /// Drops what every reader has taken. Returns whether somebody should be told: the writer of a grant that is due or
+    /// of a channel that is read to its end, or a link that waits for room.
     fn trim(&mut self) -> bool {
         let Some(first) = self.cursors.iter().flatten().map(|cursor| cursor.next).min() else { return false };
         let mut tell = false;
@@ -185,7 +193,7 @@ impl Inbox {
         if self.entries.is_empty() {
             self.kept = None;
         }
-        tell
+        tell || self.is_read()
     }
 
     fn subscribe(&mut self) -> (usize, Option<Rest>) {
@@ -228,7 +236,7 @@ impl Inbox {
     }
 
     /// Keeps what waits although the link is over, as long as the permit allows; without one, forgets it.
-    pub(super) fn keep(&mut self, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn keep(&mut self, permit: Option<Arc<OwnedSemaphorePermit>>) {
         if permit.is_none() {
             while !self.entries.is_empty() {
                 self.drop_first();
@@ -237,7 +245,7 @@ impl Inbox {
                 cursor.next = self.base;
             }
         }
-        self.kept = permit;
+        self.kept = permit.filter(|_| !self.entries.is_empty());
     }
 
     fn take(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<Option<(Content, bool)>> {
@@ -259,21 +267,22 @@ impl Inbox {
     }
 }
 
-/// Reads the user messages of one link, in order. Dropping it stops reading; what nobody has read then waits for the next.
+/// Reads the user messages of one channel, in order. Dropping it stops reading; what nobody has read then waits for the next.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     queues: Arc<Queues>,
+    lane: Arc<Lane>,
     index: usize,
     rest: Rest,
 }
 
 impl Subscription {
-    pub(super) fn new(queues: Arc<Queues>) -> Self {
-        let (index, rest) = lock(&queues.inbox).subscribe();
-        Self { queues, index, rest: rest.unwrap_or_default() }
+    pub(super) fn new(queues: Arc<Queues>, lane: Arc<Lane>) -> Self {
+        let (index, rest) = lock(&lane.inbox).subscribe();
+        Self { queues, lane, index, rest: rest.unwrap_or_default() }
     }
 
-    /// The next message, JSON text or bytes; `None` once the link is over and everything is read.
+    /// The next message, JSON text or bytes; `None` once the channel is over and everything is read.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Kind, Bytes)>> {
         loop {
             // The reader checked the packet when it arrived, so an error cannot occur here; it would end the packet.
@@ -284,7 +293,7 @@ impl Subscription {
                     return Poll::Ready(Some(message));
                 }
             }
-            let taken = lock(&self.queues.inbox).take(self.index, cx);
+            let taken = lock(&self.lane.inbox).take(self.index, cx);
             let Poll::Ready(entry) = taken else { return Poll::Pending };
             let Some((content, tell)) = entry else { return Poll::Ready(None) };
             if tell {
@@ -302,7 +311,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let rest = std::mem::take(&mut self.rest);
-        if lock(&self.queues.inbox).unsubscribe(self.index, rest) {
+        if lock(&self.lane.inbox).unsubscribe(self.index, rest) {
             self.queues.outgoing.notify_one();
             self.queues.consumed.notify_one();
         }

@@ -1,18 +1,24 @@
 //! What waits to be sent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::lanes::{Entry, Lane, LaneError, Lanes, MAIN, Queued};
 use super::{Framing, Outgoing, Rejected};
-use crate::protocol::credit::{CreditError, SendCredit};
+use crate::protocol::channel::{Delivery, Opening};
+use crate::protocol::credit::{CreditError, ReceiveCredit, SendCredit};
 use crate::protocol::frame;
 use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_PACKET_BYTES};
-use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder};
+use crate::protocol::packet::{Kind, MAX_CHANNEL_RECORD_BYTES, MAX_HEADER_BYTES, PacketBuilder};
 
 /// Signalling that may wait on one link: frames, and their bytes. At it, further frames are dropped and reported.
 const MAX_QUEUED_FRAMES: usize = 512;
 const MAX_QUEUED_FRAME_BYTES: usize = 1024 * 1024;
+
+/// What a packet takes beside its messages, at most.
+const OVERHEAD_BYTES: usize = MAX_HEADER_BYTES + MAX_CHANNEL_RECORD_BYTES;
 
 #[derive(Debug, Default)]
 enum State {
@@ -23,22 +29,28 @@ enum State {
         max_message: usize,
     },
     Packets {
+        /// Of the link: what was sent on any channel and has not arrived.
         credit: SendCredit,
         max_message: usize,
     },
     Shut,
 }
 
-#[derive(Debug)]
-struct Queued {
-    kind: Kind,
-    body: Bytes,
-    offset: usize,
-    /// Room to give back once it is sent.
-    cost: u32,
+/// Why there is no channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoLane {
+    /// The link is not open yet, or not any more.
+    NotOpen,
+    /// The other side knows no channels.
+    Unsupported,
+    /// Too many are open.
+    TooMany,
 }
 
-#[derive(Debug, Default)]
+/// What to send, and room of a channel that came free with it.
+pub(super) type Next = (Option<Outgoing>, Option<(Arc<Lane>, usize)>);
+
+#[derive(Debug)]
 pub(super) struct Outbox {
     state: State,
     closing: bool,
@@ -46,25 +58,52 @@ pub(super) struct Outbox {
     finished: bool,
     frames: VecDeque<Queued>,
     frame_bytes: usize,
-    messages: VecDeque<Queued>,
-    message_bytes: usize,
+    lanes: Lanes,
+    /// What has arrived on all channels, to be granted to the other side as a whole.
+    arrivals: ReceiveCredit,
 }
 
 impl Outbox {
+    /// Of a link that is not open yet. `window` is the credit that we grant.
+    pub(super) fn new(main: Arc<Lane>, window: (u32, u32)) -> Self {
+        Self {
+            state: State::default(),
+            closing: false,
+            close_sent: false,
+            finished: false,
+            frames: VecDeque::new(),
+            frame_bytes: 0,
+            lanes: Lanes::new(main, window),
+            arrivals: ReceiveCredit::new(window.0, window.1),
+        }
+    }
+
     pub(super) fn open(&mut self, framing: Framing) {
         if matches!(self.state, State::Waiting) {
             self.state = match framing {
                 Framing::Plain { max_message } => State::Plain { max_message },
-                Framing::Packets { window: (bytes, packets), max_message } => State::Packets {
-                    credit: SendCredit::new(bytes, packets),
-                    max_message: max_message.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
-                },
+                Framing::Packets { window, max_message } => {
+                    self.lanes.open(window);
+                    State::Packets {
+                        credit: SendCredit::new(window.0, window.1),
+                        max_message: max_message
+                            .map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+                    }
+                }
             };
         }
     }
 
     pub(super) fn is_packets(&self) -> bool {
         matches!(self.state, State::Packets { .. })
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        matches!(self.state, State::Shut)
+    }
+
+    pub(super) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.iter().map(|entry| &entry.lane)
     }
 
     pub(super) fn start_closing(&mut self) {
@@ -75,9 +114,43 @@ impl Outbox {
         self.state = State::Shut;
         self.closing = true;
         self.frames.clear();
-        self.messages.clear();
         self.frame_bytes = 0;
-        self.message_bytes = 0;
+        for entry in self.lanes.iter_mut() {
+            entry.forget_messages();
+            entry.lane.end();
+        }
+    }
+
+    /// The channel of this name, which is opened if there is none.
+    pub(super) fn open_lane(&mut self, name: &str, delivery: Delivery) -> Result<Arc<Lane>, NoLane> {
+        match self.state {
+            State::Packets { .. } if !self.closing => {
+                self.lanes.open_named(name, delivery).map_err(|_| NoLane::TooMany)
+            }
+            State::Plain { .. } if !self.closing => Err(NoLane::Unsupported),
+            _ => Err(NoLane::NotOpen),
+        }
+    }
+
+    /// The other side has opened a channel. Returns whether the application is to be told.
+    pub(super) fn opened_by_remote(&mut self, opening: Opening) -> Result<bool, LaneError> {
+        self.lanes.opened_by_remote(opening)
+    }
+
+    pub(super) fn shut_by_remote(&mut self, id: u32) -> Result<(), LaneError> {
+        self.lanes.shut_by_remote(id)
+    }
+
+    pub(super) fn lane_of_remote(&self, id: u32) -> Result<Arc<Lane>, LaneError> {
+        self.lanes.of_remote(id)
+    }
+
+    pub(super) fn close_lane(&mut self, id: u32) {
+        self.lanes.start_closing(id);
+    }
+
+    pub(super) fn take_fresh_lane(&mut self) -> Option<Arc<Lane>> {
+        self.lanes.take_fresh()
     }
 
     /// The largest message that can be taken, or `None` if the pipe takes none.
@@ -94,15 +167,12 @@ impl Outbox {
     }
 
     /// Queues a message of at most `most` bytes. Returns whether the writer is to be woken: not if others wait already.
-    pub(super) fn push(&mut self, kind: Kind, body: Bytes, cost: u32, most: usize) -> Result<bool, Rejected> {
+    pub(super) fn push(&mut self, id: u32, kind: Kind, body: Bytes, cost: u32, most: usize) -> Result<bool, Rejected> {
         let limit = self.max_message(kind, most).ok_or(Rejected::NotOpen)?;
         if body.len() > limit {
             return Err(Rejected::TooLarge(limit));
         }
-        let first = self.messages.is_empty();
-        self.message_bytes += body.len();
-        self.messages.push_back(Queued { kind, body, offset: 0, cost });
-        Ok(first)
+        self.lanes.get_mut(id).ok_or(Rejected::NotOpen)?.push(kind, body, cost)
     }
 
     pub(super) fn push_frame(&mut self, frame: String) -> Result<(), String> {
@@ -122,30 +192,36 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes a grant. Returns whether something may have waited for it.
-    pub(super) fn grant(&mut self, bytes: u32, packets: u32) -> Result<bool, CreditError> {
+    /// Takes a grant for one channel. Returns whether something may have waited for it.
+    pub(super) fn grant(&mut self, id: u32, bytes: u32, packets: u32) -> Result<bool, CreditError> {
+        let entry = self.lanes.get_mut(id).ok_or(CreditError)?;
+        entry.credit.grant(bytes, packets).map(|()| !entry.messages.is_empty())
+    }
+
+    /// Takes a grant for the link.
+    pub(super) fn grant_link(&mut self, bytes: u32, packets: u32) -> Result<bool, CreditError> {
         match &mut self.state {
-            State::Packets { credit, .. } => credit.grant(bytes, packets).map(|()| !self.messages.is_empty()),
+            State::Packets { credit, .. } => credit.grant(bytes, packets).map(|()| true),
             _ => Ok(false),
         }
     }
 
-    pub(super) fn buffered(&self) -> usize {
-        self.message_bytes
+    /// Notes a packet that arrived. Returns whether a grant for the link is due.
+    pub(super) fn arrived(&mut self, cost: usize) -> Result<bool, CreditError> {
+        self.arrivals.arrived(cost)?;
+        Ok(self.arrivals.consumed(cost))
     }
 
-    /// What to send next, and how much room came free. `due` is a grant that must go now; `any_grant` takes one that
-    /// need not, but may travel along.
-    pub(super) fn next(
-        &mut self,
-        due: Option<(u32, u32)>,
-        any_grant: impl FnOnce() -> Option<(u32, u32)>,
-    ) -> (Option<Outgoing>, usize) {
+    pub(super) fn buffered(&mut self, id: u32) -> usize {
+        self.lanes.get_mut(id).map_or(0, |entry| entry.message_bytes)
+    }
+
+    /// What to send next.
+    pub(super) fn next(&mut self) -> Next {
         match &self.state {
-            State::Waiting => (self.take_finished(), 0),
-            State::Shut => (self.take_finished(), 0),
+            State::Waiting | State::Shut => (self.take_finished(), None),
             State::Plain { .. } => self.next_plain(),
-            State::Packets { .. } => self.next_packet(due, any_grant),
+            State::Packets { .. } => self.next_packet(),
         }
     }
 
@@ -155,13 +231,14 @@ impl Outbox {
         now.then_some(Outgoing::Finished)
     }
 
-    fn next_plain(&mut self) -> (Option<Outgoing>, usize) {
+    fn next_plain(&mut self) -> Next {
         if let Some(frame) = self.frames.pop_front() {
             self.frame_bytes -= frame.body.len();
-            return (Some(Outgoing::Text(frame.body.into())), 0);
+            return (Some(Outgoing::Text(frame.body.into())), None);
         }
-        let Some(message) = self.messages.pop_front() else { return (self.take_finished(), 0) };
-        self.message_bytes -= message.body.len();
+        let main = self.lanes.main_mut();
+        let Some(message) = main.messages.pop_front() else { return (self.take_finished(), None) };
+        main.message_bytes -= message.body.len();
         let outgoing = if message.kind == Kind::Json {
             let mut text = BytesMut::with_capacity(message.body.len() + 4);
             text.put_slice(b"[0,");
@@ -171,27 +248,33 @@ impl Outbox {
         } else {
             Outgoing::Binary(message.body.into())
         };
-        (Some(outgoing), message.cost as usize)
+        (Some(outgoing), Some((main.lane.clone(), message.cost as usize)))
     }
 
-    fn next_packet(
-        &mut self,
-        due: Option<(u32, u32)>,
-        any_grant: impl FnOnce() -> Option<(u32, u32)>,
-    ) -> (Option<Outgoing>, usize) {
-        let State::Packets { credit, .. } = &mut self.state else { return (None, 0) };
+    /// A packet: grants, then news of channels, then frames, then messages of one channel.
+    fn next_packet(&mut self) -> Next {
+        let State::Packets { credit: link, .. } = &mut self.state else { return (None, None) };
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-        let may_send = !self.frames.is_empty() || (!self.messages.is_empty() && credit.room() > MAX_HEADER_BYTES);
-        if let Some((bytes, packets)) = due.or_else(|| if may_send { any_grant() } else { None }) {
-            // An empty packet has room for it.
-            packet.push_credit(bytes, packets);
+        self.lanes.announce(&mut packet);
+        let sending = if link.room() > OVERHEAD_BYTES { self.lanes.next_to_send(OVERHEAD_BYTES) } else { None };
+        let may_send = !packet.is_empty() || !self.frames.is_empty() || sending.is_some();
+        if may_send || self.arrivals.grant_is_due() || self.lanes.grant_is_due() {
+            self.lanes.grant(&mut packet);
+            if self.arrivals.grant_may_ride()
+                && let Some((bytes, packets)) = self.arrivals.take_grant()
+            {
+                packet.push_numbers(Kind::Arrived, &[bytes, packets]);
+            }
         }
+        let mut entry = sending.and_then(|index| self.lanes.at(index));
+        let room = entry.as_ref().map_or(0, |entry| entry.credit.room().min(link.room()));
         if may_send {
-            let records = self.frames.len() + self.messages.len();
-            packet.expect(self.frame_bytes + self.message_bytes.min(credit.room()) + records * MAX_HEADER_BYTES);
+            let (bytes, count) = entry.as_ref().map_or((0, 0), |entry| (entry.message_bytes, entry.messages.len()));
+            let records = self.frames.len() + count;
+            packet.expect(self.frame_bytes + bytes.min(room) + records * MAX_HEADER_BYTES);
         }
         // Messages that wait get half of the packet, so that frames, which cost no credit, do not starve them.
-        let most = if self.messages.is_empty() { MAX_PACKET_BYTES } else { MAX_PACKET_BYTES / 2 };
+        let most = if entry.is_none() { MAX_PACKET_BYTES } else { MAX_PACKET_BYTES / 2 };
         while let Some(frame) = self.frames.front_mut() {
             let most = most.saturating_sub(packet.len());
             if most == 0 || !packet.push(frame.kind, &frame.body, &mut frame.offset, most) {
@@ -200,22 +283,20 @@ impl Outbox {
             self.frame_bytes -= frame.body.len();
             self.frames.pop_front();
         }
-        let mut freed = 0;
-        let room = credit.room();
-        while let Some(message) = self.messages.front_mut() {
-            let most = room.saturating_sub(packet.len() + MAX_HEADER_BYTES);
-            // An empty message too needs an open window, or it would overtake what closed it.
-            if most == 0 || !packet.push(message.kind, &message.body, &mut message.offset, most) {
-                break;
+        let mut freed = None;
+        if let Some(entry) = &mut entry
+            && packet.len() + OVERHEAD_BYTES < room
+        {
+            if entry.lane.id != MAIN {
+                packet.push_numbers(Kind::Channel, &[entry.lane.id]);
             }
-            freed += message.cost as usize;
-            self.message_bytes -= message.body.len();
-            self.messages.pop_front();
+            freed = Some((entry.lane.clone(), entry.fill(&mut packet, room)));
+            entry.credit.charge(packet.cost());
+            link.charge(packet.cost());
         }
-        credit.charge(packet.cost());
-        if self.closing && self.frames.is_empty() && self.messages.is_empty() && packet.is_empty() {
+        if self.closing && packet.is_empty() && self.frames.is_empty() && self.lanes.iter().all(Entry::is_sent) {
             if self.close_sent {
-                return (self.take_finished(), freed);
+                return (self.take_finished(), None);
             }
             self.close_sent = true;
             packet.push(Kind::Close, &[], &mut 0, 0);

@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::runtime::Pump;
 use crate::error::CloseReason;
 use crate::protocol::proof::Confirmation;
-use crate::transport::{Delivery, Framing, LinkEvent, Outgoing, Pipe, WireMessage};
+use crate::transport::{Framing, LinkEvent, Outgoing, Pipe, WhenFull, WireMessage};
 
 /// How often to look whether a peer without credit has taken everything, when closing.
 const FLUSH_POLL: Duration = Duration::from_millis(5);
@@ -176,5 +176,5 @@ async fn next(main: &Arc<dyn DataChannel>, second: Option<&Arc<dyn DataChannel>>
 async fn deliver(pipe: &Pipe, message: RTCDataChannelMessage) -> Result<(), CloseReason> {
     let data = message.data.freeze();
     let message = if message.is_string { WireMessage::Text(data) } else { WireMessage::Binary(data) };
-    pipe.deliver(message, Delivery::Overflow).await
+    pipe.deliver(message, WhenFull::Overflow).await
 }

@@ -19,7 +19,7 @@ async fn closing_is_seen_by_the_other_side() {
 async fn what_was_sent_right_before_closing_arrives() {
     for remote in [pmesh(), Remote::Original] {
         let (mut a, mut b) = open_with(&loopback(), remote).await;
-        let mut messages = b.pipe.queues().subscribe();
+        let mut messages = b.pipe.queues().subscribe(b.pipe.queues().main());
         let reader = tokio::spawn(async move {
             let mut got = 0;
             while let Some((_, body)) = next(&mut messages).await {
@@ -47,7 +47,10 @@ async fn closing_before_it_is_open_ends_it_at_once() {
     offered.description().await;
     offered.command(Command::Close);
     assert_eq!(offered.closed().await, CloseReason::Local);
-    assert_eq!(offered.pipe.queues().try_send(Kind::Json, "1".into()), Err(Rejected::NotOpen));
+    assert_eq!(
+        offered.pipe.queues().try_send(offered.pipe.queues().main(), Kind::Json, "1".into()),
+        Err(Rejected::NotOpen)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,20 +24,23 @@ async fn messages_of_all_sizes_pass_as_the_original_sends_them() {
             echo(&b, &a, Kind::Json, json).await;
         }
     }
-    let too_large = a.pipe.queues().try_send(Kind::Binary, vec![0; (256 << 10) + 1].into());
+    let too_large = a.pipe.queues().try_send(a.pipe.queues().main(), Kind::Binary, vec![0; (256 << 10) + 1].into());
     assert_eq!(too_large, Err(Rejected::TooLarge(256 << 10)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_does_not_read_stops_the_sender_and_nothing_is_lost() {
     let (a, b) = open().await;
-    let mut messages = b.pipe.queues().subscribe();
+    let mut messages = b.pipe.queues().subscribe(b.pipe.queues().main());
     let mut sent = 0u32;
     // The sender stops for good when neither side can do anything any more: then nothing changes for half a second.
     while timeout(Duration::from_millis(500), send_number(&a, sent)).await.is_ok() {
         sent += 1;
     }
-    assert_eq!(a.pipe.queues().try_send(Kind::Binary, vec![0; 10_000].into()), Err(Rejected::Full));
+    assert_eq!(
+        a.pipe.queues().try_send(a.pipe.queues().main(), Kind::Binary, vec![0; 10_000].into()),
+        Err(Rejected::Full)
+    );
     assert!(sent < 1000, "{sent} messages of 10 kB and nobody reads");
     let total = sent + 500;
     let sender = tokio::spawn(async move {
@@ -56,7 +59,7 @@ async fn a_receiver_that_does_not_read_stops_the_sender_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_messages_without_credit_do_not_stall() {
     let (a, b) = open_with(&loopback(), Remote::Original).await;
-    let mut messages = b.pipe.queues().subscribe();
+    let mut messages = b.pipe.queues().subscribe(b.pipe.queues().main());
     let start = Instant::now();
     let sender = tokio::spawn(async move {
         for number in 0..20_000u32 {
@@ -74,5 +77,5 @@ async fn many_small_messages_without_credit_do_not_stall() {
 async fn send_number(peer: &Peer, number: u32) {
     let mut body = vec![0; 10_000];
     body[..4].copy_from_slice(&number.to_be_bytes());
-    peer.pipe.queues().send(Kind::Binary, body.into()).await.unwrap();
+    peer.pipe.queues().send(peer.pipe.queues().main(), Kind::Binary, body.into()).await.unwrap();
 }

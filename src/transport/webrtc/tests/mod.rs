@@ -99,7 +99,7 @@ impl Peer {
     }
 
     async fn send(&self, kind: Kind, body: impl Into<Bytes>) {
-        soon(self.pipe.queues().send(kind, body.into())).await.unwrap();
+        soon(self.pipe.queues().send(self.pipe.queues().main(), kind, body.into())).await.unwrap();
     }
 }
 
@@ -146,7 +146,8 @@ async fn open() -> (Peer, Peer) {
 }
 
 async fn echo(a: &Peer, b: &Peer, kind: Kind, body: Bytes) {
-    let (mut at_a, mut at_b) = (a.pipe.queues().subscribe(), b.pipe.queues().subscribe());
+    let (mut at_a, mut at_b) =
+        (a.pipe.queues().subscribe(a.pipe.queues().main()), b.pipe.queues().subscribe(b.pipe.queues().main()));
     a.send(kind, body.clone()).await;
     let got = next(&mut at_b).await.unwrap();
     assert!(got == (kind, body.clone()), "{} bytes there", body.len());

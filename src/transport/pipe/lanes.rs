@@ -1,0 +1,383 @@
+//! The channels of one link: the main one, and the named ones while they live.
+//!
+//! A [`Lane`] is what the two sides of the pipe and the application share of a channel. The table holds one for each name,
+//! or more while the earlier ones are still being shut: a channel is over on a side when that side has sent `shut`, and
+//! forgotten when the other side has too. A side answers `shut` when its application has read everything, so channels that
+//! nobody looks at use up the bound of those who open them, and nothing else.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+
+use super::inbox::Inbox;
+use super::{Rejected, SEND_QUEUE_BYTES};
+use crate::lock::lock;
+use crate::protocol::channel::{Delivery, Opening};
+use crate::protocol::credit::SendCredit;
+use crate::protocol::limits::{CHANNEL_CREDIT, MAX_CHANNELS};
+use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder};
+
+/// User messages that may wait to be sent on a channel besides the main one, in bytes. At it, `send` waits and `try_send`
+/// says full.
+const LANE_QUEUE_BYTES: usize = 256 * 1024;
+
+/// The number of the main channel, in both directions.
+pub(super) const MAIN: u32 = 0;
+
+/// One channel: see the [module documentation](self).
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// By which we announce it.
+    pub(super) id: u32,
+    name: String,
+    delivery: Delivery,
+    /// Bytes that may wait to be sent.
+    pub(super) capacity: usize,
+    /// Bytes for which there is room. Closed when the channel takes no more.
+    pub(super) room: Semaphore,
+    pub(super) inbox: Mutex<Inbox>,
+    over: watch::Sender<bool>,
+}
+
+impl Lane {
+    fn new(id: u32, name: String, delivery: Delivery, capacity: usize, window: (u32, u32)) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            name,
+            delivery,
+            capacity,
+            room: Semaphore::new(capacity),
+            inbox: Mutex::new(Inbox::new(window)),
+            over: watch::Sender::new(false),
+        })
+    }
+
+    /// The main channel, which grants this much credit.
+    pub(super) fn main(window: (u32, u32)) -> Arc<Self> {
+        Self::new(MAIN, String::new(), Delivery::default(), SEND_QUEUE_BYTES, window)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What holds for messages that this side sends.
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// Whether messages may still be taken to be sent.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.room.is_closed()
+    }
+
+    /// Waits until one of the sides has ended the channel, or its link is over. Cancel safe.
+    pub(crate) async fn over(&self) {
+        // The sender lives in `self`.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    /// Nothing more comes or goes.
+    pub(super) fn end(&self) {
+        self.room.close();
+        lock(&self.inbox).shut();
+        self.over.send_replace(true);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) kind: Kind,
+    pub(super) body: Bytes,
+    pub(super) offset: usize,
+    /// Room to give back once it is sent.
+    pub(super) cost: u32,
+}
+
+/// What the table knows of a channel.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) lane: Arc<Lane>,
+    pub(super) messages: VecDeque<Queued>,
+    pub(super) message_bytes: usize,
+    pub(super) credit: SendCredit,
+    /// By what the other side announced it.
+    remote: Option<u32>,
+    remote_shut: bool,
+    /// Opened by the other side, and our application has not got it yet.
+    fresh: bool,
+    by_remote: bool,
+    /// Whether it is to be announced, though nothing waits to be sent.
+    announce: bool,
+    announced: bool,
+    closing: bool,
+    shut: bool,
+}
+
+impl Entry {
+    fn new(lane: Arc<Lane>, credit: SendCredit) -> Self {
+        let main = lane.id == MAIN;
+        Self {
+            lane,
+            messages: VecDeque::new(),
+            message_bytes: 0,
+            credit,
+            remote: main.then_some(MAIN),
+            remote_shut: false,
+            fresh: false,
+            by_remote: false,
+            announce: false,
+            announced: main,
+            closing: false,
+            shut: false,
+        }
+    }
+
+    pub(super) fn push(&mut self, kind: Kind, body: Bytes, cost: u32) -> Result<bool, Rejected> {
+        if self.closing || self.remote_shut {
+            return Err(Rejected::NotOpen);
+        }
+        let first = self.messages.is_empty();
+        self.message_bytes += body.len();
+        self.messages.push_back(Queued { kind, body, offset: 0, cost });
+        Ok(first)
+    }
+
+    pub(super) fn forget_messages(&mut self) {
+        self.messages.clear();
+        self.message_bytes = 0;
+    }
+
+    /// Whether no message waits.
+    pub(super) fn is_sent(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Puts messages into a packet until it, the room or the queue is at its end. Returns how much room came free.
+    pub(super) fn fill(&mut self, packet: &mut PacketBuilder, room: usize) -> usize {
+        let mut freed = 0;
+        while let Some(message) = self.messages.front_mut() {
+            let most = room.saturating_sub(packet.len() + MAX_HEADER_BYTES);
+            // An empty message too needs an open window, or it would overtake what closed it.
+            if most == 0 || !packet.push(message.kind, &message.body, &mut message.offset, most) {
+                break;
+            }
+            freed += message.cost as usize;
+            self.message_bytes -= message.body.len();
+            self.messages.pop_front();
+        }
+        freed
+    }
+
+    /// Whether all is done that has to be done before `shut`.
+    fn may_shut(&self) -> bool {
+        let read = || lock(&self.lane.inbox).is_read();
+        !self.shut && ((self.closing && self.messages.is_empty()) || (self.remote_shut && read()))
+    }
+
+    /// The number under which the other side waits for grants.
+    fn granting(&self) -> Option<u32> {
+        self.remote.filter(|_| !self.shut && !self.remote_shut)
+    }
+}
+
+/// The other side opened, used or shut channels as it may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LaneError {
+    #[error("too many channels")]
+    TooMany,
+    #[error("a channel that is not open")]
+    Unknown,
+    #[error("a channel number that is in use")]
+    InUse,
+}
+
+/// The channels of a link. The first entry is the main one.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    entries: Vec<Entry>,
+    last_id: u32,
+    /// Where to look first for something to send.
+    turn: usize,
+    /// Credit that each side gives for a new channel: `(by us, to us)`.
+    windows: ((u32, u32), (u32, u32)),
+}
+
+fn lane_window(link: (u32, u32)) -> (u32, u32) {
+    (link.0.min(CHANNEL_CREDIT.0), link.1.min(CHANNEL_CREDIT.1))
+}
+
+impl Lanes {
+    pub(super) fn new(main: Arc<Lane>, own_window: (u32, u32)) -> Self {
+        let main = Entry::new(main, SendCredit::new(0, 0));
+        Self { entries: vec![main], last_id: MAIN, turn: 0, windows: (lane_window(own_window), (0, 0)) }
+    }
+
+    /// The link is open, and the other side grants this much.
+    pub(super) fn open(&mut self, window: (u32, u32)) {
+        self.windows.1 = lane_window(window);
+        self.main_mut().credit = SendCredit::new(window.0, window.1);
+    }
+
+    pub(super) fn main_mut(&mut self) -> &mut Entry {
+        // Nothing removes it.
+        &mut self.entries[0]
+    }
+
+    /// The channel with our number.
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.lane.id == id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut()
+    }
+
+    fn make(&mut self, name: String, delivery: Delivery) -> Result<&mut Entry, LaneError> {
+        self.last_id = self.last_id.checked_add(1).ok_or(LaneError::TooMany)?;
+        let lane = Lane::new(self.last_id, name, delivery, LANE_QUEUE_BYTES, self.windows.0);
+        self.entries.push(Entry::new(lane, SendCredit::new(self.windows.1.0, self.windows.1.1)));
+        self.entries.last_mut().ok_or(LaneError::TooMany)
+    }
+
+    fn named(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().skip(1)
+    }
+
+    /// The channel of this name, which is opened if there is none.
+    pub(super) fn open_named(&mut self, name: &str, delivery: Delivery) -> Result<Arc<Lane>, LaneError> {
+        if let Some(entry) = self.named().find(|entry| entry.lane.name == name && !entry.closing && !entry.may_shut()) {
+            entry.fresh = false;
+            return Ok(entry.lane.clone());
+        }
+        if self.named().filter(|entry| !entry.by_remote).count() >= MAX_CHANNELS {
+            return Err(LaneError::TooMany);
+        }
+        let entry = self.make(name.to_owned(), delivery)?;
+        entry.announce = true;
+        Ok(entry.lane.clone())
+    }
+
+    /// The other side has announced a channel. Returns whether the application is to be told.
+    pub(super) fn opened_by_remote(&mut self, opening: Opening) -> Result<bool, LaneError> {
+        if self.entries.iter().any(|entry| entry.remote == Some(opening.id)) {
+            return Err(LaneError::InUse);
+        }
+        let found = self.named().find(|entry| match opening.answers {
+            0 => entry.remote.is_none() && entry.lane.name == opening.name,
+            id => entry.remote.is_none() && entry.lane.id == id,
+        });
+        if let Some(entry) = found {
+            entry.remote = Some(opening.id);
+            return Ok(false);
+        }
+        if opening.answers != 0 {
+            return Err(LaneError::Unknown);
+        }
+        if self.named().filter(|entry| entry.by_remote).count() >= MAX_CHANNELS {
+            return Err(LaneError::TooMany);
+        }
+        let entry = self.make(opening.name, opening.delivery)?;
+        entry.remote = Some(opening.id);
+        (entry.by_remote, entry.fresh) = (true, true);
+        Ok(true)
+    }
+
+    /// The channel on which the other side sends under this number.
+    pub(super) fn of_remote(&self, id: u32) -> Result<Arc<Lane>, LaneError> {
+        let mut entries = self.entries.iter();
+        let entry = entries.find(|entry| entry.remote == Some(id) && !entry.remote_shut).ok_or(LaneError::Unknown)?;
+        Ok(entry.lane.clone())
+    }
+
+    /// The other side has shut a channel. What waits to be sent on it is dropped.
+    pub(super) fn shut_by_remote(&mut self, id: u32) -> Result<(), LaneError> {
+        let found = self.named().find(|entry| entry.remote == Some(id) && !entry.remote_shut);
+        let entry = found.ok_or(LaneError::Unknown)?;
+        entry.remote_shut = true;
+        entry.forget_messages();
+        entry.lane.end();
+        self.forget_done();
+        Ok(())
+    }
+
+    /// Takes no more messages on that channel, and ends it once those that wait are sent.
+    pub(super) fn start_closing(&mut self, id: u32) {
+        if let Some(entry) = self.named().find(|entry| entry.lane.id == id) {
+            entry.closing = true;
+        }
+    }
+
+    /// A channel that the other side has opened, and that nobody took yet.
+    pub(super) fn take_fresh(&mut self) -> Option<Arc<Lane>> {
+        let entry = self.named().find(|entry| entry.fresh)?;
+        entry.fresh = false;
+        Some(entry.lane.clone())
+    }
+
+    /// Announces channels and shuts them, as far as that is due and fits.
+    pub(super) fn announce(&mut self, packet: &mut PacketBuilder) {
+        let mut done = false;
+        for entry in self.entries.iter_mut().skip(1) {
+            let may_shut = entry.may_shut();
+            if !entry.announced && (entry.announce || !entry.is_sent() || may_shut) {
+                let lane = &entry.lane;
+                let (id, answers) = (lane.id, entry.remote.unwrap_or_default());
+                let opening = Opening { id, answers, delivery: lane.delivery, name: lane.name.clone() };
+                if !packet.push_whole(Kind::Open, &opening.encode()) {
+                    // The rest in the next packet: they go in the order in which they were opened.
+                    break;
+                }
+                entry.announced = true;
+            }
+            if may_shut && packet.push_numbers(Kind::Shut, &[entry.lane.id]) {
+                entry.shut = true;
+                entry.lane.end();
+                lock(&entry.lane.inbox).discard();
+                done |= entry.remote_shut;
+            }
+        }
+        if done {
+            self.forget_done();
+        }
+    }
+
+    fn forget_done(&mut self) {
+        self.entries.retain(|entry| !(entry.shut && entry.remote_shut));
+    }
+
+    /// Whether some channel must not wait any longer for a grant.
+    pub(super) fn grant_is_due(&self) -> bool {
+        self.entries.iter().any(|entry| entry.granting().is_some() && lock(&entry.lane.inbox).grant_is_due())
+    }
+
+    /// Puts the grants that are worth a record into a packet that goes anyway.
+    pub(super) fn grant(&mut self, packet: &mut PacketBuilder) {
+        for entry in &self.entries {
+            let Some(id) = entry.granting() else { continue };
+            if let Some((bytes, packets)) = lock(&entry.lane.inbox).take_grant() {
+                // An empty packet has room for all of them.
+                packet.push_numbers(Kind::Credit, &[id, bytes, packets]);
+            }
+        }
+    }
+
+    /// Where the next channel is, in turn, that has something to send and more credit than that.
+    pub(super) fn next_to_send(&mut self, overhead: usize) -> Option<usize> {
+        let count = self.entries.len();
+        let ready = |entry: &Entry| entry.announced && !entry.is_sent() && entry.credit.room() > overhead;
+        let index = (0..count).map(|step| (self.turn + step) % count).find(|index| ready(&self.entries[*index]))?;
+        self.turn = index + 1;
+        Some(index)
+    }
+
+    pub(super) fn at(&mut self, index: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(index)
+    }
+}

@@ -1,0 +1,433 @@
+//! Named channels: multiplexing, credit, opening and shutting, under every interleaving that a seeded scheduler finds.
+
+use std::collections::HashMap;
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::protocol::channel::{Delivery as Promise, Opening};
+use crate::protocol::limits::{CHANNEL_CREDIT, MAX_CHANNELS};
+use crate::protocol::packet::MAX_HEADER_BYTES;
+
+fn open(pipe: &Pipe, name: &str) -> Arc<Lane> {
+    pipe.queues.open_lane(name, Promise::default()).unwrap()
+}
+
+fn send(pipe: &Pipe, lane: &Lane, body: &[u8]) -> Result<(), Rejected> {
+    pipe.queues.try_send(lane, Kind::Binary, Bytes::copy_from_slice(body))
+}
+
+async fn deliver(pipe: &Pipe, packet: PacketBuilder) -> Result<(), CloseReason> {
+    pipe.deliver(WireMessage::Binary(packet.finish().freeze()), WhenFull::Overflow).await
+}
+
+#[tokio::test]
+async fn a_channel_has_its_own_messages_in_both_directions() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let chat = open(&a, "chat");
+    send(&a, &chat, b"1").unwrap();
+    send(&a, a.queues.main(), b"2").unwrap();
+    carry(&a, &b).await.unwrap();
+    let there = b.queues.take_opened().unwrap();
+    assert_eq!((there.name(), there.delivery()), ("chat", Promise::default()));
+    assert!(b.queues.take_opened().is_none());
+    assert_eq!(next(&mut b.queues.subscribe(&there)).await.unwrap().1, "1");
+    assert_eq!(next(&mut b.queues.subscribe(b.queues.main())).await.unwrap().1, "2");
+    send(&b, &there, b"3").unwrap();
+    carry(&b, &a).await.unwrap();
+    assert_eq!(next(&mut a.queues.subscribe(&chat)).await.unwrap().1, "3");
+    assert!(a.queues.take_opened().is_none(), "it is the channel that we opened");
+}
+
+#[tokio::test]
+async fn a_small_message_leaves_within_one_packet_of_a_huge_one() {
+    let (a, _a) = pipe_of(WINDOW, 1 << 30);
+    a.open(Framing::Packets { window: WINDOW, max_message: None });
+    let (b, _b) = pipe_of(WINDOW, 1 << 30);
+    b.open(Framing::Packets { window: WINDOW, max_message: None });
+    let mut huge = b.queues.subscribe(b.queues.main());
+    a.queues.try_send(a.queues.main(), Kind::Binary, vec![7; 64 << 20].into()).unwrap();
+    let lane = open(&a, "small");
+    let mut waited = 0;
+    let mut packets = 0;
+    let mut small = None;
+    let whole = loop {
+        if let Poll::Ready(message) = next_now(&mut huge) {
+            break message;
+        }
+        if packets % 10 == 0 && small.is_none() {
+            send(&a, &lane, &[1; 64]).unwrap();
+            small = Some(packets);
+        }
+        let Some(Outgoing::Binary(packet)) = a.try_next_outgoing() else {
+            carry(&b, &a).await.unwrap();
+            continue;
+        };
+        packets += 1;
+        b.deliver(WireMessage::Binary(packet.freeze()), WhenFull::Overflow).await.unwrap();
+        let there = b.queues.open_lane("small", Promise::default()).unwrap();
+        if let Some(since) = small
+            && next_now(&mut b.queues.subscribe(&there)).is_ready()
+        {
+            waited = waited.max(packets - since);
+            small = None;
+        }
+    };
+    assert_eq!(whole.unwrap().1.len(), 64 << 20);
+    assert!(packets > 1000, "{packets}");
+    assert!(waited <= 2, "a small message was the {waited}th packet");
+}
+
+#[tokio::test]
+async fn a_channel_that_is_not_read_holds_up_no_other() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let (stopped, busy) = (open(&a, "stopped"), open(&a, "busy"));
+    let mut reader = None;
+    let (mut sent, mut read) = (0, 0);
+    for _ in 0..2000 {
+        sent += usize::from(send(&a, &stopped, &[1; 10_000]).is_ok());
+        let _ = send(&a, &busy, &[2; 10_000]);
+        carry(&a, &b).await.unwrap();
+        let there = b.queues.open_lane("busy", Promise::default()).unwrap();
+        let reader = reader.get_or_insert_with(|| b.queues.subscribe(&there));
+        while next_now(reader).is_ready() {
+            read += 1;
+        }
+        carry(&b, &a).await.unwrap();
+    }
+    assert_eq!(read, 2000);
+    let bound = (CHANNEL_CREDIT.0 as usize + stopped.capacity) / 10_000;
+    assert!(sent <= bound, "{sent} messages are more than {bound}");
+}
+
+#[tokio::test]
+async fn closing_sends_what_is_queued_then_ends_the_other_side() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let chat = open(&a, "chat");
+    send(&a, &chat, b"1").unwrap();
+    a.queues.close_lane(&chat);
+    assert_eq!(send(&a, &chat, b"2"), Err(Rejected::NotOpen));
+    assert!(chat.over().now_or_never().is_none(), "something is still to be sent");
+    carry(&a, &b).await.unwrap();
+    chat.over().now_or_never().unwrap();
+    let there = b.queues.take_opened().unwrap();
+    there.over().now_or_never().unwrap();
+    assert_eq!(send(&b, &there, b"3"), Err(Rejected::NotOpen));
+    let mut messages = b.queues.subscribe(&there);
+    assert_eq!(carry(&b, &a).await, Ok(0), "not everything is read");
+    assert_eq!(next(&mut messages).await.unwrap().1, "1");
+    assert_eq!(next(&mut messages).await, None);
+    assert_eq!(next(&mut a.queues.subscribe(&chat)).await, None);
+    carry(&b, &a).await.unwrap();
+    assert_eq!((lanes(&a), lanes(&b)), (1, 1), "both sides have forgotten it");
+
+    let again = open(&a, "chat");
+    send(&a, &again, b"4").unwrap();
+    carry(&a, &b).await.unwrap();
+    let there = b.queues.take_opened().unwrap();
+    assert_eq!(next(&mut b.queues.subscribe(&there)).await.unwrap().1, "4");
+}
+
+fn lanes(pipe: &Pipe) -> usize {
+    lock(&pipe.queues.outbox).lanes().count()
+}
+
+#[tokio::test]
+async fn channels_are_bounded() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let opened: Vec<_> = (0..MAX_CHANNELS).map(|n| open(&a, &n.to_string())).collect();
+    assert_eq!(a.queues.open_lane("more", Promise::default()).unwrap_err(), NoLane::TooMany);
+    assert!(Arc::ptr_eq(&open(&a, "0"), &opened[0]));
+    carry(&a, &b).await.unwrap();
+    // The other side has as many of its own, and those that we opened count for us.
+    for n in 0..MAX_CHANNELS {
+        open(&b, &format!("b{n}"));
+    }
+    assert_eq!(carry(&b, &a).await, Ok(1));
+    a.queues.close_lane(&opened[0]);
+    carry(&a, &b).await.unwrap();
+    assert_eq!(a.queues.open_lane("more", Promise::default()).unwrap_err(), NoLane::TooMany);
+    carry(&b, &a).await.unwrap();
+    open(&a, "more");
+    assert_eq!(carry(&a, &b).await, Ok(1));
+}
+
+#[tokio::test]
+async fn no_channels_without_packets() {
+    let (waiting, _events) = pipe_with(WINDOW);
+    assert_eq!(waiting.queues.open_lane("x", Promise::default()).unwrap_err(), NoLane::NotOpen);
+    let (plain, _events) = plain();
+    assert_eq!(plain.queues.open_lane("x", Promise::default()).unwrap_err(), NoLane::Unsupported);
+    let (closing, _events) = packets();
+    closing.start_closing();
+    assert_eq!(closing.queues.open_lane("x", Promise::default()).unwrap_err(), NoLane::NotOpen);
+}
+
+#[tokio::test]
+async fn hostile_packets_end_the_link() {
+    let opening = |id, answers| {
+        Opening { id, answers, delivery: Promise::default(), name: format!("name {id}") }.encode().freeze()
+    };
+    type Fill<'a> = &'a dyn Fn(&mut PacketBuilder);
+    let cases: [(&str, Fill<'_>); 9] = [
+        ("an unknown channel", &|packet| {
+            packet.push_numbers(Kind::Channel, &[7]);
+        }),
+        ("an unknown channel is shut", &|packet| {
+            packet.push_numbers(Kind::Shut, &[7]);
+        }),
+        ("the main channel is shut", &|packet| {
+            packet.push_numbers(Kind::Shut, &[0]);
+        }),
+        ("a number twice", &|packet| {
+            packet.push_whole(Kind::Open, &opening(1, 0));
+            packet.push_whole(Kind::Open, &opening(1, 0));
+        }),
+        ("the number of the main channel", &|packet| {
+            packet.push_whole(Kind::Open, &opening(0, 0));
+        }),
+        ("an answer to nothing", &|packet| {
+            packet.push_whole(Kind::Open, &opening(1, 5));
+        }),
+        ("too many", &|packet| {
+            for id in 1..=MAX_CHANNELS as u32 + 1 {
+                packet.push_whole(Kind::Open, &opening(id, 0));
+            }
+        }),
+        ("two channels in a packet", &|packet| {
+            packet.push_whole(Kind::Open, &opening(1, 0));
+            packet.push(Kind::Binary, b"x", &mut 0, 1);
+            packet.push_numbers(Kind::Channel, &[1]);
+        }),
+        ("a grant for nothing", &|packet| {
+            packet.push_numbers(Kind::Arrived, &[1, 1]);
+        }),
+    ];
+    for (name, fill) in cases {
+        let (b, _b) = packets();
+        let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
+        fill(&mut packet);
+        assert!(matches!(deliver(&b, packet).await, Err(CloseReason::Protocol(_))), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn all_channels_together_keep_to_the_window_of_the_link() {
+    let (b, _b) = packets();
+    let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
+    for id in 1..=20 {
+        let opening = Opening { id, answers: 0, delivery: Promise::default(), name: id.to_string() };
+        packet.push_whole(Kind::Open, &opening.encode());
+    }
+    deliver(&b, packet).await.unwrap();
+    let mut arrived = 0;
+    let result = 'flood: loop {
+        for id in 1..=20 {
+            let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
+            packet.push_numbers(Kind::Channel, &[id]);
+            packet.push(Kind::Binary, &[0; 60_000], &mut 0, usize::MAX);
+            match deliver(&b, packet).await {
+                // No grant leaves, as nobody asks for what is to be sent.
+                Ok(()) => arrived += 60_000,
+                Err(reason) => break 'flood reason,
+            }
+        }
+    };
+    assert!(matches!(result, CloseReason::Protocol(_)));
+    assert_eq!(arrived / 60_000, CREDIT_BYTES as usize / (60_000 + MAX_HEADER_BYTES));
+}
+
+#[tokio::test]
+async fn what_is_unread_on_channels_counts_in_the_budget_too() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let lane = open(&a, "x");
+    send(&a, &lane, &[0; 50_000]).unwrap();
+    carry(&a, &b).await.unwrap();
+    let budget = Arc::new(Semaphore::new(100));
+    assert_eq!(b.queues.keep_unread(&budget), 0);
+    b.queues.shut();
+    assert_eq!(budget.available_permits(), 51);
+    let there = b.queues.take_opened().unwrap();
+    let mut messages = b.queues.subscribe(&there);
+    assert_eq!(next(&mut messages).await.unwrap().1.len(), 50_000);
+    assert_eq!(next(&mut messages).await, None);
+    assert_eq!(budget.available_permits(), 100);
+}
+
+/// One side of a link in the simulation, and what it did.
+struct Side {
+    pipe: Arc<Pipe>,
+    wire: VecDeque<Bytes>,
+    handles: Vec<Handle>,
+}
+
+/// A channel as one side got it, in one of its lives.
+struct Handle {
+    lane: Arc<Lane>,
+    messages: Subscription,
+    sent: u32,
+    /// How often a message of the peer's handle of that number was read.
+    from: Option<u32>,
+    read: u32,
+    closed_here: bool,
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn body(handle: u32, number: u32, size: usize) -> Bytes {
+    let mut body = [handle.to_be_bytes(), number.to_be_bytes()].concat();
+    body.extend((0..size).map(|at| (at as u32).wrapping_mul(31).wrapping_add(handle ^ number) as u8));
+    body.into()
+}
+
+impl Side {
+    fn new(own: (u32, u32), other: (u32, u32)) -> Self {
+        let (pipe, _) = pipe_with(own);
+        pipe.open(Framing::Packets { window: other, max_message: None });
+        let mut side = Self { pipe, wire: VecDeque::new(), handles: Vec::new() };
+        side.take(side.pipe.queues.main().clone());
+        side
+    }
+
+    fn take(&mut self, lane: Arc<Lane>) {
+        if !self.handles.iter().any(|handle| Arc::ptr_eq(&handle.lane, &lane)) {
+            let messages = self.pipe.queues.subscribe(&lane);
+            self.handles.push(Handle { lane, messages, sent: 0, from: None, read: 0, closed_here: false });
+        }
+    }
+
+    fn send(&mut self, which: usize, size: usize) {
+        let index = which % self.handles.len();
+        let handle = &mut self.handles[index];
+        let body = body(index as u32, handle.sent, size);
+        let sent = self.pipe.queues.send(&handle.lane, Kind::Binary, body).now_or_never();
+        // Otherwise it was cancelled, or the channel is closed: nothing was sent.
+        handle.sent += u32::from(sent == Some(Ok(())));
+    }
+
+    fn write(&mut self) -> bool {
+        match self.pipe.try_next_outgoing() {
+            Some(Outgoing::Binary(packet)) => {
+                assert!(packet.len() <= MAX_PACKET_BYTES);
+                self.wire.push_back(packet.freeze());
+                true
+            }
+            other => {
+                assert_eq!(other, None);
+                false
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: &mut Self) -> bool {
+        let Some(packet) = from.wire.pop_front() else { return false };
+        let delivered = self.pipe.deliver(WireMessage::Binary(packet), WhenFull::Overflow).now_or_never();
+        assert_eq!(delivered, Some(Ok(())));
+        true
+    }
+
+    fn accept(&mut self) -> bool {
+        let opened = self.pipe.queues.take_opened();
+        opened.map(|lane| self.take(lane)).is_some()
+    }
+
+    fn read(&mut self, which: usize) -> bool {
+        let index = which % self.handles.len();
+        let handle = &mut self.handles[index];
+        let Poll::Ready(Some((_, got))) = next_now(&mut handle.messages) else { return false };
+        let sender = u32::from_be_bytes(got[..4].try_into().unwrap());
+        let from = *handle.from.get_or_insert(sender);
+        assert_eq!(got, body(from, handle.read, got.len() - 8), "in order, whole, and of one life of the channel");
+        handle.read += 1;
+        true
+    }
+
+    fn close(&mut self, which: usize) {
+        let index = which % self.handles.len();
+        if index > 0 {
+            self.handles[index].closed_here = true;
+            self.pipe.queues.close_lane(&self.handles[index].lane);
+        }
+    }
+}
+
+fn drain(a: &mut Side, b: &mut Side) {
+    loop {
+        let mut moved = false;
+        for _ in 0..2 {
+            moved |= a.write() | b.deliver(a) | a.accept();
+            for which in 0..a.handles.len() {
+                while a.read(which) {
+                    moved = true;
+                }
+            }
+            std::mem::swap(a, b);
+        }
+        if !moved {
+            return;
+        }
+    }
+}
+
+/// What one side sent and the other did not close arrived to the last byte.
+fn check(from: &Side, to: &Side) {
+    let mut read = HashMap::new();
+    for handle in &to.handles {
+        if let Some(sender) = handle.from {
+            assert_eq!(from.handles[sender as usize].lane.name(), handle.lane.name());
+            assert!(
+                read.insert(sender, (handle.read, handle.closed_here)).is_none(),
+                "two channels got one's messages"
+            );
+        }
+    }
+    for (index, handle) in from.handles.iter().enumerate() {
+        let name = handle.lane.name();
+        match read.get(&(index as u32)) {
+            Some((read, false)) => assert_eq!(*read, handle.sent, "{name}"),
+            Some((read, true)) => assert!(*read <= handle.sent, "{name}"),
+            None => {
+                let closed = to.handles.iter().any(|other| other.closed_here && other.lane.name() == name);
+                assert!(handle.sent == 0 || closed, "{name}: {} messages are lost", handle.sent);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    /// Opening, sending, cancelling, writing, delivering, reading and closing on both sides, in any order and with any
+    /// windows: messages come out as they went in, on the channel on which they went in, and nothing is left over.
+    #[test]
+    fn channels_under_any_interleaving(
+        steps in proptest::collection::vec((any::<bool>(), 0u8..12, any::<usize>(), 0usize..6_000), 1..300),
+        windows in ((100u32..40_000, 1u32..20), (100u32..40_000, 1u32..20)),
+    ) {
+        let (mut a, mut b) = (Side::new(windows.0, windows.1), Side::new(windows.1, windows.0));
+        for (swapped, step, which, size) in steps {
+            let (one, other) = if swapped { (&mut b, &mut a) } else { (&mut a, &mut b) };
+            match step {
+                0 => {
+                    if let Ok(lane) = one.pipe.queues.open_lane(NAMES[which % NAMES.len()], Promise::default()) {
+                        one.take(lane);
+                    }
+                }
+                1..=3 => one.send(which, size),
+                4..=5 => drop(one.write()),
+                6..=7 => drop(one.deliver(other)),
+                8..=9 => drop(one.read(which)),
+                10 => drop(one.accept()),
+                _ => one.close(which),
+            }
+        }
+        drain(&mut a, &mut b);
+        check(&a, &b);
+        check(&b, &a);
+        prop_assert_eq!(lanes(&a.pipe), lanes(&b.pipe), "both sides know the same channels");
+    }
+}
