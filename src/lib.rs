@@ -66,6 +66,9 @@
 //!   of nodes; [`opened`](Node::opened) and [`closed`](Node::closed) wait for a node's.
 //! - **Messages.** A [`Message`] is a JSON value, of which a string is one, or bytes. [`Node::messages`] and
 //!   [`Root::messages`] give them in the order of arrival. They arrive whole, and none is lost while the connection lasts.
+//! - **Channel.** A [`Channel`] is a sequence of messages of its own between two pmesh peers, with a name, made by
+//!   [`Node::channel`] on either side. Messages keep their order within a channel; a small one does not wait for a large one
+//!   of another channel, and who does not read one channel holds up no other.
 //! - **Backpressure.** [`Node::send`] waits while the other side does not read, [`Node::try_send`] gives the message back.
 //!   A node that nobody reads from slows down its sender, and no other node. Every queue has a bound.
 //!
@@ -110,9 +113,9 @@ mod transport;
 pub use error::CloseReason;
 pub use identity::{Identity, IdentityFileError, InvalidPeerId, PeerId};
 pub use node::{
-    Announcements, Binaries, Connect, ConnectError, Connecting, Counters, Event, Events, Firewall, Message, Messages,
-    Node, NodeError, NodeId, NodeKind, NodeState, Nodes, Offer, Policy, Root, RootBinaries, RootBuilder, RootMessages,
-    SendError, TrySendError, Verdict,
+    Announcements, Binaries, Channel, ChannelError, ChannelOptions, Channels, Connect, ConnectError, Connecting,
+    Counters, Event, Events, Firewall, Message, Messages, Node, NodeError, NodeId, NodeKind, NodeState, Nodes, Offer,
+    Policy, Root, RootBinaries, RootBuilder, RootMessages, SendError, TrySendError, Verdict,
 };
 pub use protocol::{Address, Delivery, InvalidAddress, Reliability};
 pub use transport::webrtc::IceServer;

@@ -4,6 +4,7 @@ use super::{Message, Node};
 use crate::error::CloseReason;
 use crate::identity::PeerId;
 use crate::protocol::Address;
+use crate::transport::Rejected;
 
 /// Why a connect call gave no open node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,8 +91,8 @@ impl From<CloseReason> for ConnectError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The node is not open yet, or not any more.
-    #[error("the node is not open")]
+    /// The node or channel is not open yet, or not any more.
+    #[error("the node or channel is not open")]
     NotOpen,
     /// The message is larger than this node takes. Nothing was sent.
     #[error("the message is larger than {limit} bytes")]
@@ -107,8 +108,8 @@ pub enum TrySendError {
     /// The queue is full: the other side does not read as fast as this one sends.
     #[error("the send queue is full")]
     Full(Message),
-    /// The node is not open yet, or not any more.
-    #[error("the node is not open")]
+    /// The node or channel is not open yet, or not any more.
+    #[error("the node or channel is not open")]
     NotOpen(Message),
     /// The message is larger than this node takes.
     #[error("the message is larger than {limit} bytes")]
@@ -117,6 +118,50 @@ pub enum TrySendError {
         limit: usize,
         /// The message.
         message: Message,
+    },
+}
+
+impl From<Rejected> for SendError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            // Who waits is not told that it is full.
+            Rejected::Full | Rejected::NotOpen => Self::NotOpen,
+            Rejected::TooLarge(limit) => Self::TooLarge { limit },
+        }
+    }
+}
+
+impl TrySendError {
+    pub(super) fn new(rejected: Rejected, message: Message) -> Self {
+        match rejected {
+            Rejected::Full => Self::Full(message),
+            Rejected::NotOpen => Self::NotOpen(message),
+            Rejected::TooLarge(limit) => Self::TooLarge { limit, message },
+        }
+    }
+}
+
+/// Why there is no channel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The node is not open yet, or not any more.
+    #[error("the node is not open")]
+    NotOpen,
+    /// The other side knows no channels: it is an onramp, or an original P.
+    #[error("the other side knows no channels")]
+    Unsupported,
+    /// So many channels of this node have been opened by this side and are not over.
+    #[error("{limit} channels are open")]
+    TooMany {
+        /// The most that each side may have opened at a time.
+        limit: usize,
+    },
+    /// The name is too long.
+    #[error("the name of a channel is longer than {limit} bytes")]
+    NameTooLong {
+        /// The most bytes.
+        limit: usize,
     },
 }
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{broadcast, watch};
 
+use super::channel::{Channel, ChannelOptions, Channels};
 use super::connect::{Connect, Connecting};
-use super::error::{Event, NodeError, SendError, TrySendError};
+use super::error::{ChannelError, Event, NodeError, SendError, TrySendError};
 use super::message::Message;
 use super::root::Shared;
 use super::streams::{Announcements, Binaries, Events, Messages, Nodes};
@@ -15,7 +16,7 @@ use super::tree::NodeId;
 use crate::error::CloseReason;
 use crate::identity::PeerId;
 use crate::protocol::Address;
-use crate::transport::{Queues, Rejected};
+use crate::transport::Queues;
 
 /// Events that a slow reader of one node's stream may be behind before it loses some.
 const NODE_EVENTS: usize = 32;
@@ -148,10 +149,8 @@ impl Node {
     /// Cancel safe: a cancelled call has sent nothing.
     pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
         let (kind, body) = message.into().into_encoded();
-        self.inner.queues.send(self.inner.queues.main(), kind, body).await.map_err(|rejected| match rejected {
-            Rejected::Full | Rejected::NotOpen => SendError::NotOpen,
-            Rejected::TooLarge(limit) => SendError::TooLarge { limit },
-        })
+        let queues = &self.inner.queues;
+        Ok(queues.send(queues.main(), kind, body).await?)
     }
 
     /// Sends a message if there is room for it at once.
@@ -174,16 +173,14 @@ impl Node {
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         let message = message.into();
         let (kind, body) = message.encode();
-        self.inner.queues.try_send(self.inner.queues.main(), kind, body).map_err(|rejected| match rejected {
-            Rejected::Full => TrySendError::Full(message),
-            Rejected::NotOpen => TrySendError::NotOpen(message),
-            Rejected::TooLarge(limit) => TrySendError::TooLarge { limit, message },
-        })
+        let queues = &self.inner.queues;
+        queues.try_send(queues.main(), kind, body).map_err(|rejected| TrySendError::new(rejected, message))
     }
 
     /// Bytes of messages that are queued on this side and not yet handed to the network.
     pub fn buffered(&self) -> usize {
-        self.inner.queues.buffered(self.inner.queues.main())
+        let queues = &self.inner.queues;
+        queues.buffered(queues.main())
     }
 
     /// Messages from the other side, JSON and binary, in the order of arrival.
@@ -193,7 +190,7 @@ impl Node {
     /// not read slows down the other side of this node and nobody else; an original P, which cannot be slowed down, is cut
     /// off when 8 MiB wait. The stream ends when the node is closed and everything is read. Dropping it stops listening.
     pub fn messages(&self) -> Messages {
-        Messages::new(self.clone())
+        Messages::new(self.clone(), self.inner.queues.main())
     }
 
     /// Like [`messages`](Self::messages), of binary messages only.
@@ -205,6 +202,35 @@ impl Node {
     /// announces, first those who are there, then those who come. All other messages are left out.
     pub fn announcements(&self) -> Announcements {
         Announcements::new(self.messages())
+    }
+
+    /// The channel of this name, which is opened if there is none: short for [`open_channel`](Self::open_channel) with a
+    /// name alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`].
+    pub fn channel(&self, name: impl Into<String>) -> Result<Channel, ChannelError> {
+        self.open_channel(ChannelOptions::new(name))
+    }
+
+    /// The channel of a name, which is opened if there is none, as an own sequence of messages beside those of the node.
+    ///
+    /// It is open at once: the other side is told with the next packet. Whoever opens a name, it is one channel; the options
+    /// count for a new one only. One that the other side has closed is had until everything is read.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if the node is not open, the other side knows no channels, too many are open, or the name is too
+    /// long.
+    pub fn open_channel(&self, options: impl Into<ChannelOptions>) -> Result<Channel, ChannelError> {
+        Channel::open(self, options.into())
+    }
+
+    /// Channels that the other side opens, and that this side has not got by their name. Each comes once; those that
+    /// nobody has taken wait. The stream ends with the node. Dropping it stops listening.
+    pub fn channels(&self) -> Channels {
+        Channels::new(self.clone())
     }
 
     /// What happens to this node and through it, from now on; if it is open or closed already, that comes first.

@@ -1,12 +1,13 @@
 //! The node tree: what an application holds, and what happens behind it.
 //!
-//! - `root`, `handle`, `connect`, `streams`, `builder`: what an application holds
+//! - `root`, `handle`, `channel`, `connect`, `streams`, `builder`: what an application holds
 //! - `firewall`, `message`, `error`: what it gives and gets
 //! - `tree`: decides (pure)
 //! - `driver`: acts
 
 mod budget;
 mod builder;
+mod channel;
 mod connect;
 mod driver;
 mod error;
@@ -20,8 +21,9 @@ mod tests;
 mod tree;
 
 pub use builder::RootBuilder;
+pub use channel::{Channel, ChannelOptions, Channels};
 pub use connect::{Connect, Connecting};
-pub use error::{ConnectError, Event, NodeError, SendError, TrySendError};
+pub use error::{ChannelError, ConnectError, Event, NodeError, SendError, TrySendError};
 pub use firewall::{Firewall, Offer, Policy, Verdict};
 pub use handle::{Node, NodeKind, NodeState};
 pub use message::Message;

@@ -16,9 +16,9 @@ use super::handle::{Node, NodeState};
 use super::message::Message;
 use crate::lock::lock;
 use crate::protocol::Address;
-use crate::transport::Subscription;
+use crate::transport::{Lane, Subscription};
 
-/// Messages of one node, see [`Node::messages`].
+/// Messages of one node or channel, see [`Node::messages`] and [`Channel::messages`](super::Channel::messages).
 ///
 /// Taking one is cancel safe: `next()` of a stream loses nothing when it is dropped.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(node: Node) -> Self {
-        let subscription = node.inner.queues.subscribe(node.inner.queues.main());
+    pub(super) fn new(node: Node, lane: &Arc<Lane>) -> Self {
+        let subscription = node.inner.queues.subscribe(lane);
         Self { node, subscription }
     }
 }
@@ -48,7 +48,7 @@ impl Stream for Messages {
     }
 }
 
-/// Binary messages of one node, see [`Node::binaries`].
+/// Binary messages of one node or channel, see [`Node::binaries`].
 #[derive(Debug)]
 pub struct Binaries(Messages);
 

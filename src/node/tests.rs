@@ -1,5 +1,7 @@
 //! The whole tree over links within the process, under a paused clock.
 
+mod channels;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
