@@ -22,6 +22,7 @@ mod facts;
 mod flow;
 mod measure;
 mod memory;
+mod mix;
 mod onramp;
 mod options;
 mod pair;
@@ -80,6 +81,9 @@ async fn compare(options: Options) -> Result<()> {
             for turn in 0..Variant::ALL.len() {
                 let variant = Variant::ALL[(turn + round) % Variant::ALL.len()];
                 if options.variant.is_some_and(|only| only != variant) {
+                    continue;
+                }
+                if measurement.own && variant != Variant::Pmesh {
                     continue;
                 }
                 // The crate as it comes takes its time to open: a smoke run does it once.

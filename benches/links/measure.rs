@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::pair::{Pair, Reader, Variant};
 use crate::report::{Better, Sample};
 use crate::tree::TreePair;
-use crate::{Result, bare, facts, memory};
+use crate::{Result, bare, facts, memory, mix};
 
 /// Silence after which a link counts as dead.
 const DEAD: Duration = Duration::from_secs(10);
@@ -22,6 +22,8 @@ pub(crate) struct Measurement {
     pub(crate) name: &'static str,
     /// Most rounds in which it is run.
     pub(crate) rounds: usize,
+    /// Whether only pmesh has what is measured.
+    pub(crate) own: bool,
     what: What,
 }
 
@@ -30,6 +32,7 @@ enum What {
     RoundTrip { count: usize },
     Connect { count: usize },
     Memory { pairs: usize },
+    Mix { count: usize },
 }
 
 impl Measurement {
@@ -40,12 +43,13 @@ impl Measurement {
         let every = usize::MAX;
         let flood = |size, per_second| What::Flood { size, warm, span, per_second };
         vec![
-            Self { name: "64k", rounds: every, what: flood(65_536, false) },
-            Self { name: "16k", rounds: every, what: flood(16_384, false) },
-            Self { name: "100b", rounds: every, what: flood(100, true) },
-            Self { name: "rtt", rounds: every, what: What::RoundTrip { count: count(5_000, 200) } },
-            Self { name: "connect", rounds: 1, what: What::Connect { count: count(300, 5) } },
-            Self { name: "memory", rounds: 3, what: What::Memory { pairs: count(50, 3) } },
+            Self { name: "64k", rounds: every, own: false, what: flood(65_536, false) },
+            Self { name: "16k", rounds: every, own: false, what: flood(16_384, false) },
+            Self { name: "100b", rounds: every, own: false, what: flood(100, true) },
+            Self { name: "rtt", rounds: every, own: false, what: What::RoundTrip { count: count(5_000, 200) } },
+            Self { name: "connect", rounds: 1, own: false, what: What::Connect { count: count(300, 5) } },
+            Self { name: "memory", rounds: 3, own: false, what: What::Memory { pairs: count(50, 3) } },
+            Self { name: "mix", rounds: every, own: true, what: What::Mix { count: count(10, 1) } },
         ]
     }
 
@@ -54,6 +58,7 @@ impl Measurement {
             What::Flood { size, warm, span, per_second } => flood(variant, size, warm, span, per_second).await,
             What::RoundTrip { count } => round_trip(variant, count).await,
             What::Connect { count } => connect(variant, count).await,
+            What::Mix { count } => mix::run(count).await,
             What::Memory { pairs } => {
                 let kb = memory::of_a_pair(variant, pairs).await?;
                 Ok(vec![Sample::new("memory of an idle pair, KB", kb, Better::Lower)])

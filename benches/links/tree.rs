@@ -1,7 +1,7 @@
 //! Pairs of pmesh: two roots that meet on an onramp.
 
 use futures_util::StreamExt;
-use pmesh::{Address, Binaries, Event, Node, NodeKind, Root};
+use pmesh::{Address, Binaries, Event, Node, NodeKind, Root, RootBuilder};
 
 use crate::Result;
 use crate::onramp::Onramp;
@@ -14,7 +14,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) async fn new(onramp: &Onramp) -> Result<Self> {
-        let root = Root::builder().bind([([127, 0, 0, 1], 0).into()]).mdns(false).build();
+        Self::with(Root::builder(), onramp).await
+    }
+
+    async fn with(builder: RootBuilder, onramp: &Onramp) -> Result<Self> {
+        let root = builder.bind([([127, 0, 0, 1], 0).into()]).mdns(false).build();
         let node = root.connect(onramp.url()).await?;
         let address = node.own_address().ok_or("the onramp does not say who we are")?.clone();
         Ok(Self { root, onramp: node, address })
@@ -49,6 +53,14 @@ impl TreePair {
     pub(crate) async fn new() -> Result<Self> {
         let onramp = Onramp::start().await?;
         Ok(Self { a: Peer::new(&onramp).await?, b: Peer::new(&onramp).await?, onramp })
+    }
+
+    /// A pair that takes messages of so many bytes.
+    pub(crate) async fn with_messages_of(bytes: usize) -> Result<Self> {
+        let onramp = Onramp::start().await?;
+        let builder = Root::builder().max_message_size(bytes);
+        let (a, b) = (Peer::with(builder.clone(), &onramp).await?, Peer::with(builder, &onramp).await?);
+        Ok(Self { a, b, onramp })
     }
 
     pub(crate) async fn connect(&self) -> Result<(Node, Node)> {
