@@ -28,6 +28,11 @@ impl SendCredit {
         if self.used.1 >= self.window.1 { 0 } else { (self.window.0 - self.used.0) as usize }
     }
 
+    /// Bytes that may be outstanding.
+    pub(crate) fn window(&self) -> usize {
+        self.window.0 as usize
+    }
+
     /// Notes a packet sent at that cost, at most [`room`](Self::room).
     pub(crate) fn charge(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.room());

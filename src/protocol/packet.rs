@@ -16,6 +16,9 @@
 //! A packet holds messages of one channel: the one that a `channel` record before them names, else the main one, which is
 //! number 0. So a packet that holds any record of a message costs its whole length, and one packet, in the credit of that
 //! channel and of the link. Others cost nothing. Each side numbers the channels that it sends on; see [`super::channel`].
+//!
+//! A channel that is not ordered or not reliable has a stream of its own: a data channel with that number as its label. On
+//! it, packets hold whole messages of that channel and nothing else. They cost as others do if the channel is reliable.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -30,13 +33,14 @@ pub(crate) enum Kind {
     Frame = 2,
     /// Three LEB128 numbers: a channel on which the receiver sends, and bytes and packets of it that have been consumed.
     Credit = 3,
-    /// The sender closes the link after this record.
+    /// A LEB128 number: the sender closes the link after this record and so many packets on streams of reliable channels.
     Close = 4,
     /// A LEB128 number: the channel of the messages in this packet. Before the first of them, once.
     Channel = 6,
     /// A channel on which the sender will send, see [`super::channel::Opening`].
     Open = 7,
-    /// A LEB128 number: the sender will send nothing more on that channel, and takes nothing more on its counterpart.
+    /// Two LEB128 numbers: a channel, and how many packets were sent on its stream, if it has one and is reliable. The
+    /// sender will send nothing more on the channel, and takes nothing more on its counterpart.
     Shut = 8,
     /// Two LEB128 numbers: bytes and packets, of all channels, that have arrived.
     Arrived = 9,

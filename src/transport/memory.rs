@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, Target, Transport, WhenFull, WireMessage};
+use super::{
+    Command, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, StreamAction, Target, Transport, WhenFull, WireMessage,
+};
 use crate::error::CloseReason;
 use crate::lock::lock;
 use crate::protocol::proof::Fingerprint;
@@ -124,12 +126,22 @@ async fn run(mut a: End, mut b: End) {
     for (from, to) in [(a.pipe.clone(), b.pipe.clone()), (b.pipe.clone(), a.pipe.clone())] {
         tasks.spawn(async move {
             loop {
-                let message = match from.next_outgoing().await {
-                    Outgoing::Text(text) => WireMessage::Text(text.freeze()),
-                    Outgoing::Binary(bytes) => WireMessage::Binary(bytes.freeze()),
+                let delivered = match from.next_outgoing().await {
+                    Outgoing::Text(text) => to.deliver(WireMessage::Text(text.freeze()), WhenFull::Overflow).await,
+                    Outgoing::Binary(bytes) => {
+                        to.deliver(WireMessage::Binary(bytes.freeze()), WhenFull::Overflow).await
+                    }
+                    Outgoing::Stream { id, action } => match action {
+                        StreamAction::Open(_) => {
+                            from.stream_opened(id);
+                            Ok(())
+                        }
+                        StreamAction::Send { lossy, packet } => to.deliver_on_stream(id, lossy, packet.freeze()),
+                        StreamAction::Close => Ok(()),
+                    },
                     Outgoing::Finished => break (from, CloseReason::Local, to, CloseReason::Remote),
                 };
-                if let Err(reason) = to.deliver(message, WhenFull::Overflow).await {
+                if let Err(reason) = delivered {
                     let other = if reason == CloseReason::Remote { CloseReason::Local } else { CloseReason::Remote };
                     break (from, other, to, reason);
                 }

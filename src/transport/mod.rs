@@ -17,7 +17,9 @@ pub(crate) mod pipe;
 pub(crate) mod webrtc;
 pub(crate) mod websocket;
 
-pub(crate) use pipe::{Framing, Lane, NoLane, Outgoing, Pipe, Queues, Rejected, Subscription, WhenFull, WireMessage};
+pub(crate) use pipe::{
+    Framing, Lane, NoLane, Outgoing, Pipe, Queues, Rejected, StreamAction, Subscription, WhenFull, WireMessage,
+};
 
 /// Names a link within its root. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -209,6 +209,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, pipe: &Pipe) -> CloseReason
                     }
                 },
                 Outgoing::Binary(bytes) => Message::Binary(bytes.freeze()),
+                // Cannot be: only pmesh peers have streams.
+                Outgoing::Stream { .. } => {
+                    next = pipe.try_next_outgoing();
+                    continue;
+                }
                 Outgoing::Finished => {
                     // The socket may be gone already.
                     let _ = sink.close().await;

@@ -22,9 +22,14 @@ const INBOX_BYTES: usize = 8 * 1024 * 1024;
 /// Plain messages kept while nobody reads, in bytes. At it, the oldest are dropped, as the original P drops all.
 const UNREAD_BYTES: usize = 256 * 1024;
 
+/// Packets of a channel that may lose messages, kept for its readers, in bytes. At it, the oldest are dropped.
+const LOSSY_BYTES: usize = 256 * 1024;
+
 #[derive(Debug, Clone)]
 enum Content {
     Packet(Bytes),
+    /// A packet that costs no credit.
+    Lossy(Bytes),
     Plain(Kind, Bytes),
 }
 
@@ -55,7 +60,7 @@ pub(super) struct Inbox {
     base: u64,
     cursors: Vec<Option<Cursor>>,
     rest: Option<Rest>,
-    /// Cost of the plain entries.
+    /// Cost of the entries that take no credit.
     plain_bytes: usize,
     credit: ReceiveCredit,
     messages: Sequence,
@@ -144,6 +149,21 @@ impl Inbox {
         true
     }
 
+    /// Takes a packet of whole messages that costs no credit. The oldest make room for it, even if somebody reads.
+    pub(super) fn push_lossy(&mut self, packet: Bytes) {
+        let cost = packet.len() + MESSAGE_OVERHEAD_BYTES;
+        while self.plain_bytes > 0 && self.plain_bytes + cost > LOSSY_BYTES {
+            self.drop_first();
+        }
+        for cursor in self.cursors.iter_mut().flatten() {
+            cursor.next = cursor.next.max(self.base);
+        }
+        if !self.closed {
+            self.plain_bytes += cost;
+            self.push(Entry { content: Content::Lossy(packet), cost });
+        }
+    }
+
     fn push(&mut self, entry: Entry) {
         if self.closed {
             return;
@@ -175,7 +195,7 @@ impl Inbox {
         self.base += 1;
         match entry.content {
             Content::Packet(_) => self.credit.consumed(entry.cost),
-            Content::Plain(..) => {
+            Content::Lossy(_) | Content::Plain(..) => {
                 self.plain_bytes -= entry.cost;
                 true
             }
@@ -301,7 +321,7 @@ impl Subscription {
                 self.queues.consumed.notify_one();
             }
             match content {
-                Content::Packet(packet) => self.rest.reader = PacketReader::new(packet),
+                Content::Packet(packet) | Content::Lossy(packet) => self.rest.reader = PacketReader::new(packet),
                 Content::Plain(kind, body) => return Poll::Ready(Some((kind, body))),
             }
         }

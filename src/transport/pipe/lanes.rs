@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use super::inbox::Inbox;
+use super::stream::{Awaited, Limits, Stream};
 use super::{Rejected, SEND_QUEUE_BYTES};
 use crate::lock::lock;
 use crate::protocol::channel::{Delivery, Opening};
@@ -105,7 +106,11 @@ pub(super) struct Entry {
     pub(super) credit: SendCredit,
     /// By what the other side announced it.
     remote: Option<u32>,
+    /// When what was sent on its stream has arrived, the other side has shut it.
+    awaited: Awaited,
     remote_shut: bool,
+    /// By which we send, if not with the other channels.
+    pub(super) stream: Option<Stream>,
     /// Opened by the other side, and our application has not got it yet.
     fresh: bool,
     by_remote: bool,
@@ -120,11 +125,13 @@ impl Entry {
     fn new(lane: Arc<Lane>, credit: SendCredit) -> Self {
         let main = lane.id == MAIN;
         Self {
+            stream: Stream::for_delivery(lane.delivery),
             lane,
             messages: VecDeque::new(),
             message_bytes: 0,
             credit,
             remote: main.then_some(MAIN),
+            awaited: Awaited::default(),
             remote_shut: false,
             fresh: false,
             by_remote: false,
@@ -199,6 +206,8 @@ pub(crate) enum LaneError {
 pub(super) struct Lanes {
     entries: Vec<Entry>,
     last_id: u32,
+    /// Of channels that are over. The writer takes them before anything else.
+    streams_to_close: VecDeque<u32>,
     /// Where to look first for something to send.
     turn: usize,
     /// Credit that each side gives for a new channel: `(by us, to us)`.
@@ -212,7 +221,13 @@ fn lane_window(link: (u32, u32)) -> (u32, u32) {
 impl Lanes {
     pub(super) fn new(main: Arc<Lane>, own_window: (u32, u32)) -> Self {
         let main = Entry::new(main, SendCredit::new(0, 0));
-        Self { entries: vec![main], last_id: MAIN, turn: 0, windows: (lane_window(own_window), (0, 0)) }
+        Self {
+            entries: vec![main],
+            last_id: MAIN,
+            streams_to_close: VecDeque::new(),
+            turn: 0,
+            windows: (lane_window(own_window), (0, 0)),
+        }
     }
 
     /// The link is open, and the other side grants this much.
@@ -296,15 +311,33 @@ impl Lanes {
         Ok(entry.lane.clone())
     }
 
-    /// The other side has shut a channel. What waits to be sent on it is dropped.
-    pub(super) fn shut_by_remote(&mut self, id: u32) -> Result<(), LaneError> {
+    /// The other side has shut a channel on whose stream it sent so many packets.
+    pub(super) fn shut_by_remote(&mut self, id: u32, sent: u32) -> Result<(), LaneError> {
         let found = self.named().find(|entry| entry.remote == Some(id) && !entry.remote_shut);
-        let entry = found.ok_or(LaneError::Unknown)?;
+        found.ok_or(LaneError::Unknown)?.awaited.expect(sent);
+        self.complete(id);
+        Ok(())
+    }
+
+    /// A packet has arrived on the stream of a channel. Returns whether the channel is over with it.
+    pub(super) fn count_on_stream(&mut self, id: u32) -> bool {
+        if let Some(entry) = self.named().find(|entry| entry.remote == Some(id)) {
+            entry.awaited.arrived();
+        }
+        self.complete(id)
+    }
+
+    /// Ends a channel that the other side has shut, once all of it is here. What waits to be sent on it is dropped.
+    fn complete(&mut self, id: u32) -> bool {
+        let Some(entry) = self.named().find(|entry| entry.remote == Some(id)) else { return false };
+        if entry.remote_shut || !entry.awaited.is_complete() {
+            return false;
+        }
         entry.remote_shut = true;
         entry.forget_messages();
         entry.lane.end();
         self.forget_done();
-        Ok(())
+        true
     }
 
     /// Takes no more messages on that channel, and ends it once those that wait are sent.
@@ -336,7 +369,8 @@ impl Lanes {
                 }
                 entry.announced = true;
             }
-            if may_shut && packet.push_numbers(Kind::Shut, &[entry.lane.id]) {
+            let sent = entry.stream.as_ref().map_or(0, |stream| stream.sent);
+            if may_shut && packet.push_numbers(Kind::Shut, &[entry.lane.id, sent]) {
                 entry.shut = true;
                 entry.lane.end();
                 lock(&entry.lane.inbox).discard();
@@ -349,7 +383,19 @@ impl Lanes {
     }
 
     fn forget_done(&mut self) {
-        self.entries.retain(|entry| !(entry.shut && entry.remote_shut));
+        let streams = &mut self.streams_to_close;
+        self.entries.retain(|entry| {
+            let done = entry.shut && entry.remote_shut;
+            if done && entry.stream.as_ref().is_some_and(Stream::is_made) {
+                streams.push_back(entry.lane.id);
+            }
+            !done
+        });
+    }
+
+    /// The stream of a channel that is over.
+    pub(super) fn stream_to_close(&mut self) -> Option<u32> {
+        self.streams_to_close.pop_front()
     }
 
     /// Whether some channel must not wait any longer for a grant.
@@ -368,13 +414,26 @@ impl Lanes {
         }
     }
 
-    /// Where the next channel is, in turn, that has something to send and more credit than that.
-    pub(super) fn next_to_send(&mut self, overhead: usize) -> Option<usize> {
+    /// Where the next channel is, in turn, that has something to send and may.
+    pub(super) fn next_to_send(&mut self, overhead: usize, limits: Limits) -> Option<usize> {
         let count = self.entries.len();
-        let ready = |entry: &Entry| entry.announced && !entry.is_sent() && entry.credit.room() > overhead;
+        let ready = |entry: &Entry| {
+            if !entry.announced || entry.is_sent() {
+                false
+            } else if entry.is_for_stream(limits) {
+                entry.is_stream_ready(limits)
+            } else {
+                entry.credit.room().min(limits.room) > overhead
+            }
+        };
         let index = (0..count).map(|step| (self.turn + step) % count).find(|index| ready(&self.entries[*index]))?;
         self.turn = index + 1;
         Some(index)
+    }
+
+    /// Gives the turn back to a channel that could not use it.
+    pub(super) fn again(&mut self, index: usize) {
+        self.turn = index;
     }
 
     pub(super) fn at(&mut self, index: usize) -> Option<&mut Entry> {

@@ -4,6 +4,7 @@ mod inbox;
 mod lanes;
 mod outbox;
 mod queues;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use super::{LinkEvent, LinkId};
 use crate::error::CloseReason;
 use crate::lock::lock;
+use crate::protocol::Delivery;
 use crate::protocol::frame::Frame;
 use crate::protocol::limits::{MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
 use crate::protocol::packet::{Kind, PacketError, PacketReader};
@@ -67,8 +69,21 @@ pub(crate) enum Outgoing {
     Text(BytesMut),
     /// Send this as binary.
     Binary(BytesMut),
+    /// Do this for the channel of that number, which has a stream of its own. Between pmesh peers only.
+    Stream { id: u32, action: StreamAction },
     /// All is sent, and the pipe takes no more: close the link.
     Finished,
+}
+
+/// What an adapter is to do on the stream of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StreamAction {
+    /// Make it, and say when it is [open](Pipe::stream_opened).
+    Open(Delivery),
+    /// Send this.
+    Send { lossy: bool, packet: BytesMut },
+    /// Close it.
+    Close,
 }
 
 /// Why a message was not queued.
@@ -171,6 +186,34 @@ impl Pipe {
         outgoing
     }
 
+    /// A stream of ours is open: messages may be sent on it.
+    pub(crate) fn stream_opened(&self, id: u32) {
+        if !self.is_revoked() {
+            lock(&self.queues.outbox).stream_opened(id);
+            self.queues.outgoing.notify_one();
+        }
+    }
+
+    /// Whether to send nothing more, for now, that may get lost: too much of it is on its way.
+    pub(crate) fn pause_lossy(&self, paused: bool) {
+        if !self.is_revoked() {
+            lock(&self.queues.outbox).pause_lossy(paused);
+            self.queues.outgoing.notify_one();
+        }
+    }
+
+    /// Takes what has arrived on the stream that the other side has made for a channel of its number.
+    ///
+    /// # Errors
+    ///
+    /// The reason to end the link: the other side closed it, or broke the protocol.
+    pub(crate) fn deliver_on_stream(&self, id: u32, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
+        if self.is_revoked() {
+            return Err(CloseReason::Cancelled);
+        }
+        self.queues.arrived_on_stream(id, lossy, packet)
+    }
+
     /// Takes what has arrived. Waits while the tree is busy with earlier frames, or, with [`WhenFull::Wait`], while the
     /// application has not read enough. Not cancel safe.
     ///
@@ -256,13 +299,18 @@ impl Pipe {
                         }
                     }
                 }
-                Kind::Close => closed = true,
+                Kind::Close => {
+                    let [sent] = record.numbers().map_err(violation)?;
+                    closed = lock(&self.queues.outbox).closed_by_remote(sent);
+                }
                 _ => self.queues.control(&record)?,
             }
         }
         if cost > 0 {
             lock(&lane.inbox).push_packet(packet, cost).map_err(violation)?;
-            if lock(&self.queues.outbox).arrived(cost).map_err(violation)? {
+            let mut outbox = lock(&self.queues.outbox);
+            outbox.arrived(cost).map_err(violation)?;
+            if outbox.taken(cost) {
                 self.queues.outgoing.notify_one();
             }
         }

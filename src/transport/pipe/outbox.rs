@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::lanes::{Entry, Lane, LaneError, Lanes, MAIN, Queued};
-use super::{Framing, Outgoing, Rejected};
-use crate::protocol::channel::{Delivery, Opening};
+use super::stream::{Awaited, Early, Limits, MAX_STREAM_MESSAGE_BYTES};
+use super::{Framing, Outgoing, Rejected, StreamAction};
+use crate::protocol::channel::{Delivery, Opening, Reliability};
 use crate::protocol::credit::{CreditError, ReceiveCredit, SendCredit};
 use crate::protocol::frame;
 use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_PACKET_BYTES};
@@ -61,6 +62,13 @@ pub(super) struct Outbox {
     lanes: Lanes,
     /// What has arrived on all channels, to be granted to the other side as a whole.
     arrivals: ReceiveCredit,
+    /// Packets of streams whose channels are not known yet.
+    early: Early,
+    /// When what was sent on streams has arrived, the other side has closed the link.
+    awaited: Awaited,
+    /// Packets sent on streams of reliable channels.
+    on_streams: u32,
+    lossy_paused: bool,
 }
 
 impl Outbox {
@@ -75,6 +83,10 @@ impl Outbox {
             frame_bytes: 0,
             lanes: Lanes::new(main, window),
             arrivals: ReceiveCredit::new(window.0, window.1),
+            early: Early::default(),
+            awaited: Awaited::default(),
+            on_streams: 0,
+            lossy_paused: false,
         }
     }
 
@@ -137,8 +149,39 @@ impl Outbox {
         self.lanes.opened_by_remote(opening)
     }
 
-    pub(super) fn shut_by_remote(&mut self, id: u32) -> Result<(), LaneError> {
-        self.lanes.shut_by_remote(id)
+    pub(super) fn shut_by_remote(&mut self, id: u32, sent: u32) -> Result<(), LaneError> {
+        self.lanes.shut_by_remote(id, sent)
+    }
+
+    /// The other side closes the link, on whose streams it sent so many packets. Returns whether all of them are here.
+    pub(super) fn closed_by_remote(&mut self, sent: u32) -> bool {
+        self.awaited.expect(sent);
+        self.awaited.is_complete()
+    }
+
+    pub(super) fn stream_opened(&mut self, id: u32) {
+        if let Some(stream) = self.lanes.get_mut(id).and_then(|entry| entry.stream.as_mut()) {
+            stream.opened();
+        }
+    }
+
+    pub(super) fn pause_lossy(&mut self, paused: bool) {
+        self.lossy_paused = paused;
+    }
+
+    /// Keeps a packet that has arrived on the stream of a channel before the channel was announced.
+    pub(super) fn hold(&mut self, id: u32, packet: Bytes) {
+        self.early.hold(id, packet);
+    }
+
+    pub(super) fn take_early(&mut self, id: u32) -> Vec<Bytes> {
+        self.early.take(id)
+    }
+
+    /// Counts a packet of a stream. Returns whether its channel, and whether the link is over with it.
+    pub(super) fn count_on_stream(&mut self, id: u32) -> (bool, bool) {
+        self.awaited.arrived();
+        (self.lanes.count_on_stream(id), self.awaited.is_complete())
     }
 
     pub(super) fn lane_of_remote(&self, id: u32) -> Result<Arc<Lane>, LaneError> {
@@ -154,10 +197,13 @@ impl Outbox {
     }
 
     /// The largest message that can be taken, or `None` if the pipe takes none.
-    pub(super) fn max_message(&self, kind: Kind, most: usize) -> Option<usize> {
+    pub(super) fn max_message(&self, lane: &Lane, kind: Kind, most: usize) -> Option<usize> {
         match &self.state {
             _ if self.closing => None,
             State::Waiting | State::Shut => None,
+            State::Packets { max_message, .. } if lane.delivery().reliability != Reliability::Reliable => {
+                Some(most.min(*max_message).min(MAX_STREAM_MESSAGE_BYTES))
+            }
             State::Packets { max_message, .. } => Some(most.min(*max_message)),
             State::Plain { max_message } => {
                 let envelope = if kind == Kind::Json { frame::message("").len() } else { 0 };
@@ -167,12 +213,19 @@ impl Outbox {
     }
 
     /// Queues a message of at most `most` bytes. Returns whether the writer is to be woken: not if others wait already.
-    pub(super) fn push(&mut self, id: u32, kind: Kind, body: Bytes, cost: u32, most: usize) -> Result<bool, Rejected> {
-        let limit = self.max_message(kind, most).ok_or(Rejected::NotOpen)?;
+    pub(super) fn push(
+        &mut self,
+        lane: &Lane,
+        kind: Kind,
+        body: Bytes,
+        cost: u32,
+        most: usize,
+    ) -> Result<bool, Rejected> {
+        let limit = self.max_message(lane, kind, most).ok_or(Rejected::NotOpen)?;
         if body.len() > limit {
             return Err(Rejected::TooLarge(limit));
         }
-        self.lanes.get_mut(id).ok_or(Rejected::NotOpen)?.push(kind, body, cost)
+        self.lanes.get_mut(lane.id).ok_or(Rejected::NotOpen)?.push(kind, body, cost)
     }
 
     pub(super) fn push_frame(&mut self, frame: String) -> Result<(), String> {
@@ -206,10 +259,14 @@ impl Outbox {
         }
     }
 
-    /// Notes a packet that arrived. Returns whether a grant for the link is due.
-    pub(super) fn arrived(&mut self, cost: usize) -> Result<bool, CreditError> {
-        self.arrivals.arrived(cost)?;
-        Ok(self.arrivals.consumed(cost))
+    /// Notes a packet that arrived.
+    pub(super) fn arrived(&mut self, cost: usize) -> Result<(), CreditError> {
+        self.arrivals.arrived(cost)
+    }
+
+    /// Notes that a packet has reached its channel. Returns whether a grant for the link is due.
+    pub(super) fn taken(&mut self, cost: usize) -> bool {
+        self.arrivals.consumed(cost)
     }
 
     pub(super) fn buffered(&mut self, id: u32) -> usize {
@@ -254,9 +311,13 @@ impl Outbox {
     /// A packet: grants, then news of channels, then frames, then messages of one channel.
     fn next_packet(&mut self) -> Next {
         let State::Packets { credit: link, .. } = &mut self.state else { return (None, None) };
+        if let Some(id) = self.lanes.stream_to_close() {
+            return (Some(Outgoing::Stream { id, action: StreamAction::Close }), None);
+        }
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
         self.lanes.announce(&mut packet);
-        let sending = if link.room() > OVERHEAD_BYTES { self.lanes.next_to_send(OVERHEAD_BYTES) } else { None };
+        let limits = Limits { room: link.room(), window: link.window(), paused: self.lossy_paused };
+        let mut sending = self.lanes.next_to_send(OVERHEAD_BYTES, limits);
         let may_send = !packet.is_empty() || !self.frames.is_empty() || sending.is_some();
         if may_send || self.arrivals.grant_is_due() || self.lanes.grant_is_due() {
             self.lanes.grant(&mut packet);
@@ -265,6 +326,22 @@ impl Outbox {
             {
                 packet.push_numbers(Kind::Arrived, &[bytes, packets]);
             }
+        }
+        if let Some(index) = sending
+            && let Some(entry) = self.lanes.at(index)
+            && entry.is_for_stream(limits)
+        {
+            if packet.is_empty()
+                && self.frames.is_empty()
+                && let Some((outgoing, cost, freed)) = entry.next_on_stream(limits)
+            {
+                link.charge(cost);
+                self.on_streams = self.on_streams.wrapping_add(u32::from(cost > 0));
+                return (Some(outgoing), Some((entry.lane.clone(), freed)));
+            }
+            // After what is on its way to the packet.
+            self.lanes.again(index);
+            sending = None;
         }
         let mut entry = sending.and_then(|index| self.lanes.at(index));
         let room = entry.as_ref().map_or(0, |entry| entry.credit.room().min(link.room()));
@@ -299,7 +376,7 @@ impl Outbox {
                 return (self.take_finished(), None);
             }
             self.close_sent = true;
-            packet.push(Kind::Close, &[], &mut 0, 0);
+            packet.push_numbers(Kind::Close, &[self.on_streams]);
         }
         let outgoing = (!packet.is_empty()).then(|| Outgoing::Binary(packet.finish()));
         (outgoing, freed)

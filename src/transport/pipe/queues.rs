@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, watch};
 use super::inbox::Subscription;
 use super::lanes::Lane;
 use super::outbox::{NoLane, Outbox};
-use super::{MESSAGE_OVERHEAD_BYTES, Rejected, violation};
+use super::{MESSAGE_OVERHEAD_BYTES, Rejected, stream, violation};
 use crate::error::CloseReason;
 use crate::lock::lock;
 use crate::protocol::channel::{Delivery, Opening};
@@ -140,7 +140,7 @@ impl Queues {
             Ok(permits) => permits,
             Err(_) => {
                 // What can never be sent does not wait.
-                self.check(kind, &body)?;
+                self.check(lane, kind, &body)?;
                 lane.room.acquire_many(cost).await.map_err(|_| Rejected::NotOpen)?
             }
         };
@@ -152,7 +152,7 @@ impl Queues {
         match lane.room.try_acquire_many(cost(lane, &body)) {
             Ok(permits) => self.enqueue(lane, kind, body, permits),
             Err(error) => {
-                self.check(kind, &body)?;
+                self.check(lane, kind, &body)?;
                 Err(match error {
                     TryAcquireError::Closed => Rejected::NotOpen,
                     TryAcquireError::NoPermits => Rejected::Full,
@@ -161,15 +161,15 @@ impl Queues {
         }
     }
 
-    fn check(&self, kind: Kind, body: &Bytes) -> Result<(), Rejected> {
-        let limit = lock(&self.outbox).max_message(kind, self.max_message).ok_or(Rejected::NotOpen)?;
+    fn check(&self, lane: &Lane, kind: Kind, body: &Bytes) -> Result<(), Rejected> {
+        let limit = lock(&self.outbox).max_message(lane, kind, self.max_message).ok_or(Rejected::NotOpen)?;
         if body.len() > limit { Err(Rejected::TooLarge(limit)) } else { Ok(()) }
     }
 
     /// Queues a message for which there is room. Gives the room back if it cannot be queued.
     fn enqueue(&self, lane: &Lane, kind: Kind, body: Bytes, room: SemaphorePermit<'_>) -> Result<(), Rejected> {
         let cost = cost(lane, &body);
-        let first = lock(&self.outbox).push(lane.id, kind, body, cost, self.max_message)?;
+        let first = lock(&self.outbox).push(lane, kind, body, cost, self.max_message)?;
         room.forget();
         if first {
             self.outgoing.notify_one();
@@ -207,14 +207,20 @@ impl Queues {
             }
             Kind::Open => {
                 let opening = Opening::decode(record).map_err(violation)?;
-                if lock(&self.outbox).opened_by_remote(opening).map_err(violation)? {
+                let id = opening.id;
+                let fresh = lock(&self.outbox).opened_by_remote(opening).map_err(violation)?;
+                let early = lock(&self.outbox).take_early(id);
+                for packet in early {
+                    self.take_on_stream(id, packet)?;
+                }
+                if fresh {
                     self.opened.send_replace(());
                 }
                 false
             }
             Kind::Shut => {
-                let [id] = record.numbers().map_err(violation)?;
-                lock(&self.outbox).shut_by_remote(id).map_err(violation)?;
+                let [id, sent] = record.numbers().map_err(violation)?;
+                lock(&self.outbox).shut_by_remote(id, sent).map_err(violation)?;
                 true
             }
             _ => false,
@@ -223,6 +229,42 @@ impl Queues {
             self.outgoing.notify_one();
         }
         Ok(())
+    }
+
+    /// Takes a packet of a stream.
+    pub(super) fn arrived_on_stream(&self, id: u32, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
+        stream::check(&packet, self.max_message).map_err(violation)?;
+        let mut outbox = lock(&self.outbox);
+        let lane = outbox.lane_of_remote(id);
+        if lossy {
+            // Of an unknown channel: it is not announced yet, or over. It counts as lost.
+            if let Ok(lane) = lane {
+                lock(&lane.inbox).push_lossy(packet);
+            }
+            return Ok(());
+        }
+        outbox.arrived(packet.len()).map_err(violation)?;
+        if lane.is_err() {
+            outbox.hold(id, packet);
+            return Ok(());
+        }
+        drop(outbox);
+        self.take_on_stream(id, packet)
+    }
+
+    /// Takes a packet of a reliable channel, which has been counted as arrived.
+    fn take_on_stream(&self, id: u32, packet: Bytes) -> Result<(), CloseReason> {
+        let mut outbox = lock(&self.outbox);
+        let lane = outbox.lane_of_remote(id).map_err(violation)?;
+        let cost = packet.len();
+        lock(&lane.inbox).push_packet(packet, cost).map_err(violation)?;
+        let grant_is_due = outbox.taken(cost);
+        let (shut, closed) = outbox.count_on_stream(id);
+        drop(outbox);
+        if grant_is_due || shut {
+            self.outgoing.notify_one();
+        }
+        if closed { Err(CloseReason::Remote) } else { Ok(()) }
     }
 }
 

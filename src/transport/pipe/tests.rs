@@ -1,4 +1,5 @@
 mod channels;
+mod interleavings;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -55,6 +56,15 @@ async fn carry(from: &Pipe, to: &Pipe) -> Result<usize, CloseReason> {
         let message = match outgoing {
             Outgoing::Text(text) => WireMessage::Text(text.freeze()),
             Outgoing::Binary(bytes) => WireMessage::Binary(bytes.freeze()),
+            Outgoing::Stream { id, action } => {
+                match action {
+                    StreamAction::Open(_) => from.stream_opened(id),
+                    StreamAction::Send { lossy, packet } => to.deliver_on_stream(id, lossy, packet.freeze())?,
+                    StreamAction::Close => {}
+                }
+                count += 1;
+                continue;
+            }
             Outgoing::Finished => break,
         };
         count += 1;

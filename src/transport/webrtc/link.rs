@@ -242,7 +242,9 @@ impl LinkTask {
             }
         };
         let (pipe, mailbox, pace) = (self.pipe.clone(), self.mailbox.clone(), session.runtime.pace().clone());
-        session.runtime.attach(Channels { pipe, mailbox, pace, main, second, framing, confirmation }.into_pump());
+        let streams = session.streams();
+        let channels = Channels { pipe, mailbox, pace, main, second, framing, confirmation, streams };
+        session.runtime.attach(channels.into_pump());
         Phase::Pumping { plain }
     }
 

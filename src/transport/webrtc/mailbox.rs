@@ -6,7 +6,8 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
     PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
@@ -14,6 +15,13 @@ use webrtc::peer_connection::{
 
 use crate::error::CloseReason;
 use crate::lock::lock;
+use crate::protocol::limits::MAX_CHANNELS;
+
+/// The protocol of the data channels that are streams of channels between pmesh peers.
+pub(super) const STREAM_PROTOCOL: &str = "pmesh";
+
+/// Streams that wait to be pumped. More end the link: each side has at most this many.
+pub(super) const MAX_SIDES: usize = 2 * MAX_CHANNELS;
 
 /// Local candidates of one link. Further ones are dropped.
 const MAX_CANDIDATES: usize = 64;
@@ -49,11 +57,28 @@ struct State {
 pub(super) struct Mailbox {
     state: Mutex<State>,
     changed: Notify,
+    sides: mpsc::Sender<Side>,
+    /// For the pump.
+    arriving: Mutex<Option<mpsc::Receiver<Side>>>,
 }
 
 impl Mailbox {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Notify::new() })
+        let (sides, arriving) = mpsc::channel(MAX_SIDES);
+        Arc::new(Self { state: Mutex::default(), changed: Notify::new(), sides, arriving: Mutex::new(Some(arriving)) })
+    }
+
+    /// A stream to be pumped.
+    pub(super) fn side(&self, side: Side) {
+        // Without a pump the link is over.
+        if let Err(TrySendError::Full(_)) = self.sides.try_send(side) {
+            self.end(CloseReason::Protocol("too many data channels".into()));
+        }
+    }
+
+    /// The streams to be pumped, once.
+    pub(super) fn take_sides(&self) -> Option<mpsc::Receiver<Side>> {
+        lock(&self.arriving).take()
     }
 
     fn tell(&self, change: impl FnOnce(&mut State)) {
@@ -133,6 +158,31 @@ impl Mailbox {
             std::mem::take(&mut state.news)
         };
         drop(news);
+        // What waits there goes with it.
+        drop(self.take_sides());
+    }
+}
+
+/// A stream of a channel, made by this side or by the other.
+pub(super) struct Side {
+    /// The number of the channel, given by the side that made the stream.
+    pub(super) id: u32,
+    pub(super) own: bool,
+    /// Whether messages may get lost on it.
+    pub(super) lossy: bool,
+    pub(super) stream: Arc<dyn DataChannel>,
+}
+
+impl Side {
+    /// One that the other side made; `None` if it is none.
+    async fn of_remote(stream: Arc<dyn DataChannel>) -> Option<Self> {
+        if stream.protocol().await.ok()? != STREAM_PROTOCOL {
+            return None;
+        }
+        let id = stream.label().await.ok()?.parse().ok()?;
+        let lossy =
+            stream.max_retransmits().await.ok()?.is_some() || stream.max_packet_life_time().await.ok()?.is_some();
+        Some(Self { id, own: false, lossy, stream })
     }
 }
 
@@ -168,6 +218,9 @@ impl PeerConnectionEventHandler for Callbacks {
     }
 
     async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        if let Some(side) = Side::of_remote(channel.clone()).await {
+            return self.0.side(side);
+        }
         self.0.tell(|state| {
             if std::mem::replace(&mut state.channel_seen, true) {
                 let reason = CloseReason::Protocol("more than one data channel".into());

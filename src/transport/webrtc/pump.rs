@@ -1,27 +1,40 @@
 //! Carries messages between the pipe and the data channels.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream, SelectAll};
+use tokio::sync::mpsc;
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 use webrtc::error::Error;
 use webrtc::peer_connection::transport::DtlsTransport;
 
-use super::mailbox::Mailbox;
+use super::mailbox::{MAX_SIDES, Mailbox, Side};
 use super::pace::Pace;
 use super::runtime::Pump;
+use super::session::Streams;
 use crate::error::CloseReason;
+use crate::protocol::Reliability;
 use crate::protocol::proof::Confirmation;
-use crate::transport::{Framing, LinkEvent, Outgoing, Pipe, WhenFull, WireMessage};
+use crate::transport::{Framing, LinkEvent, Outgoing, Pipe, StreamAction, WhenFull, WireMessage};
 
 /// How often to look whether a peer without credit has taken everything, when closing.
 const FLUSH_POLL: Duration = Duration::from_millis(5);
+
+/// How often to look whether more may be sent of what may get lost.
+const LOSSY_POLL: Duration = Duration::from_millis(1);
 
 /// How long to wait for messages that the driver hands on after the end of their channel.
 const LATE_MESSAGES: Duration = Duration::from_millis(10);
 
 /// After so many messages the driver is told to look for more: half of those that it holds before it parks the rest.
 const ROUSE_AFTER: u32 = 128;
+
+/// Bytes that may be on their way on all streams that may lose some. Beside the credit of the link there must be room for
+/// them, and for one packet more, in the receive buffer.
+const LOSSY_BYTES: usize = 64 * 1024;
 
 /// What a pump works on.
 pub(super) struct Channels {
@@ -36,19 +49,49 @@ pub(super) struct Channels {
     /// What is to be confirmed before the link is open, and what knows the other side's certificate. Always there between
     /// pmesh peers.
     pub(super) confirmation: Option<(Box<Confirmation>, Arc<dyn DtlsTransport>)>,
+    pub(super) streams: Streams,
 }
 
 impl Channels {
     /// The two halves, for the driver task.
     pub(super) fn into_pump(self) -> Pump {
-        let writer = write(self.pipe.clone(), self.mailbox.clone(), self.main.clone(), self.framing);
-        Pump { writer: Box::pin(writer), reader: Box::pin(read(self)) }
+        let (main, framing) = (self.main.clone(), self.framing);
+        let own = OwnStreams {
+            pipe: self.pipe.clone(),
+            mailbox: self.mailbox.clone(),
+            streams: self.streams,
+            made: HashMap::new(),
+            paused: false,
+        };
+        let reader = Reader {
+            pipe: self.pipe,
+            mailbox: self.mailbox,
+            pace: self.pace,
+            main: self.main,
+            second: self.second,
+            framing,
+            confirmation: self.confirmation,
+        };
+        Pump { writer: Box::pin(write(own, main, framing)), reader: Box::pin(read(reader)) }
     }
 }
 
-async fn write(pipe: Arc<Pipe>, mailbox: Arc<Mailbox>, channel: Arc<dyn DataChannel>, framing: Framing) {
+async fn write(mut own: OwnStreams, channel: Arc<dyn DataChannel>, framing: Framing) {
+    let (pipe, mailbox) = (own.pipe.clone(), own.mailbox.clone());
     loop {
-        let sent = match pipe.next_outgoing().await {
+        let outgoing = if own.paused {
+            tokio::select! {
+                biased;
+                outgoing = pipe.next_outgoing() => outgoing,
+                () = tokio::time::sleep(LOSSY_POLL) => {
+                    own.pace().await;
+                    continue;
+                }
+            }
+        } else {
+            pipe.next_outgoing().await
+        };
+        let sent = match outgoing {
             Outgoing::Binary(bytes) => channel.send(bytes).await,
             Outgoing::Text(text) => match std::str::from_utf8(&text) {
                 Ok(text) => channel.send_text(text).await,
@@ -57,6 +100,7 @@ async fn write(pipe: Arc<Pipe>, mailbox: Arc<Mailbox>, channel: Arc<dyn DataChan
                     Ok(())
                 }
             },
+            Outgoing::Stream { id, action } => own.act(id, action).await,
             Outgoing::Finished => break,
         };
         match sent {
@@ -76,17 +120,86 @@ async fn write(pipe: Arc<Pipe>, mailbox: Arc<Mailbox>, channel: Arc<dyn DataChan
     mailbox.flushed();
 }
 
-async fn read(channels: Channels) {
-    let mailbox = channels.mailbox.clone();
-    match receive(channels).await {
+/// The streams that this side has made for its channels: at most one for each.
+struct OwnStreams {
+    pipe: Arc<Pipe>,
+    mailbox: Arc<Mailbox>,
+    streams: Streams,
+    made: HashMap<u32, Own>,
+    paused: bool,
+}
+
+struct Own {
+    stream: Arc<dyn DataChannel>,
+    lossy: bool,
+}
+
+impl OwnStreams {
+    async fn act(&mut self, id: u32, action: StreamAction) -> Result<(), Error> {
+        match action {
+            StreamAction::Open(delivery) => {
+                let stream = self.streams.open(id, delivery).await?;
+                let lossy = delivery.reliability != Reliability::Reliable;
+                self.made.insert(id, Own { stream: stream.clone(), lossy });
+                self.mailbox.side(Side { id, own: true, lossy, stream });
+            }
+            StreamAction::Send { lossy, packet } => {
+                let Some(own) = self.made.get(&id) else { return Ok(()) };
+                match own.stream.send(packet).await {
+                    // It ends the channel's stream only. Who waits for it on the other side has closed it.
+                    Err(Error::ErrDataChannelClosed) => tracing::debug!(id, "a stream is closed"),
+                    sent => sent?,
+                }
+                if lossy {
+                    self.pace().await;
+                }
+            }
+            StreamAction::Close => {
+                if let Some(own) = self.made.remove(&id)
+                    && let Err(error) = own.stream.close().await
+                {
+                    tracing::debug!(%error, id, "closing a stream");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets no more be sent of what may get lost while much of it is on its way, on all streams together.
+    async fn pace(&mut self) {
+        let mut bytes = 0;
+        for own in self.made.values().filter(|own| own.lossy) {
+            bytes += own.stream.outstanding_bytes().await.unwrap_or_default();
+        }
+        let paused = bytes >= LOSSY_BYTES;
+        if std::mem::replace(&mut self.paused, paused) != paused {
+            self.pipe.pause_lossy(paused);
+        }
+    }
+}
+
+/// What the reading half works on.
+struct Reader {
+    pipe: Arc<Pipe>,
+    mailbox: Arc<Mailbox>,
+    pace: Arc<Pace>,
+    main: Arc<dyn DataChannel>,
+    second: Option<Arc<dyn DataChannel>>,
+    framing: Framing,
+    confirmation: Option<(Box<Confirmation>, Arc<dyn DtlsTransport>)>,
+}
+
+async fn read(reader: Reader) {
+    let mailbox = reader.mailbox.clone();
+    match receive(reader).await {
         Some(reason) => mailbox.end(reason),
         None => mailbox.lost("the connection stopped by itself"),
     }
 }
 
 /// Opens the link, then hands on what arrives, until the end. Returns `None` if the driver has gone without a word.
-async fn receive(channels: Channels) -> Option<CloseReason> {
-    let Channels { pipe, mailbox, pace, main, second, framing, confirmation } = channels;
+async fn receive(reader: Reader) -> Option<CloseReason> {
+    let Reader { pipe, mailbox, pace, main, second, framing, confirmation } = reader;
     loop {
         match main.poll().await {
             Some(DataChannelEvent::OnOpen) => break,
@@ -109,9 +222,16 @@ async fn receive(channels: Channels) -> Option<CloseReason> {
         pace.settle();
     }
     pace.portion();
+    let mut sides = Sides { arriving: mailbox.take_sides()?, streams: SelectAll::new(), allowed: extension };
     let mut taken = 0u32;
     loop {
-        match next(&main, second.as_ref()).await {
+        // What is on the main channel first: it tells what the others are.
+        let event = tokio::select! {
+            biased;
+            event = next(&main, second.as_ref()) => event,
+            ended = sides.pump(&pipe) => return Some(ended),
+        };
+        match event {
             Some(DataChannelEvent::OnMessage(message)) => {
                 taken = taken.wrapping_add(1);
                 if !extension && taken.is_multiple_of(ROUSE_AFTER) {
@@ -161,6 +281,56 @@ async fn confirm(
     let certificates = dtls.get_remote_certificates().await.map_err(broken)?;
     let certificate = certificates.first().map_or(&[][..], Vec::as_slice);
     confirmation.check(&message.data, certificate).map_err(|error| Some(CloseReason::Unverified(error.to_string())))
+}
+
+/// The streams of channels, of both sides. All are polled as long as they live.
+struct Sides {
+    arriving: mpsc::Receiver<Side>,
+    streams: SelectAll<BoxStream<'static, (u32, bool, bool, DataChannelEvent)>>,
+    /// Whether the other side may make any.
+    allowed: bool,
+}
+
+impl Sides {
+    /// Hands on what arrives on streams, until the link is over for the reason that it returns. Cancel safe.
+    async fn pump(&mut self, pipe: &Pipe) -> CloseReason {
+        loop {
+            let (id, own, lossy, event) = tokio::select! {
+                Some(side) = self.arriving.recv() => {
+                    if !self.allowed {
+                        return CloseReason::Protocol("an unexpected data channel".into());
+                    }
+                    if self.streams.len() >= 2 * MAX_SIDES {
+                        return CloseReason::Protocol("too many data channels".into());
+                    }
+                    self.streams.push(events(side));
+                    continue;
+                }
+                Some(event) = self.streams.next(), if !self.streams.is_empty() => event,
+            };
+            match event {
+                DataChannelEvent::OnOpen if own => pipe.stream_opened(id),
+                DataChannelEvent::OnMessage(message) if !own => {
+                    if let Err(reason) = pipe.deliver_on_stream(id, lossy, message.data.freeze()) {
+                        return reason;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What happens on a stream, until its end.
+fn events(side: Side) -> BoxStream<'static, (u32, bool, bool, DataChannelEvent)> {
+    let Side { id, own, lossy, stream } = side;
+    let events = stream::unfold(stream, |stream| async {
+        match stream.poll().await {
+            Some(DataChannelEvent::OnClose) | None => None,
+            Some(event) => Some((event, stream)),
+        }
+    });
+    events.map(move |event| (id, own, lossy, event)).boxed()
 }
 
 async fn next(main: &Arc<dyn DataChannel>, second: Option<&Arc<dyn DataChannel>>) -> Option<DataChannelEvent> {

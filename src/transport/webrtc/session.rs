@@ -1,7 +1,7 @@
 //! Builds a connection, and describes it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,12 +16,12 @@ use webrtc::peer_connection::{
     RTCSessionDescription, SettingEngineBuilder,
 };
 
-use super::mailbox::{Callbacks, Mailbox};
+use super::mailbox::{Callbacks, Mailbox, STREAM_PROTOCOL};
 use super::runtime::LinkRuntime;
 use super::{WebRtcConfig, addresses, socket};
-use crate::protocol::P_PROTOCOL;
 use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_CANDIDATE_BYTES};
 use crate::protocol::signal::{Candidate, Description, DescriptionKind};
+use crate::protocol::{Delivery, P_PROTOCOL, Reliability};
 
 /// Bytes that may be on their way on one channel before sending waits. Between pmesh peers the credit is smaller; this
 /// is what slows us down towards an original P.
@@ -104,6 +104,11 @@ impl Session {
     pub(super) async fn create_channel(&self) -> Result<Arc<dyn DataChannel>> {
         let init = RTCDataChannelInit { protocol: P_PROTOCOL.into(), ..RTCDataChannelInit::default() };
         self.connection.create_data_channel(P_PROTOCOL, Some(init)).await
+    }
+
+    /// What makes streams for channels, as long as the connection is there.
+    pub(super) fn streams(&self) -> Streams {
+        Streams(Arc::downgrade(&self.connection))
     }
 
     /// Makes and applies the offer or the answer, with the candidates that are known by then.
@@ -199,6 +204,33 @@ impl Session {
         if let Err(error) = self.connection.close().await {
             tracing::debug!(%error, "closing a connection");
         }
+    }
+}
+
+/// Makes data channels. Does not keep the connection alive.
+pub(super) struct Streams(Weak<dyn PeerConnection>);
+
+impl Streams {
+    /// Makes one for the channel of this number.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed.
+    pub(super) async fn open(&self, id: u32, delivery: Delivery) -> Result<Arc<dyn DataChannel>> {
+        let connection = self.0.upgrade().ok_or(Error::ErrDataChannelClosed)?;
+        let (max_retransmits, max_packet_life_time) = match delivery.reliability {
+            Reliability::Reliable => (None, None),
+            Reliability::MaxRetransmits(times) => (Some(times), None),
+            Reliability::MaxLifetime(time) => (None, Some(u16::try_from(time.as_millis()).unwrap_or(u16::MAX))),
+        };
+        let init = RTCDataChannelInit {
+            ordered: delivery.ordered,
+            max_retransmits,
+            max_packet_life_time,
+            protocol: STREAM_PROTOCOL.into(),
+            ..RTCDataChannelInit::default()
+        };
+        connection.create_data_channel(&id.to_string(), Some(init)).await
     }
 }
 
