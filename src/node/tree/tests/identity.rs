@@ -13,6 +13,13 @@ fn peer_of(name: &str) -> Option<PeerId> {
     Some(identity_of(name).peer_id())
 }
 
+/// A tree and an introducer: an onramp, then a peer.
+fn introducers() -> [(Lone, NodeId); 2] {
+    let (mut lone, onramp) = Lone::on_ramp();
+    let peer = lone.peer(onramp, "relay");
+    [Lone::on_ramp(), (lone, peer)]
+}
+
 fn requiring() -> (Lone, NodeId) {
     let mut lone = Lone::with(Settings { require_identity: true, ..settings("me") });
     let via = lone.onramp();
@@ -32,13 +39,15 @@ fn proof(ext: &mut Extension) -> &mut Proof {
 
 /// Brings an altered offer. It must be refused, and nothing made or asked for it.
 fn refused_offer(description: Description, data: Value, ext: Extension) {
-    let (mut lone, via) = Lone::on_ramp();
     let session = ext.session;
-    lone.relayed(via, "b", &Signal::Offer { description, data, ext: Some(ext) });
-    assert!(!lone.outputs.iter().any(|output| matches!(output, Out::Check { .. } | Out::Start { .. })));
-    assert_eq!(lone.sent(), [("b".to_owned(), Signal::Refusal { session, why: Refusal::Identity })]);
-    assert_eq!(lone.tree.counters().unverified, 1);
-    lone.tree.assert_idle();
+    let offer = Signal::Offer { description, data, ext: Some(ext) };
+    for (mut lone, via) in introducers() {
+        lone.relayed(via, "b", &offer);
+        assert!(!lone.outputs.iter().any(|output| matches!(output, Out::Check { .. } | Out::Start { .. })));
+        assert_eq!(lone.sent(), [("b".to_owned(), Signal::Refusal { session, why: Refusal::Identity })]);
+        assert_eq!(lone.tree.counters().unverified, 1);
+        lone.tree.assert_idle();
+    }
 }
 
 #[test]
@@ -90,8 +99,10 @@ fn a_malformed_identity_is_not_taken_for_none() {
 }
 
 /// A call to `b`, and an altered answer to it. Returns how the call ended.
-fn ended_by(alter: impl FnOnce(&mut Description, &mut Option<Extension>)) -> CloseReason {
-    ended_by_in(Lone::on_ramp(), dial("b", 5), alter)
+fn ended_by(alter: impl Fn(&mut Description, &mut Option<Extension>)) -> CloseReason {
+    let [onramp, peer] = introducers().map(|introducer| ended_by_in(introducer, dial("b", 5), &alter));
+    assert_eq!(onramp, peer);
+    onramp
 }
 
 fn ended_by_in(

@@ -23,6 +23,11 @@ async fn confirming(alter: impl FnOnce(&Description, &Description, &mut [Option<
     (a, b)
 }
 
+fn assert_takes_nothing(peer: &Peer) {
+    let queues = peer.pipe.queues();
+    assert_eq!(queues.try_send(queues.main(), Kind::Binary, Bytes::new()), Err(Rejected::NotOpen));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_that_think_of_different_introductions_do_not_open() {
     // Each signs what it knows; the two know different things, as with an introducer that puts its own key on both.
@@ -40,7 +45,7 @@ async fn ends_that_think_of_different_introductions_do_not_open() {
     assert!(reasons.contains(&unverified), "{reasons:?}");
     let other = [unverified, CloseReason::Remote];
     assert!(reasons.iter().all(|reason| other.contains(reason)), "{reasons:?}");
-    assert_eq!(a.pipe.queues().try_send(Kind::Binary, Bytes::new()), Err(Rejected::NotOpen));
+    assert_takes_nothing(&a);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +69,7 @@ async fn who_confirms_nothing_is_not_open() {
     let (mut a, b) = confirming(|_, _, both| both[1] = None).await;
     // Time to connect, and to say something.
     assert!(timeout(Duration::from_millis(500), a.event()).await.is_err());
-    assert_eq!(b.pipe.queues().try_send(Kind::Binary, Bytes::new()), Err(Rejected::NotOpen));
-    assert_eq!(a.pipe.queues().try_send(Kind::Binary, Bytes::new()), Err(Rejected::NotOpen));
+    assert_takes_nothing(&b);
+    assert_takes_nothing(&a);
     drop(b);
 }
