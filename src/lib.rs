@@ -55,7 +55,8 @@
 //! - **Via.** [`Node::connect`] makes a connection *via* that node: it relays an offer, an answer and network
 //!   candidates between the two, until they are connected. Roots do this for their peers by themselves; [`Counters`]
 //!   says how much.
-//! - **Address.** An [`Address`] is the name by which the via knows a peer. It says how to reach somebody, not who it is.
+//! - **Address.** An [`Address`] is the name by which the via knows a peer. It says how to reach somebody, not who it is: that is
+//!   the [`PeerId`].
 //! - **Offer and firewall.** Who calls sends an [`Offer`], with data if it likes ([`Connect::offer_data`]). The
 //!   [`Firewall`] of the called side accepts, refuses or ignores it ([`Verdict`]), before anything is made for the
 //!   connection. It is a closure, sync or async, or a composed [`Policy`]. New nodes inherit the firewall of their via, at
@@ -90,11 +91,38 @@
 //! need [`RootBuilder::ice_servers`]; peers on the same machine without a network, as in tests, need
 //! [`RootBuilder::loopback`].
 //!
-//! # Trust
+//! # Identity and trust
 //!
-//! Data channels are encrypted by DTLS. But the via of a connection sees the offer, and could put itself in the middle:
-//! connect via nodes that you trust to introduce you. Offer data can be read by the via, so a shared secret in it keeps
-//! strangers out, not the via. Use `wss://` for onramps across networks.
+//! Data channels are encrypted by DTLS, with certificates made for the occasion. Their fingerprints travel in the offer and the
+//! answer, through the via. So between peers of this crate each end proves who it is, and that nothing was altered:
+//!
+//! - Every root has an Ed25519 key, its [`Identity`]; the [`PeerId`] is the public key. By default a root makes a new one;
+//!   [`RootBuilder::identity`] keeps one.
+//! - The offer carries the caller's key, a fresh random number and a signature over these, the fingerprint of its certificate, the
+//!   session, its limits, its role and the offer data. The answer carries the same of the other side, and its signature covers the
+//!   offer too. The [`Firewall`] is asked only about offers whose signature fits: see [`Offer::peer_id`].
+//! - Once the data channel stands, each end signs, inside it, both keys, both fingerprints, both random numbers and its role,
+//!   as it knows them, and checks the other's signature and the certificate that DTLS has seen. Only then the node is open
+//!   and [`Node::peer_id`] known: no message goes either way before.
+//!
+//! A via, onramp or peer, may read introductions, delay them and drop them. If it exchanges a fingerprint or a key, alters the
+//! proof, repeats an old offer or answer, sends an offer back to where it comes from, brings an answer to another offer, or puts its
+//! own key on other people's certificates (unknown key share), the connection fails, most often as
+//! [`Unverified`](ConnectError::Unverified).
+//!
+//! What this does not do:
+//!
+//! - *Say who belongs to an address.* A via can call itself, with its own key, whatever it likes. Say whom you expect
+//!   ([`Connect::expect`]), or decide by id in the firewall.
+//! - *Tell an original P from a peer whose proof was removed.* Originals have no identity, and a via that takes the
+//!   proofs away makes both ends look like two of them: [`Node::peer_id`] is `None`, and the via may be in the middle. [`Connect::expect`] and
+//!   [`RootBuilder::require_identity`] turn those away.
+//! - *Hide anything from the via*: addresses, keys and offer data can be read. A secret in offer data keeps strangers out, not
+//!   the via. Use `wss://` for onramps across networks.
+//! - *Protect a stolen key.* Who has it is that peer.
+//!
+//! It follows RFC 8827 (fingerprints bound to an identity), RFC 8844 (unknown key share attacks), and libp2p's WebRTC transport (a
+//! handshake inside the channel over both fingerprints); keys and signatures are those of RFC 8032.
 //!
 //! # More
 //!
