@@ -19,7 +19,7 @@ use crate::tuned::Tuned;
 
 /// Bytes that may be on their way before sending waits. More small messages than 256 would wait in the receiver for
 /// something else to happen, so their limit is lower.
-const SEND_BUFFER_BYTES: usize = 1_000_000;
+pub(crate) const SEND_BUFFER_BYTES: usize = 1_000_000;
 const SEND_BUFFER_MESSAGES: usize = 200;
 
 const MAX_MESSAGE_BYTES: u32 = 65_536;
@@ -114,9 +114,14 @@ impl Side {
     }
 }
 
-/// Makes two connections, lets them have each other's description, and waits until both ends are open.
-pub(crate) async fn open(tuned: bool, message: usize) -> Result<BarePair> {
-    let limit = SEND_BUFFER_BYTES.min(message.max(1) * SEND_BUFFER_MESSAGES);
+/// How many bytes of messages of this size may be on their way.
+pub(crate) fn limit(message: usize) -> usize {
+    SEND_BUFFER_BYTES.min(message.max(1) * SEND_BUFFER_MESSAGES)
+}
+
+/// Makes two connections, lets them have each other's description, and waits until both ends are open. Sending waits
+/// when so many bytes are on their way.
+pub(crate) async fn open(tuned: bool, limit: usize) -> Result<BarePair> {
     let a = Side::new(tuned, limit).await?;
     let own = a.connection.create_data_channel("bench", None).await?;
     let offer = a.describe(a.connection.create_offer(None).await?).await?;

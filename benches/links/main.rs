@@ -17,11 +17,11 @@
 //!
 //! `RUST_LOG` shows on the error stream what the library says.
 
+mod alone;
 mod bare;
 mod facts;
 mod flow;
 mod measure;
-mod memory;
 mod mix;
 mod onramp;
 mod options;
@@ -63,7 +63,7 @@ fn run() -> Result<()> {
     let done = match options.mode.clone() {
         Mode::Compare => runtime.block_on(runtime.spawn(compare(options)))?,
         Mode::Flow => runtime.block_on(runtime.spawn(flow::run(options)))?,
-        Mode::Hold(variant, pairs) => runtime.block_on(runtime.spawn(memory::hold(variant, pairs)))?,
+        Mode::Alone(what, variant) => runtime.block_on(runtime.spawn(what.measure(variant)))?,
     };
     runtime.shutdown_timeout(Duration::from_millis(100));
     done

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use crate::alone::Alone;
 use crate::pair::{Pair, Reader, Variant};
 use crate::report::{Better, Sample};
 use crate::tree::TreePair;
-use crate::{Result, bare, facts, memory, mix};
+use crate::{Result, bare, facts, mix};
 
 /// Silence after which a link counts as dead.
 const DEAD: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ enum What {
     Flood { size: usize, warm: Duration, span: Duration, per_second: bool },
     RoundTrip { count: usize },
     Connect { count: usize },
-    Memory { pairs: usize },
+    Alone { what: Alone, row: &'static str },
     Mix { count: usize },
 }
 
@@ -42,15 +43,22 @@ impl Measurement {
         let count = |full: usize, smoke: usize| if quick { smoke } else { full };
         let every = usize::MAX;
         let flood = |size, per_second| What::Flood { size, warm, span, per_second };
-        vec![
+        let alone = |name, rounds, what, row| Self { name, rounds, own: false, what: What::Alone { what, row } };
+        let mut all = vec![
             Self { name: "64k", rounds: every, own: false, what: flood(65_536, false) },
             Self { name: "16k", rounds: every, own: false, what: flood(16_384, false) },
             Self { name: "100b", rounds: every, own: false, what: flood(100, true) },
             Self { name: "rtt", rounds: every, own: false, what: What::RoundTrip { count: count(5_000, 200) } },
             Self { name: "connect", rounds: 1, own: false, what: What::Connect { count: count(300, 5) } },
-            Self { name: "memory", rounds: 3, own: false, what: What::Memory { pairs: count(50, 3) } },
+            alone("memory", 3, Alone::Memory { pairs: count(50, 3) }, "memory of an idle pair, KB"),
+            alone("stall", 3, Alone::Stall { message: 65_536 }, "memory of a flood to a reader that stopped, MB"),
             Self { name: "mix", rounds: every, own: true, what: What::Mix { count: count(10, 1) } },
-        ]
+        ];
+        if !quick {
+            // Takes half a minute each.
+            all.push(alone("idle", 1, Alone::Idle { pairs: 100 }, "CPU of 100 idle pairs, % of a core"));
+        }
+        all
     }
 
     pub(crate) async fn run(&self, variant: Variant) -> Result<Vec<Sample>> {
@@ -59,10 +67,7 @@ impl Measurement {
             What::RoundTrip { count } => round_trip(variant, count).await,
             What::Connect { count } => connect(variant, count).await,
             What::Mix { count } => mix::run(count).await,
-            What::Memory { pairs } => {
-                let kb = memory::of_a_pair(variant, pairs).await?;
-                Ok(vec![Sample::new("memory of an idle pair, KB", kb, Better::Lower)])
-            }
+            What::Alone { what, row } => Ok(vec![Sample::new(row, what.run(variant).await?, Better::Lower)]),
         }
     }
 }
@@ -182,7 +187,7 @@ async fn connect(variant: Variant, count: usize) -> Result<Vec<Sample>> {
     } else {
         for _ in 0..count {
             let begin = Instant::now();
-            let pair = bare::open(variant == Variant::Same, 64).await?;
+            let pair = bare::open(variant == Variant::Same, bare::limit(64)).await?;
             times.push(begin.elapsed().as_secs_f64() * 1e3);
             pair.close().await?;
         }

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use crate::Result;
+use crate::alone::Alone;
 use crate::pair::Variant;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Mode {
     Compare,
     Flow,
-    /// Opens so many idle pairs and prints what each costs: what the memory measurement runs in a process of its own.
-    Hold(Variant, usize),
+    /// One figure, in this process.
+    Alone(Alone, Variant),
 }
 
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut flow, mut bench, mut quick, mut hold) = (false, false, false, None);
+        let (mut flow, mut bench, mut quick, mut alone) = (false, false, false, None);
         let (mut rounds, mut variant, mut seconds, mut pause) = (None, None, None, None);
         let mut names = Vec::new();
         let mut arguments = arguments;
@@ -40,13 +41,13 @@ impl Options {
                 "--variant" => variant = Some(value()?.parse()?),
                 "--seconds" => seconds = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),
                 "--pause" => pause = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),
-                "--hold" => hold = Some((value()?.parse()?, value()?.parse::<usize>()?.clamp(1, 1000))),
+                "--alone" => alone = Some((value()?.parse()?, value()?.parse()?)),
                 option if option.starts_with('-') => return Err(format!("unknown option {option}").into()),
                 name => names.push(name.to_owned()),
             }
         }
-        let mode = match hold {
-            Some((variant, pairs)) => Mode::Hold(variant, pairs),
+        let mode = match alone {
+            Some((what, variant)) => Mode::Alone(what, variant),
             None if flow => Mode::Flow,
             None => Mode::Compare,
         };

@@ -72,9 +72,12 @@ impl Pair {
             let (a, b) = tree.connect().await?;
             return Ok(Self { a: End::Tree(a), b: End::Tree(b), keep: Keep::Tree(tree) });
         }
-        let pair = bare::open(variant == Variant::Same, message).await?;
+        Ok(Self::bare(bare::open(variant == Variant::Same, bare::limit(message)).await?))
+    }
+
+    pub(crate) fn bare(pair: BarePair) -> Self {
         let (a, b) = (End::Bare(pair.a.channel.clone()), End::Bare(pair.b.channel.clone()));
-        Ok(Self { a, b, keep: Keep::Bare(pair) })
+        Self { a, b, keep: Keep::Bare(pair) }
     }
 
     pub(crate) async fn close(self) -> Result<()> {

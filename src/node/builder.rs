@@ -98,7 +98,7 @@ impl RootBuilder {
     pub fn peer_timeout(mut self, timeout: Duration) -> Self {
         self.webrtc.disconnected_after = timeout / 3;
         self.webrtc.failed_after = timeout - timeout / 3;
-        self.webrtc.keepalive = (timeout / 8).clamp(Duration::from_millis(100), Duration::from_secs(2));
+        self.webrtc.keepalive = (timeout / 5).clamp(Duration::from_millis(100), Duration::from_secs(5));
         self
     }
 

@@ -13,7 +13,8 @@
 //! - `runtime`: runs the pump in the task of the crate's driver.
 //! - `wakes`: which part of the driver task has something to do.
 //! - `pace`: how long the driver sleeps, and how much it takes at once.
-//! - `socket`: sockets with large buffers, and the credit that fits them.
+//! - `socket`: sockets with large buffers in the system, and the credit that fits them.
+//! - `receive`: receiving without a buffer for each socket.
 //! - `addresses`: what to bind.
 
 mod addresses;
@@ -21,6 +22,7 @@ mod link;
 mod mailbox;
 mod pace;
 mod pump;
+mod receive;
 mod runtime;
 mod session;
 mod socket;
@@ -90,7 +92,7 @@ impl Default for WebRtcConfig {
             mdns: true,
             disconnected_after: Duration::from_secs(5),
             failed_after: Duration::from_secs(10),
-            keepalive: Duration::from_secs(2),
+            keepalive: Duration::from_secs(3),
         }
     }
 }

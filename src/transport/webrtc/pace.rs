@@ -7,8 +7,10 @@
 //!   nothing while something may be parked.
 //! - During set-up the driver is kept from sleeping on what it has just queued. It writes, handles events, reads, and
 //!   sleeps; what handling events has queued would wait for the next timer, up to 200 ms, three times in a row.
-//! - A link on which no record has passed for eight sleeps sleeps longer than the 200 ms after which ICE wishes to look
-//!   around. What is sent or arrives wakes it all the same; a late retransmission may be later by as much.
+//! - A link on which no record has passed for some seconds sleeps from keepalive to keepalive, instead of the 200 ms after
+//!   which ICE wishes to look around. What is sent or arrives wakes it all the same; a late retransmission may be later by
+//!   as much. Once a keepalive is due and nothing has been heard, it looks around again: so it notices in time that the
+//!   other side is gone.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -27,11 +29,9 @@ const HURRY: Duration = Duration::from_secs(2);
 /// Longest sleep of a link that is not open and in no hurry: an offer nobody has answered yet.
 const PATIENT_SLEEP: Duration = Duration::from_millis(50);
 
-/// Sleeps in a row without a message after which a link counts as quiet.
-const QUIET_SLEEPS: u8 = 8;
-
-/// Longest stretched sleep of a quiet link.
-const QUIET_SLEEP: Duration = Duration::from_secs(1);
+/// Sleeps in a row without a message after which a link counts as quiet: four seconds, in which the first two
+/// retransmissions of SCTP would have passed.
+const QUIET_SLEEPS: u8 = 20;
 
 /// How long the driver may sleep.
 #[derive(Debug)]
@@ -48,11 +48,13 @@ pub(super) struct Pace {
     portion_size: AtomicUsize,
     /// Datagrams that the driver may still have in this turn.
     portion: AtomicUsize,
-    /// How long a quiet link sleeps: at least twice for each keepalive.
-    quiet_sleep: Duration,
+    /// How long a quiet link sleeps.
+    keepalive: Duration,
     /// Whether a message, or part of one, has passed since the latest sleep, and sleeps since one has.
     busy: AtomicBool,
     quiet: AtomicU8,
+    /// Whether anything at all has arrived since the latest sleep.
+    heard: AtomicBool,
     /// End of the hurry, in milliseconds since `created`.
     hurry_until: AtomicU64,
 }
@@ -68,9 +70,10 @@ impl Pace {
             poll_due: AtomicBool::new(false),
             portion_size: AtomicUsize::new(usize::MAX),
             portion: AtomicUsize::new(usize::MAX),
-            quiet_sleep: QUIET_SLEEP.min(keepalive / 2),
+            keepalive,
             busy: AtomicBool::new(true),
             quiet: AtomicU8::new(0),
+            heard: AtomicBool::new(false),
             hurry_until: AtomicU64::new(0),
         }
     }
@@ -80,6 +83,7 @@ impl Pace {
         if !self.settled.load(Ordering::Relaxed) {
             self.kicks.store(KICKS, Ordering::Relaxed);
         }
+        self.heard.store(true, Ordering::Relaxed);
         let left = self.portion.load(Ordering::Relaxed);
         self.portion.store(left.saturating_sub(datagrams), Ordering::Relaxed);
     }
@@ -153,13 +157,14 @@ impl Pace {
     }
 
     fn stretch(&self, wish: Duration) -> Duration {
+        let heard = self.heard.swap(false, Ordering::Relaxed);
         if self.busy.swap(false, Ordering::Relaxed) {
             self.quiet.store(0, Ordering::Relaxed);
             return wish;
         }
         let quiet = self.quiet.load(Ordering::Relaxed).saturating_add(1);
         self.quiet.store(quiet, Ordering::Relaxed);
-        if quiet > QUIET_SLEEPS { wish.max(self.quiet_sleep) } else { wish }
+        if quiet > QUIET_SLEEPS && heard { wish.max(self.keepalive) } else { wish }
     }
 }
 
@@ -168,9 +173,10 @@ mod tests {
     use super::*;
 
     const WISH: Duration = Duration::from_millis(200);
+    const KEEPALIVE: Duration = Duration::from_secs(3);
 
     fn pace() -> Pace {
-        Pace::new(Duration::from_secs(2))
+        Pace::new(KEEPALIVE)
     }
 
     #[test]
@@ -198,18 +204,39 @@ mod tests {
         assert_eq!(pace().sleep(WISH), PATIENT_SLEEP);
     }
 
-    #[test]
-    fn a_quiet_link_sleeps_longer_until_a_message_passes() {
+    fn quiet() -> Pace {
         let pace = pace();
         pace.settle();
         for _ in 0..=QUIET_SLEEPS {
             assert_eq!(pace.sleep(WISH), WISH);
         }
-        assert_eq!(pace.sleep(WISH), QUIET_SLEEP);
+        pace
+    }
+
+    #[test]
+    fn a_quiet_link_sleeps_until_its_keepalive_as_long_as_no_message_passes() {
+        let pace = quiet();
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), KEEPALIVE);
         pace.passes(Some(&1));
-        assert_eq!(pace.sleep(WISH), QUIET_SLEEP, "a check of the path is no message");
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), KEEPALIVE, "a check of the path is no message");
         pace.passes(Some(&23));
+        pace.arrived(1);
         assert_eq!(pace.sleep(WISH), WISH);
+    }
+
+    #[test]
+    fn a_quiet_link_that_hears_nothing_looks_around() {
+        let pace = quiet();
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), KEEPALIVE);
+        // The other side dies. The sleep ends, a keepalive goes out, and no answer comes.
+        for _ in 0..100 {
+            assert_eq!(pace.sleep(WISH), WISH);
+        }
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), KEEPALIVE);
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Session {
     ///
     /// No socket could be bound, or a server of the configuration is malformed.
     pub(super) async fn build(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
+        // Boxed: else the link task, which waits for this once, would stay as large as it needs to be for it.
+        Box::pin(Self::make(config, mailbox, purpose)).await
+    }
+
+    async fn make(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
         let mdns = purpose.mdns && has_multicast();
         let none = Some(Duration::ZERO);
         let settings = SettingEngineBuilder::new()

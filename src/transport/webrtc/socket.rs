@@ -12,6 +12,7 @@ use socket2::SockRef;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime, TokioRuntime, Transmit};
 
 use super::pace::Pace;
+use super::receive::LeanSocket;
 use crate::protocol::limits::{CREDIT_BYTES, CREDIT_PACKETS};
 
 /// What is asked of the system for each socket and direction, in bytes.
@@ -95,16 +96,16 @@ fn force(_socket: &UdpSocket) -> bool {
 /// The system's, when the socket cannot be registered with tokio.
 pub(super) fn wrap(socket: UdpSocket, pace: Arc<Pace>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     if socket.local_addr()?.port() == MDNS_PORT {
-        return TokioRuntime.wrap_udp_socket(socket);
+        return Ok(Arc::new(LeanSocket::new(TokioRuntime.wrap_udp_socket(socket)?)));
     }
     enlarge(&socket);
-    let inner = TokioRuntime.wrap_udp_socket(socket)?;
+    let inner = LeanSocket::new(TokioRuntime.wrap_udp_socket(socket)?);
     Ok(Arc::new(PacedSocket { inner, pace }))
 }
 
 #[derive(Debug)]
 struct PacedSocket {
-    inner: Arc<dyn AsyncUdpSocket>,
+    inner: LeanSocket,
     pace: Arc<Pace>,
 }
 

@@ -162,3 +162,15 @@ fn json(length: usize) -> Bytes {
         _ => format!("\"{}\"", "x".repeat(length - 2)).into(),
     }
 }
+
+/// The task of a link lives as long as the link: what only the set-up needs has to be boxed.
+#[test]
+fn the_task_of_a_link_is_small() {
+    let (_commands, receiver) = mpsc::channel(1);
+    let (sender, _events) = mpsc::channel(1);
+    let pipe = Pipe::new(LinkId(1), sender, Queues::new(credit_window(), MAX_MESSAGE_BYTES));
+    let task = link::run(Arc::default(), Target::Offer, pipe, receiver, Mailbox::new());
+    let size = std::mem::size_of_val(&task);
+    println!("{size} bytes");
+    assert!(size <= 4096, "{size}");
+}
