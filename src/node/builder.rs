@@ -94,11 +94,12 @@ impl RootBuilder {
         self
     }
 
-    /// After how much silence a peer counts as lost: 15 seconds by default, in steps of a third of it.
+    /// After how much silence a peer counts as lost: 15 seconds by default. An idle link sends a sign of life after a
+    /// third of it, and after 5 seconds at the latest.
     pub fn peer_timeout(mut self, timeout: Duration) -> Self {
-        self.webrtc.disconnected_after = timeout / 3;
-        self.webrtc.failed_after = timeout - timeout / 3;
-        self.webrtc.keepalive = (timeout / 5).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        self.webrtc.failed_after = timeout / 3;
+        self.webrtc.disconnected_after = timeout - timeout / 3;
+        self.webrtc.keepalive = (timeout / 3).clamp(Duration::from_millis(100), Duration::from_secs(5));
         self
     }
 

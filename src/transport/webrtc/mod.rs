@@ -90,9 +90,9 @@ impl Default for WebRtcConfig {
             include_loopback: false,
             address_filter: None,
             mdns: true,
-            disconnected_after: Duration::from_secs(5),
-            failed_after: Duration::from_secs(10),
-            keepalive: Duration::from_secs(3),
+            disconnected_after: Duration::from_secs(10),
+            failed_after: Duration::from_secs(5),
+            keepalive: Duration::from_secs(5),
         }
     }
 }

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     const WISH: Duration = Duration::from_millis(200);
-    const KEEPALIVE: Duration = Duration::from_secs(3);
+    const KEEPALIVE: Duration = Duration::from_secs(5);
 
     fn pace() -> Pace {
         Pace::new(KEEPALIVE)

@@ -63,13 +63,14 @@ async fn dropping_a_link_ends_it_without_an_event_and_the_other_side_sees_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_vanishes_is_noticed() {
+async fn a_peer_that_vanishes_from_a_quiet_link_is_noticed_in_time() {
     let config = WebRtcConfig {
-        disconnected_after: Duration::from_millis(300),
-        failed_after: Duration::from_millis(300),
-        keepalive: Duration::from_millis(100),
+        disconnected_after: Duration::from_millis(800),
+        failed_after: Duration::from_millis(400),
+        keepalive: Duration::from_millis(400),
         ..config()
     };
+    let silence = config.disconnected_after + config.failed_after;
     let transport = WebRtc::new(config);
     let mut a = Peer::start(&transport, Target::Offer);
     let offer = a.description().await;
@@ -93,9 +94,15 @@ async fn a_peer_that_vanishes_is_noticed() {
     a.command(Command::Confirm(Box::new(confirmations(&ours, &description)[0].clone())));
     a.command(Command::Answer { description, remote: pmesh() });
     assert!(a.opened().await);
+    // A quiet link stays open, for longer than it would without signs of life.
+    timeout(3 * silence, a.events.recv()).await.expect_err("nothing happens");
     stop.send(()).unwrap();
     other.join().unwrap();
+    let vanished = Instant::now();
     assert!(matches!(a.closed().await, CloseReason::Lost(_)));
+    let noticed = vanished.elapsed();
+    println!("noticed after {noticed:?}");
+    assert!(noticed < silence + Duration::from_secs(1), "{noticed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
