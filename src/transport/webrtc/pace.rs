@@ -1,7 +1,8 @@
 //! How long the crate's driver sleeps, and how much it takes at once.
 //!
 //! - Once the link is open the driver gets datagrams in portions, between which the reader and the application have their
-//!   turn: so a grant goes out while more arrives, and both ends work at the same time.
+//!   turn: so a grant goes out while more arrives, and both ends work at the same time. Not where the window is small: the
+//!   other end would wait all the same, and more turns cost more.
 //! - The crate parks what arrives while 256 messages wait to be read, and announces a smaller window; once that is closed
 //!   it stays so for a second and more. Between pmesh peers credit prevents that. Of a peer without credit, the driver gets
 //!   nothing while something may be parked.
@@ -21,6 +22,9 @@ const KICKS: u8 = 2;
 /// Datagrams that the driver gets in one turn, once the link is open. The last portion may exceed it by as much as
 /// the kernel hands over at once.
 const PORTION: usize = 64;
+
+/// The smallest SCTP window, in bytes, with which there are portions.
+const PORTIONED_WINDOW: u32 = 1024 * 1024;
 
 /// Longest sleep while the link is being set up, and for how long after the latest step.
 const HURRIED_SLEEP: Duration = Duration::from_millis(1);
@@ -95,9 +99,11 @@ impl Pace {
         }
     }
 
-    /// From now on, datagrams come in portions.
-    pub(super) fn portion(&self) {
-        self.portion_size.store(PORTION, Ordering::Relaxed);
+    /// From now on, datagrams come in portions, if the SCTP window of this side is large enough.
+    pub(super) fn portion(&self, window: u32) {
+        if window >= PORTIONED_WINDOW {
+            self.portion_size.store(PORTION, Ordering::Relaxed);
+        }
     }
 
     /// Whether the driver has had its portion.
@@ -244,7 +250,11 @@ mod tests {
         let pace = pace();
         pace.arrived(1000);
         assert!(!pace.is_sated(), "no limit during set-up");
-        pace.portion();
+        pace.portion(PORTIONED_WINDOW - 1);
+        pace.begin_turn();
+        pace.arrived(1000);
+        assert!(!pace.is_sated(), "nor with a small window");
+        pace.portion(PORTIONED_WINDOW);
         pace.begin_turn();
         pace.arrived(PORTION - 1);
         assert!(!pace.is_sated());

@@ -15,6 +15,7 @@ use super::mailbox::{MAX_SIDES, Mailbox, Side};
 use super::pace::Pace;
 use super::runtime::Pump;
 use super::session::Streams;
+use super::socket::receive_window;
 use crate::error::CloseReason;
 use crate::protocol::Reliability;
 use crate::protocol::proof::Confirmation;
@@ -221,7 +222,7 @@ async fn receive(reader: Reader) -> Option<CloseReason> {
     if second.is_none() {
         pace.settle();
     }
-    pace.portion();
+    pace.portion(receive_window());
     let mut sides = Sides { arriving: mailbox.take_sides()?, streams: SelectAll::new(), allowed: extension };
     let mut taken = 0u32;
     loop {
