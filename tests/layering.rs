@@ -17,8 +17,16 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Pure parts: no runtime, no sockets, no clock, no randomness.
-const PURE: &[&str] =
-    &["src/error.rs", "src/protocol", "src/node/tree", "src/node/budget.rs", "src/node/firewall.rs", "src/onramp/hub"];
+const PURE: &[&str] = &[
+    "src/error.rs",
+    "src/protocol",
+    "src/transport/webrtc/shared/routes.rs",
+    "src/transport/webrtc/shared/stun.rs",
+    "src/node/tree",
+    "src/node/budget.rs",
+    "src/node/firewall.rs",
+    "src/onramp/hub",
+];
 const IMPURE: &[&str] = &["tokio::", "Instant::now", "SystemTime::now", "rand::", "std::net::", "std::thread"];
 
 /// The only places that name these crates.

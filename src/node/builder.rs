@@ -82,6 +82,23 @@ impl RootBuilder {
         self
     }
 
+    /// Uses one UDP port for all peers, on each local address, instead of one port for each peer: for hosts behind a
+    /// firewall, and for roots with thousands of peers. `0` is any free port; the ports in [`bind`](Self::bind) do not
+    /// count then. Off by default.
+    ///
+    /// It saves a socket and its system buffers for each peer, and costs a task that reads for all, with buffers of half
+    /// a megabyte for each local address. For a peer that does not keep up, up to twice the receive window is held (at
+    /// most 2 MiB); what comes beyond is lost to that peer only. Between two shared ports there can be one connection at a
+    /// time: of two, the newer one works.
+    ///
+    /// The port is bound when the first connection is made, and closed when the root and its connections are gone. While
+    /// it is taken by somebody else, connections fail with [`CloseReason::Failed`](crate::CloseReason::Failed), which says
+    /// so, and the next one tries again. Not shared are the sockets for TURN servers and for mDNS.
+    pub fn shared_port(mut self, port: u16) -> Self {
+        self.webrtc.shared_port = Some(port);
+        self
+    }
+
     /// Keeps local addresses for which the closure says `false` from being bound and told to peers.
     pub fn address_filter(mut self, filter: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.webrtc.address_filter = Some(Arc::new(filter));

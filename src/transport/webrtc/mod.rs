@@ -16,6 +16,7 @@
 //! - `socket`: sockets with large buffers in the system, and the credit that fits them.
 //! - `receive`: receiving without a buffer for each socket.
 //! - `addresses`: what to bind.
+//! - `shared`: one port for all links of a root, if it is to be so.
 
 mod addresses;
 mod link;
@@ -25,6 +26,7 @@ mod pump;
 mod receive;
 mod runtime;
 mod session;
+mod shared;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub(crate) use self::socket::credit_window;
 
 use self::mailbox::Mailbox;
+use self::shared::SharedPorts;
 use super::{Command, Link, Pipe, Target, Transport};
 use crate::error::CloseReason;
 
@@ -70,6 +73,10 @@ pub(crate) struct WebRtcConfig {
     pub(crate) bind: Vec<SocketAddr>,
     /// Bind 127.0.0.1 besides, so that peers on this machine find each other without a network.
     pub(crate) include_loopback: bool,
+    /// Use one port with this number for all links, 0 for any, instead of ports of their own.
+    pub(crate) shared_port: Option<u16>,
+    /// The ports that are shared. Made by [`WebRtc::new`].
+    ports: Option<Arc<SharedPorts>>,
     /// Keeps an address from being bound and offered if it says false.
     pub(crate) address_filter: Option<AddressFilter>,
     /// Resolve `.local` candidates, which browsers send. Costs one socket for each link to what may be a browser.
@@ -88,6 +95,8 @@ impl Default for WebRtcConfig {
             ice_servers: Vec::new(),
             bind: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
             include_loopback: false,
+            shared_port: None,
+            ports: None,
             address_filter: None,
             mdns: true,
             disconnected_after: Duration::from_secs(10),
@@ -103,6 +112,7 @@ impl fmt::Debug for WebRtcConfig {
             .field("ice_servers", &self.ice_servers.len())
             .field("bind", &self.bind)
             .field("include_loopback", &self.include_loopback)
+            .field("shared_port", &self.shared_port)
             .field("mdns", &self.mdns)
             .finish_non_exhaustive()
     }
@@ -116,7 +126,8 @@ pub(crate) struct WebRtc {
 
 impl WebRtc {
     /// A transport with this configuration.
-    pub(crate) fn new(config: WebRtcConfig) -> Self {
+    pub(crate) fn new(mut config: WebRtcConfig) -> Self {
+        config.ports = config.shared_port.map(|number| Arc::new(SharedPorts::new(number)));
         Self { config: Arc::new(config) }
     }
 }

@@ -21,6 +21,7 @@ use webrtc::runtime::{
 
 use super::mailbox::Mailbox;
 use super::pace::Pace;
+use super::shared::LinkPorts;
 use super::socket;
 use super::wakes::{DRIVER, READER, WRITER, Wakers};
 use crate::lock::lock;
@@ -47,13 +48,16 @@ pub(super) struct LinkRuntime {
     pace: Arc<Pace>,
     slot: Arc<Mutex<Slot>>,
     mailbox: Arc<Mailbox>,
+    /// What stands for the sockets that the crate binds, if ports are shared.
+    ports: Option<LinkPorts>,
     /// Whether the driver has been spawned.
     driven: AtomicBool,
 }
 
 impl LinkRuntime {
-    pub(super) fn new(mailbox: Arc<Mailbox>, keepalive: Duration) -> Arc<Self> {
+    pub(super) fn new(mailbox: Arc<Mailbox>, keepalive: Duration, ports: Option<LinkPorts>) -> Arc<Self> {
         Arc::new(Self {
+            ports,
             pace: Arc::new(Pace::new(keepalive)),
             slot: Arc::default(),
             mailbox,
@@ -63,6 +67,10 @@ impl LinkRuntime {
 
     pub(super) fn pace(&self) -> &Arc<Pace> {
         &self.pace
+    }
+
+    pub(super) fn ports(&self) -> Option<&LinkPorts> {
+        self.ports.as_ref()
     }
 
     /// Hands the pump to the driver task. If that is gone, the pump is dropped.
@@ -105,7 +113,10 @@ impl Runtime for LinkRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        socket::wrap(socket, self.pace.clone())
+        match &self.ports {
+            Some(ports) if socket.local_addr()?.port() != socket::MDNS_PORT => ports.replace(socket, self.pace.clone()),
+            _ => socket::wrap(socket, self.pace.clone()),
+        }
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -305,7 +316,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_driver_is_paced() {
-        let runtime = LinkRuntime::new(Mailbox::new(), Duration::from_secs(2));
+        let runtime = LinkRuntime::new(Mailbox::new(), Duration::from_secs(2), None);
         runtime.pace().hurry();
         runtime.pace().rouse();
         let wish = Duration::from_millis(100);

@@ -18,6 +18,7 @@ use webrtc::peer_connection::{
 
 use super::mailbox::{Callbacks, Mailbox, STREAM_PROTOCOL};
 use super::runtime::LinkRuntime;
+use super::shared::LinkPorts;
 use super::{WebRtcConfig, addresses, socket};
 use crate::protocol::limits::{DEFAULT_REMOTE_MESSAGE_BYTES, MAX_CANDIDATE_BYTES};
 use crate::protocol::signal::{Candidate, Description, DescriptionKind};
@@ -67,27 +68,32 @@ impl Session {
     async fn make(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
         let mdns = purpose.mdns && has_multicast();
         let none = Some(Duration::ZERO);
-        let settings = SettingEngineBuilder::new()
+        let ports = config.ports.as_ref().map(|ports| ports.enter(config)).transpose();
+        let ports = ports.map_err(|error| Error::Other(error.to_string()))?;
+        let mut settings = SettingEngineBuilder::new()
             .with_ice_timeouts(Some(config.disconnected_after), Some(config.failed_after), Some(config.keepalive))
             .with_host_acceptance_min_wait(none)
             .with_srflx_acceptance_min_wait(none)
             .with_prflx_acceptance_min_wait(none)
             .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(purpose.max_message))
             .with_sctp_max_receive_buffer_size(socket::receive_window())
-            .with_multicast_dns_mode(if mdns { MulticastDnsMode::QueryOnly } else { MulticastDnsMode::Disabled })
-            .build();
+            .with_multicast_dns_mode(if mdns { MulticastDnsMode::QueryOnly } else { MulticastDnsMode::Disabled });
+        if let Some(ports) = &ports {
+            settings = settings.with_ice_credentials(ports.user.clone(), ports.password.clone());
+        }
         let servers = config.ice_servers.iter().map(|server| RTCIceServer {
             urls: server.urls.clone(),
             username: server.username.clone(),
             credential: server.credential.clone(),
         });
-        let runtime = LinkRuntime::new(mailbox.clone(), config.keepalive);
+        let addresses = ports.as_ref().map_or_else(|| addresses::to_bind(config), LinkPorts::to_bind);
+        let runtime = LinkRuntime::new(mailbox.clone(), config.keepalive, ports);
         let connection = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::default().with_ice_servers(servers.collect()).build())
-            .with_setting_engine(settings)
+            .with_setting_engine(settings.build())
             .with_handler(Arc::new(Callbacks(mailbox.clone())))
             .with_runtime(runtime.clone())
-            .with_udp_addrs(addresses::to_bind(config))
+            .with_udp_addrs(addresses)
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
             .build()
             .await?;
@@ -130,7 +136,7 @@ impl Session {
         if wait && tokio::time::timeout(GATHERING, self.mailbox.gathered()).await.is_err() {
             tracing::debug!("local candidates are not complete yet, the rest is trickled");
         }
-        let sdp = self.connection.local_description().await.unwrap_or(description).sdp;
+        let sdp = self.outward(self.connection.local_description().await.unwrap_or(description).sdp);
         self.user_fragment = attribute(&sdp, "ice-ufrag").map(str::to_owned);
         self.sdp.clone_from(&sdp);
         Ok(Description { kind, sdp })
@@ -181,6 +187,7 @@ impl Session {
 
     /// A local candidate as it is to be sent, or `None` if the description has it already.
     pub(super) fn to_send(&self, candidate: String) -> Option<Candidate> {
+        let candidate = self.outward(candidate);
         if candidate.is_empty() || self.sdp.contains(&candidate) {
             return None;
         }
@@ -190,6 +197,14 @@ impl Session {
             sdp_m_line_index: Some(0),
             username_fragment: self.user_fragment.clone(),
         })
+    }
+
+    /// What the crate says of our candidates, as the other side is to hear it.
+    fn outward(&self, text: String) -> String {
+        match self.runtime.ports() {
+            Some(ports) => ports.rename(&text),
+            None => text,
+        }
     }
 
     /// The largest message that can be sent, in bytes. Known once both descriptions are.

@@ -27,7 +27,7 @@ const WINDOWS: [(usize, u32); 3] = [(2 * 1024 * 1024, 1024 * 1024), (1024 * 1024
 const MAX_BATCH_BYTES: usize = 65_507;
 
 /// The port of multicast DNS, whose sockets keep their buffers.
-const MDNS_PORT: u16 = 5353;
+pub(super) const MDNS_PORT: u16 = 5353;
 
 /// The SCTP receive window of each link, in bytes: what the socket buffers of this machine hold.
 pub(super) fn receive_window() -> u32 {
@@ -98,9 +98,30 @@ pub(super) fn wrap(socket: UdpSocket, pace: Arc<Pace>) -> io::Result<Arc<dyn Asy
     if socket.local_addr()?.port() == MDNS_PORT {
         return Ok(Arc::new(LeanSocket::new(TokioRuntime.wrap_udp_socket(socket)?)));
     }
+    Ok(Arc::new(PacedSocket { inner: LeanSocket::new(open(socket)?), pace }))
+}
+
+/// A bound socket with large buffers.
+///
+/// # Errors
+///
+/// The system's, when the socket cannot be registered with tokio.
+pub(super) fn open(socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     enlarge(&socket);
-    let inner = LeanSocket::new(TokioRuntime.wrap_udp_socket(socket)?);
-    Ok(Arc::new(PacedSocket { inner, pace }))
+    TokioRuntime.wrap_udp_socket(socket)
+}
+
+/// Sends a batch, in two parts if it is too long for one call.
+pub(super) fn poll_send(
+    socket: &dyn AsyncUdpSocket,
+    cx: &mut Context<'_>,
+    transmit: &Transmit<'_>,
+) -> Poll<io::Result<usize>> {
+    let Some((head, tail)) = split(transmit) else { return socket.poll_send(cx, transmit) };
+    std::task::ready!(socket.poll_send(cx, &head))?;
+    // If the rest must wait, the driver comes again with the whole: a datagram that arrives twice is harmless.
+    std::task::ready!(socket.poll_send(cx, &tail))?;
+    Poll::Ready(Ok(transmit.contents.len()))
 }
 
 #[derive(Debug)]
@@ -116,11 +137,7 @@ impl AsyncUdpSocket for PacedSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         self.pace.passes(transmit.contents.first());
-        let Some((head, tail)) = split(transmit) else { return self.inner.poll_send(cx, transmit) };
-        std::task::ready!(self.inner.poll_send(cx, &head))?;
-        // If the rest must wait, the driver comes again with the whole: a datagram that arrives twice is harmless.
-        std::task::ready!(self.inner.poll_send(cx, &tail))?;
-        Poll::Ready(Ok(transmit.contents.len()))
+        poll_send(&*self.inner, cx, transmit)
     }
 
     fn poll_recv(
@@ -201,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn batches_of_every_size_are_sent() {
         let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let pace = LinkRuntime::new(Mailbox::new(), Duration::from_secs(2)).pace().clone();
+        let pace = LinkRuntime::new(Mailbox::new(), Duration::from_secs(2), None).pace().clone();
         let sender = wrap(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), pace).unwrap();
         if sender.max_gso_segments() < 54 {
             return;

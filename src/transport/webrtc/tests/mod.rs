@@ -4,6 +4,7 @@ mod closing;
 mod identity;
 mod messages;
 mod negotiation;
+mod shared;
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
@@ -125,9 +126,13 @@ fn join(offerer: &Peer, offer: &Description, answerer: &Peer, answer: Descriptio
 }
 
 async fn open_with(transport: &WebRtc, remote: Remote) -> (Peer, Peer) {
-    let mut offerer = Peer::start(transport, Target::Offer);
+    open_between(transport, transport, remote).await
+}
+
+async fn open_between(here: &WebRtc, there: &WebRtc, remote: Remote) -> (Peer, Peer) {
+    let mut offerer = Peer::start(here, Target::Offer);
     let offer = offerer.description().await;
-    let mut answerer = Peer::start(transport, Target::Answer { offer: offer.clone(), remote });
+    let mut answerer = Peer::start(there, Target::Answer { offer: offer.clone(), remote });
     let description = answerer.description().await;
     assert!(description.sdp.contains("a=setup:active") || description.sdp.contains("a=setup:passive"));
     let extension = remote != Remote::Original;

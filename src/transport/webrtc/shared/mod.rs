@@ -1,0 +1,231 @@
+//! One UDP port for all links of a root.
+//!
+//! ```text
+//! link: SharedSocket --sends--> Port (socket, routes) <--reads-- task of the port
+//!            ^                                                        |
+//!            +--------------------- Inbox <-------- routes -----------+
+//! ```
+//!
+//! - `stun`: tells what a datagram is. Pure.
+//! - `routes`: decides which link it is for. Pure.
+//! - `inbox`: what a link has still to read.
+//! - `port`: the socket, and the task that reads it.
+//!
+//! The crate insists on binding a socket for each connection. That one is dropped, or kept for TURN alone, and its
+//! address stays the name of the shared one within the crate. So the port in our candidates is put right before they go
+//! out.
+
+mod inbox;
+mod port;
+mod routes;
+mod stun;
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use rand::distr::{Alphanumeric, SampleString};
+use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
+
+use self::inbox::Inbox;
+use self::port::Port;
+use self::routes::LinkKey;
+use self::stun::Kind;
+use super::pace::Pace;
+use super::{WebRtcConfig, addresses, socket};
+use crate::lock::lock;
+
+/// Lengths of the ICE credentials: more than the 24 and 128 bits that RFC 8445 asks for.
+const USER_CHARACTERS: usize = 16;
+const PASSWORD_CHARACTERS: usize = 32;
+
+/// Datagrams that the driver gets at once. It decides the size of two buffers of each link.
+const BATCH: usize = 16;
+
+/// The shared ports of a root, one for each local address. They are bound when the first link is made, and closed when
+/// the root and all links are gone.
+#[derive(Debug)]
+pub(super) struct SharedPorts {
+    /// 0 for any.
+    number: u16,
+    ports: Mutex<Vec<Arc<Port>>>,
+}
+
+impl SharedPorts {
+    pub(super) fn new(number: u16) -> Self {
+        Self { number, ports: Mutex::default() }
+    }
+
+    /// What a new link uses. Binds what is not bound yet.
+    ///
+    /// # Errors
+    ///
+    /// A port is taken, or none can be bound.
+    pub(super) fn enter(&self, config: &WebRtcConfig) -> io::Result<LinkPorts> {
+        let wanted: Vec<IpAddr> = addresses::to_bind(config).iter().map(SocketAddr::ip).collect();
+        let mut ports = lock(&self.ports);
+        // An address that the machine has lost is kept as long as links are on it.
+        ports
+            .retain(|port| !port.is_broken() && (wanted.contains(&port.address().ip()) || Arc::strong_count(port) > 1));
+        let mut failure = None;
+        for &ip in &wanted {
+            if ports.iter().any(|port| port.address().ip() == ip) {
+                continue;
+            }
+            match self.bind(ip, ports.first().map(|port| port.address().port())) {
+                Ok(port) => ports.push(Arc::new(port)),
+                Err(error) => {
+                    let message =
+                        format!("the shared port {} cannot be bound: {error}", SocketAddr::new(ip, self.number));
+                    let named = io::Error::new(error.kind(), message);
+                    if error.kind() == io::ErrorKind::AddrInUse {
+                        return Err(named);
+                    }
+                    tracing::warn!(error = %named);
+                    failure = Some(named);
+                }
+            }
+        }
+        let ports: Vec<_> = ports.iter().filter(|port| wanted.contains(&port.address().ip())).cloned().collect();
+        if let Some(failure) = failure
+            && ports.is_empty()
+        {
+            return Err(failure);
+        }
+        Ok(LinkPorts {
+            user: Alphanumeric.sample_string(&mut rand::rng(), USER_CHARACTERS),
+            password: Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_CHARACTERS),
+            ports,
+            relayed: config.ice_servers.iter().any(|server| server.urls.iter().any(|url| url.starts_with("turn"))),
+            names: Mutex::default(),
+        })
+    }
+
+    /// Without a number of its own, a further address gets that of the first, if it is free there.
+    fn bind(&self, ip: IpAddr, first: Option<u16>) -> io::Result<Port> {
+        match first {
+            Some(first) if self.number == 0 => Port::bind((ip, first).into()).or_else(|_| Port::bind((ip, 0).into())),
+            _ => Port::bind((ip, self.number).into()),
+        }
+    }
+}
+
+/// The shared ports as one link uses them.
+pub(super) struct LinkPorts {
+    /// The ICE credentials of the link: requests are routed by the user fragment.
+    pub(super) user: String,
+    pub(super) password: String,
+    ports: Vec<Arc<Port>>,
+    /// Whether there is a TURN server, which knows a client by its address: each link needs a socket of its own for it.
+    relayed: bool,
+    /// By which address the crate knows each port.
+    names: Mutex<Vec<(SocketAddr, u16)>>,
+}
+
+impl LinkPorts {
+    /// What the crate is to bind: to be replaced by the shared ports.
+    pub(super) fn to_bind(&self) -> Vec<SocketAddr> {
+        self.ports.iter().map(|port| (port.address().ip(), 0).into()).collect()
+    }
+
+    /// The shared port instead of a socket that the crate has bound.
+    ///
+    /// # Errors
+    ///
+    /// There is none for its address, or the system's.
+    pub(super) fn replace(&self, bound: UdpSocket, pace: Arc<Pace>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let name = bound.local_addr()?;
+        let port = self.ports.iter().find(|port| port.address().ip() == name.ip());
+        let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?.clone();
+        let relay = if self.relayed { Some(socket::open(bound)?) } else { None };
+        lock(&self.names).push((name, port.address().port()));
+        let (link, inbox) = port.join(&self.user);
+        Ok(Arc::new(SharedSocket { name, port, link, inbox, relay, pace }))
+    }
+
+    /// Puts the shared port into the candidates of a description, or into a single one.
+    pub(super) fn rename(&self, text: &str) -> String {
+        lock(&self.names).iter().fold(text.to_owned(), |text, (name, port)| {
+            let (ip, number) = (name.ip(), name.port());
+            text.replace(&format!(" {ip} {number} typ "), &format!(" {ip} {port} typ "))
+        })
+    }
+}
+
+impl fmt::Debug for LinkPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkPorts").field("ports", &self.ports).finish_non_exhaustive()
+    }
+}
+
+/// A shared port as the driver of one link sees it. Dropping it makes the port forget the link.
+#[derive(Debug)]
+struct SharedSocket {
+    /// The address of the socket that the crate has bound.
+    name: SocketAddr,
+    port: Arc<Port>,
+    link: LinkKey,
+    inbox: Arc<Inbox>,
+    /// What is said to TURN servers goes through this one.
+    relay: Option<Arc<dyn AsyncUdpSocket>>,
+    pace: Arc<Pace>,
+}
+
+impl AsyncUdpSocket for SharedSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.name)
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        self.pace.passes(transmit.contents.first());
+        match &self.relay {
+            Some(relay) if stun::classify(transmit.contents) == Kind::Relay => {
+                socket::poll_send(&**relay, cx, transmit)
+            }
+            _ => self.port.poll_send(self.link, cx, transmit),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if self.pace.is_sated() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let (Some(buffer), Some(first)) = (bufs.first_mut(), meta.first_mut()) else { return Poll::Ready(Ok(0)) };
+        match (self.inbox.poll_read(cx, buffer), &self.relay) {
+            (Poll::Ready(received), _) => *first = received?,
+            (Poll::Pending, Some(relay)) => {
+                ready!(relay.poll_recv(cx, &mut bufs[..1], &mut meta[..1]))?;
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+        }
+        self.pace.passes(bufs[0].first());
+        self.pace.arrived(meta[0].len.div_ceil(meta[0].stride.max(1)));
+        Poll::Ready(Ok(1))
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        self.port.max_gso_segments()
+    }
+
+    fn max_gro_segments(&self) -> usize {
+        self.relay.as_ref().map_or(BATCH, |relay| relay.max_gro_segments())
+    }
+}
+
+impl Drop for SharedSocket {
+    fn drop(&mut self) {
+        self.port.leave(self.link);
+        let lost = self.inbox.lost();
+        if lost > 0 {
+            tracing::debug!(lost, "datagrams that a link on a shared port did not read in time");
+        }
+    }
+}

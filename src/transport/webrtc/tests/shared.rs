@@ -1,0 +1,147 @@
+//! Links of one shared port.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, UdpSocket};
+
+use super::*;
+
+/// A transport of its own, as each root has one.
+fn sharing(port: u16) -> WebRtc {
+    WebRtc::new(WebRtcConfig { shared_port: Some(port), ..config() })
+}
+
+fn ports(description: &Description) -> HashSet<u16> {
+    let candidates = description.sdp.lines().filter(|line| line.starts_with("a=candidate:"));
+    candidates.map(|line| line.split(' ').nth(5).unwrap().parse().unwrap()).collect()
+}
+
+fn free_port() -> u16 {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_links_of_one_port_carry_their_own_messages() {
+    let hub = sharing(0);
+    let mut pairs = Vec::new();
+    for number in 0..20 {
+        let other = sharing(0);
+        let remote = if number % 4 == 3 { Remote::Original } else { pmesh() };
+        pairs.push(match number % 2 {
+            0 => open_between(&hub, &other, remote).await,
+            _ => open_between(&other, &hub, remote).await,
+        });
+    }
+    let started = Instant::now();
+    let echoes = pairs.iter().enumerate().map(|(number, (a, b))| async move {
+        for length in [1, 1000, 60_000] {
+            echo(a, b, Kind::Binary, vec![number as u8; length].into()).await;
+        }
+    });
+    futures_util::future::join_all(echoes).await;
+    println!("twenty links, three echoes each: {:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_descriptions_name_the_port() {
+    let number = free_port();
+    let transport = sharing(number);
+    let mut offerers = [Peer::start(&transport, Target::Offer), Peer::start(&transport, Target::Offer)];
+    for offerer in &mut offerers {
+        let offer = offerer.description().await;
+        assert_eq!(ports(&offer), HashSet::from([number]));
+        let mut answerer = Peer::start(&sharing(0), Target::Answer { offer, remote: pmesh() });
+        let answer = answerer.description().await;
+        assert!(ports(&answer).len() == 1 && !ports(&answer).contains(&number), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_close_and_open_again_between_the_same_ports() {
+    let (here, there) = (sharing(0), sharing(0));
+    for round in 0..6 {
+        let (mut a, mut b) = match round % 2 {
+            0 => open_between(&here, &there, pmesh()).await,
+            _ => open_between(&there, &here, pmesh()).await,
+        };
+        echo(&a, &b, Kind::Binary, "hello".into()).await;
+        match round % 3 {
+            0 => drop(a.link.take()),
+            _ => a.command(Command::Close),
+        }
+        if round % 3 != 2 {
+            b.closed().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_links_between_the_same_ports_the_newer_works_and_then_the_older_again() {
+    let (here, there) = (sharing(0), sharing(0));
+    let old = open_between(&here, &there, pmesh()).await;
+    let mut new = open_between(&there, &here, pmesh()).await;
+    echo(&new.0, &new.1, Kind::Binary, "new".into()).await;
+    new.0.command(Command::Close);
+    new.1.closed().await;
+    new.0.closed().await;
+    echo(&old.0, &old.1, Kind::Binary, "old".into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_passes_while_the_port_gets_garbage() {
+    let number = free_port();
+    let (here, there) = (sharing(number), sharing(0));
+    let (a, b) = open_between(&there, &here, pmesh()).await;
+    let flood = tokio::spawn(async move {
+        let stranger = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        loop {
+            for garbage in [&[0; 40][..], &[22, 254, 253, 0, 0], &[0x40; 30], &[0xff; 1400], &[]] {
+                let _ = stranger.send_to(garbage, (Ipv4Addr::LOCALHOST, number)).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut messages = b.pipe.queues().subscribe();
+    let started = Instant::now();
+    let sending = async {
+        for number in 0..100 {
+            a.send(Kind::Binary, vec![number; 64_000]).await;
+        }
+    };
+    let receiving = async {
+        for number in 0..100 {
+            assert_eq!(next(&mut messages).await.unwrap().1[0], number);
+        }
+    };
+    tokio::join!(sending, receiving);
+    println!("6.4 MB: {:?}", started.elapsed());
+    flood.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_taken_is_the_reason_until_it_is_free() {
+    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let number = taken.local_addr().unwrap().port();
+    let transport = sharing(number);
+    let reason = Peer::start(&transport, Target::Offer).closed_unopened().await;
+    assert!(matches!(&reason, CloseReason::Failed(why) if why.contains(&number.to_string())), "{reason}");
+    drop(taken);
+    let offer = Peer::start(&transport, Target::Offer).description().await;
+    assert_eq!(ports(&offer), HashSet::from([number]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_is_closed_with_the_last_link_and_the_root() {
+    let number = free_port();
+    let (here, there) = (sharing(number), sharing(0));
+    let (a, b) = open_between(&here, &there, pmesh()).await;
+    drop(here);
+    echo(&a, &b, Kind::Binary, "still there".into()).await;
+    assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).is_err());
+    drop((a, b));
+    soon(async {
+        while UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
