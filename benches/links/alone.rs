@@ -13,7 +13,7 @@ use crate::bare::{self, BarePair};
 use crate::onramp::Onramp;
 use crate::pair::{End, Pair, Variant};
 use crate::tree::Peer;
-use crate::{Error, Result, facts};
+use crate::{Error, Result, facts, options};
 
 /// How long pairs are idle before the memory is read, for each pair and at most.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -70,7 +70,7 @@ impl Alone {
     /// Runs it in a process of its own, and returns the figure.
     pub(crate) async fn run(self, variant: Variant) -> Result<f64> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--alone", &self.to_string(), &variant.to_string()]).kill_on_drop(true);
+        command.args(["--alone", &self.to_string(), &variant.to_string()]).args(options::shared_port()).kill_on_drop(true);
         let output = command.output().await?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());

@@ -11,6 +11,7 @@
 //!
 //! - `--quick`: a smoke run of a few seconds. The default without `--bench`, which `cargo bench` passes.
 //! - `--rounds N`: how many rounds, 5 by default.
+//! - `--shared-port`: the peers of pmesh use one UDP port each.
 //! - a name or a part of it: only these measurements. `--variant NAME`: only this variant.
 //! - `--flow`: instead of the table, a stress run of the credit flow of pmesh: full rate for `--seconds S` (10), and a
 //!   reader that pauses for `--pause P` seconds (5).

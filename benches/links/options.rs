@@ -6,6 +6,14 @@ use crate::Result;
 use crate::alone::Alone;
 use crate::pair::Variant;
 
+/// The option by which the peers of pmesh use one UDP port each.
+const SHARED_PORT: &str = "--shared-port";
+
+/// The option, if it is given.
+pub(crate) fn shared_port() -> Option<String> {
+    std::env::args().find(|argument| argument == SHARED_PORT)
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Mode {
     Compare,
@@ -37,6 +45,8 @@ impl Options {
                 "--bench" => bench = true,
                 "--quick" => quick = true,
                 "--flow" => flow = true,
+                // Seen by every peer, in the process of the memory measurement too.
+                SHARED_PORT => {}
                 "--rounds" => rounds = Some(value()?.parse::<usize>()?.clamp(1, 100)),
                 "--variant" => variant = Some(value()?.parse()?),
                 "--seconds" => seconds = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),

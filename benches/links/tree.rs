@@ -3,8 +3,8 @@
 use futures_util::StreamExt;
 use pmesh::{Address, Binaries, Event, Node, NodeKind, Root, RootBuilder};
 
-use crate::Result;
 use crate::onramp::Onramp;
+use crate::{Result, options};
 
 pub(crate) struct Peer {
     pub(crate) root: Root,
@@ -18,7 +18,11 @@ impl Peer {
     }
 
     async fn with(builder: RootBuilder, onramp: &Onramp) -> Result<Self> {
-        let root = builder.bind([([127, 0, 0, 1], 0).into()]).mdns(false).build();
+        let mut builder = builder.bind([([127, 0, 0, 1], 0).into()]).mdns(false);
+        if options::shared_port().is_some() {
+            builder = builder.shared_port(0);
+        }
+        let root = builder.build();
         let node = root.connect(onramp.url()).await?;
         let address = node.own_address().ok_or("the onramp does not say who we are")?.clone();
         Ok(Self { root, onramp: node, address })

@@ -42,7 +42,7 @@ const USER_CHARACTERS: usize = 16;
 const PASSWORD_CHARACTERS: usize = 32;
 
 /// Datagrams that the driver gets at once. It decides the size of two buffers of each link.
-const BATCH: usize = 16;
+const BATCH: usize = 4;
 
 /// The shared ports of a root, one for each local address. They are bound when the first link is made, and closed when
 /// the root and all links are gone.

@@ -196,11 +196,14 @@ impl State {
 
 /// Reads until the port is dropped or the socket fails.
 async fn read(io: Arc<Io>) {
-    let mut buffers: [Vec<u8>; MESSAGES] = std::array::from_fn(|_| vec![0; MESSAGE_BYTES]);
+    // In one piece: as large as it is, the system gives memory only to the parts that get used.
+    let mut buffers = vec![[0; MESSAGE_BYTES]; MESSAGES].into_boxed_slice();
     let mut meta = [RecvMeta::default(); MESSAGES];
     loop {
         let received = std::future::poll_fn(|cx| {
-            let mut slices = buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
+            let mut left = buffers.iter_mut();
+            let mut slices: [_; MESSAGES] =
+                std::array::from_fn(|_| IoSliceMut::new(left.next().map_or(&mut [], |buffer| buffer)));
             io.socket.poll_recv(cx, &mut slices, &mut meta)
         });
         match received.await {
