@@ -89,7 +89,7 @@
 //!
 //! By default peers are found on every network interface but loopback, and there are no STUN servers. Peers behind NATs
 //! need [`RootBuilder::ice_servers`]; peers on the same machine without a network, as in tests, need
-//! [`RootBuilder::loopback`].
+//! [`RootBuilder::loopback`]. Behind a firewall, one UDP port for all peers is enough with [`RootBuilder::shared_port`].
 //!
 //! # Identity and trust
 //!

@@ -5,6 +5,7 @@ mod identity;
 mod messages;
 mod negotiation;
 mod shared;
+mod turn;
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
