@@ -41,6 +41,49 @@ async fn twenty_links_of_one_port_carry_their_own_messages() {
     println!("twenty links, three echoes each: {:?}", started.elapsed());
 }
 
+/// Reads so many messages, and says when the last one was there.
+async fn drain(mut messages: Subscription, count: usize) -> Instant {
+    for _ in 0..count {
+        next(&mut messages).await.unwrap();
+    }
+    Instant::now()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_send_at_once_do_not_stall_and_one_that_nobody_reads_disturbs_nobody() {
+    const BYTES: usize = 60_000;
+    const COUNT: usize = 60;
+    let hub = sharing(0);
+    let mut pairs = Vec::new();
+    for _ in 0..7 {
+        pairs.push(open_between(&sharing(0), &hub, pmesh()).await);
+    }
+    // Its messages lie in the queue until the credit is used up.
+    let (sender, reader) = pairs.pop().unwrap();
+    let unread = reader.pipe.queues().subscribe();
+    let flood =
+        tokio::spawn(
+            async move { while sender.pipe.queues().send(Kind::Binary, vec![0; BYTES].into()).await.is_ok() {} },
+        );
+    let started = Instant::now();
+    let streams = pairs.iter().map(|(from, to)| async move {
+        let received = drain(to.pipe.queues().subscribe(), COUNT);
+        let sending = async {
+            for _ in 0..COUNT {
+                from.send(Kind::Binary, vec![1; BYTES]).await;
+            }
+        };
+        let ((), end) = tokio::join!(sending, received);
+        end
+    });
+    let ends = futures_util::future::join_all(streams).await;
+    let (first, last) = (ends.iter().min().unwrap(), ends.iter().max().unwrap());
+    let megabytes = (pairs.len() * COUNT * BYTES) as f64 / 1e6;
+    println!("{megabytes} MB: first {:?}, last {:?}", *first - started, *last - started);
+    flood.abort();
+    drop(unread);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_descriptions_name_the_port() {
     let number = free_port();
