@@ -70,7 +70,10 @@ impl Alone {
     /// Runs it in a process of its own, and returns the figure.
     pub(crate) async fn run(self, variant: Variant) -> Result<f64> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--alone", &self.to_string(), &variant.to_string()]).args(options::shared_port()).kill_on_drop(true);
+        command
+            .args(["--alone", &self.to_string(), &variant.to_string()])
+            .args(options::shared_port())
+            .kill_on_drop(true);
         let output = command.output().await?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());

@@ -137,7 +137,7 @@ impl AsyncUdpSocket for PacedSocket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         self.pace.passes(transmit.contents.first());
-        poll_send(&*self.inner, cx, transmit)
+        poll_send(&self.inner, cx, transmit)
     }
 
     fn poll_recv(

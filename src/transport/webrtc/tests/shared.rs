@@ -60,14 +60,15 @@ async fn many_that_send_at_once_do_not_stall_and_one_that_nobody_reads_disturbs_
     }
     // Its messages lie in the queue until the credit is used up.
     let (sender, reader) = pairs.pop().unwrap();
-    let unread = reader.pipe.queues().subscribe();
-    let flood =
-        tokio::spawn(
-            async move { while sender.pipe.queues().send(Kind::Binary, vec![0; BYTES].into()).await.is_ok() {} },
-        );
+    let unread = reader.pipe.queues().subscribe(reader.pipe.queues().main());
+    let flood = tokio::spawn(async move {
+        while sender.pipe.queues().send(sender.pipe.queues().main(), Kind::Binary, vec![0; BYTES].into()).await.is_ok()
+        {
+        }
+    });
     let started = Instant::now();
     let streams = pairs.iter().map(|(from, to)| async move {
-        let received = drain(to.pipe.queues().subscribe(), COUNT);
+        let received = drain(to.pipe.queues().subscribe(to.pipe.queues().main()), COUNT);
         let sending = async {
             for _ in 0..COUNT {
                 from.send(Kind::Binary, vec![1; BYTES]).await;
@@ -143,7 +144,7 @@ async fn a_flood_passes_while_the_port_gets_garbage() {
             tokio::task::yield_now().await;
         }
     });
-    let mut messages = b.pipe.queues().subscribe();
+    let mut messages = b.pipe.queues().subscribe(b.pipe.queues().main());
     let started = Instant::now();
     let sending = async {
         for number in 0..100 {

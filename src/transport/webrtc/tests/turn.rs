@@ -181,9 +181,9 @@ async fn links_of_a_shared_port_go_through_a_turn_server_by_sockets_of_their_own
     for other in &others {
         let mut a = Peer::start(&hub, Target::Offer);
         let offer = relayed_only(a.description().await);
-        let mut b = Peer::start(other, Target::Answer { offer, remote: pmesh() });
+        let mut b = Peer::start(other, Target::Answer { offer: offer.clone(), remote: pmesh() });
         let description = relayed_only(b.description().await);
-        a.command(Command::Answer { description, remote: pmesh() });
+        join(&a, &offer, &b, description);
         let (to_a, to_b) = (a.link.take().unwrap(), b.link.take().unwrap());
         let mut unused = String::new();
         tokio::join!(open_by_relay(&mut a, &*to_b, &mut seen), open_by_relay(&mut b, &*to_a, &mut unused));
