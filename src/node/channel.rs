@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use std::{fmt, hash};
 
 use futures_util::{Stream, StreamExt, ready};
@@ -12,13 +13,24 @@ use super::error::{ChannelError, SendError, TrySendError};
 use super::handle::Node;
 use super::message::Message;
 use super::streams::{Binaries, Messages};
-use crate::protocol::Delivery;
 use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS};
+use crate::protocol::{Delivery, Reliability};
 use crate::transport::{Lane, NoLane};
 
 /// A channel to be opened: its name, and what it promises. See [`Node::open_channel`].
 ///
 /// A name alone stands for a channel on which all messages arrive, in order.
+///
+/// ```
+/// # fn example(node: pmesh::Node) -> Result<(), pmesh::ChannelError> {
+/// use pmesh::ChannelOptions;
+///
+/// // Where somebody is: an old place is of no use once a newer one is there.
+/// let places = node.open_channel(ChannelOptions::new("places").unordered().max_retransmits(0))?;
+/// # let _ = places;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct ChannelOptions {
@@ -30,6 +42,28 @@ impl ChannelOptions {
     /// A channel of this name, at most 256 bytes long, on which all messages arrive, in order.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), delivery: Delivery::default() }
+    }
+
+    /// Messages may overtake each other: one that is sent again, because the network lost it, holds up no other.
+    pub fn unordered(mut self) -> Self {
+        self.delivery.ordered = false;
+        self
+    }
+
+    /// A message is sent again so often at most, then it is given up: 0 for never again. Replaces a lifetime.
+    ///
+    /// Messages are 64,956 bytes long at most. Sending waits while the network has not taken the earlier ones, and not for
+    /// the reader of the other side: if that is slow, the oldest of more than 256 KiB are dropped there.
+    pub fn max_retransmits(mut self, times: u16) -> Self {
+        self.delivery.reliability = Reliability::MaxRetransmits(times);
+        self
+    }
+
+    /// A message that did not arrive within this time, in whole milliseconds and at most 65,535, is given up. Else as
+    /// [`max_retransmits`](Self::max_retransmits), which it replaces.
+    pub fn max_lifetime(mut self, time: Duration) -> Self {
+        self.delivery.reliability = Reliability::MaxLifetime(time);
+        self
     }
 }
 
@@ -104,9 +138,10 @@ impl Channel {
         &self.node
     }
 
-    /// Sends a message. Waits while the other side does not read as fast as this one sends.
+    /// Sends a message. Waits while the other side does not read as fast as this one sends, or, if messages may get
+    /// lost, while the network does not take them.
     ///
-    /// Returns when the message is queued, not when it has arrived; messages arrive whole.
+    /// Returns when the message is queued, not when it has arrived; messages arrive whole, if they do.
     ///
     /// # Errors
     ///

@@ -17,8 +17,9 @@
 //! number 0. So a packet that holds any record of a message costs its whole length, and one packet, in the credit of that
 //! channel and of the link. Others cost nothing. Each side numbers the channels that it sends on; see [`super::channel`].
 //!
-//! A channel that is not ordered or not reliable has a stream of its own: a data channel with that number as its label. On
-//! it, packets hold whole messages of that channel and nothing else. They cost as others do if the channel is reliable.
+//! Messages of channels that are not ordered or not reliable go on data channels of their own, one for each kind of
+//! delivery. There a packet holds a `channel` record, then whole messages, and nothing else. It costs credit as others do
+//! if the channel is reliable.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -33,13 +34,13 @@ pub(crate) enum Kind {
     Frame = 2,
     /// Three LEB128 numbers: a channel on which the receiver sends, and bytes and packets of it that have been consumed.
     Credit = 3,
-    /// A LEB128 number: the sender closes the link after this record and so many packets on streams of reliable channels.
+    /// A LEB128 number: the sender closes the link after this record and so many packets on other data channels, of reliable channels.
     Close = 4,
     /// A LEB128 number: the channel of the messages in this packet. Before the first of them, once.
     Channel = 6,
     /// A channel on which the sender will send, see [`super::channel::Opening`].
     Open = 7,
-    /// Two LEB128 numbers: a channel, and how many packets were sent on its stream, if it has one and is reliable. The
+    /// Two LEB128 numbers: a channel, and how many packets of it went on another data channel, if it is reliable. The
     /// sender will send nothing more on the channel, and takes nothing more on its counterpart.
     Shut = 8,
     /// Two LEB128 numbers: bytes and packets, of all channels, that have arrived.

@@ -136,7 +136,7 @@ async fn run(mut a: End, mut b: End) {
                             from.stream_opened(id);
                             Ok(())
                         }
-                        StreamAction::Send { lossy, packet } => to.deliver_on_stream(id, lossy, packet.freeze()),
+                        StreamAction::Send { lossy, packet } => to.deliver_on_stream(lossy, packet.freeze()),
                         StreamAction::Close => Ok(()),
                     },
                     Outgoing::Finished => break (from, CloseReason::Local, to, CloseReason::Remote),

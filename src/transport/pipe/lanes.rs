@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use super::inbox::Inbox;
-use super::stream::{Awaited, Limits, Stream};
-use super::{Rejected, SEND_QUEUE_BYTES};
+use super::stream::{Awaited, Limits, OnStream, Streams};
+use super::{Outgoing, Rejected, SEND_QUEUE_BYTES};
 use crate::lock::lock;
 use crate::protocol::channel::{Delivery, Opening};
 use crate::protocol::credit::SendCredit;
@@ -109,8 +109,8 @@ pub(super) struct Entry {
     /// When what was sent on its stream has arrived, the other side has shut it.
     awaited: Awaited,
     remote_shut: bool,
-    /// By which we send, if not with the other channels.
-    pub(super) stream: Option<Stream>,
+    /// If messages go on a stream beside the main one.
+    pub(super) stream: Option<OnStream>,
     /// Opened by the other side, and our application has not got it yet.
     fresh: bool,
     by_remote: bool,
@@ -125,7 +125,7 @@ impl Entry {
     fn new(lane: Arc<Lane>, credit: SendCredit) -> Self {
         let main = lane.id == MAIN;
         Self {
-            stream: Stream::for_delivery(lane.delivery),
+            stream: OnStream::for_delivery(lane.delivery),
             lane,
             messages: VecDeque::new(),
             message_bytes: 0,
@@ -206,8 +206,7 @@ pub(crate) enum LaneError {
 pub(super) struct Lanes {
     entries: Vec<Entry>,
     last_id: u32,
-    /// Of channels that are over. The writer takes them before anything else.
-    streams_to_close: VecDeque<u32>,
+    pub(super) streams: Streams,
     /// Where to look first for something to send.
     turn: usize,
     /// Credit that each side gives for a new channel: `(by us, to us)`.
@@ -224,7 +223,7 @@ impl Lanes {
         Self {
             entries: vec![main],
             last_id: MAIN,
-            streams_to_close: VecDeque::new(),
+            streams: Streams::default(),
             turn: 0,
             windows: (lane_window(own_window), (0, 0)),
         }
@@ -383,19 +382,7 @@ impl Lanes {
     }
 
     fn forget_done(&mut self) {
-        let streams = &mut self.streams_to_close;
-        self.entries.retain(|entry| {
-            let done = entry.shut && entry.remote_shut;
-            if done && entry.stream.as_ref().is_some_and(Stream::is_made) {
-                streams.push_back(entry.lane.id);
-            }
-            !done
-        });
-    }
-
-    /// The stream of a channel that is over.
-    pub(super) fn stream_to_close(&mut self) -> Option<u32> {
-        self.streams_to_close.pop_front()
+        self.entries.retain(|entry| !(entry.shut && entry.remote_shut));
     }
 
     /// Whether some channel must not wait any longer for a grant.
@@ -421,7 +408,7 @@ impl Lanes {
             if !entry.announced || entry.is_sent() {
                 false
             } else if entry.is_for_stream(limits) {
-                entry.is_stream_ready(limits)
+                entry.is_stream_ready(&self.streams, limits)
             } else {
                 entry.credit.room().min(limits.room) > overhead
             }
@@ -429,6 +416,20 @@ impl Lanes {
         let index = (0..count).map(|step| (self.turn + step) % count).find(|index| ready(&self.entries[*index]))?;
         self.turn = index + 1;
         Some(index)
+    }
+
+    /// What is to be done for the channel there, if its next message is for a stream: what to send, what it costs in
+    /// credit, and the room that came free.
+    pub(super) fn next_on_stream(
+        &mut self,
+        index: usize,
+        limits: Limits,
+    ) -> Option<(Outgoing, usize, (Arc<Lane>, usize))> {
+        let entries = &self.entries;
+        self.streams.make_room(|delivery| entries.iter().any(|entry| entry.lane.delivery == delivery));
+        let entry = self.entries.get_mut(index)?;
+        let (outgoing, cost, freed) = entry.next_on_stream(&mut self.streams, limits)?;
+        Some((outgoing, cost, (entry.lane.clone(), freed)))
     }
 
     /// Gives the turn back to a channel that could not use it.

@@ -69,13 +69,13 @@ pub(crate) enum Outgoing {
     Text(BytesMut),
     /// Send this as binary.
     Binary(BytesMut),
-    /// Do this for the channel of that number, which has a stream of its own. Between pmesh peers only.
+    /// Do this with a stream beside the main one: we number them. Between pmesh peers only.
     Stream { id: u32, action: StreamAction },
     /// All is sent, and the pipe takes no more: close the link.
     Finished,
 }
 
-/// What an adapter is to do on the stream of a channel.
+/// What an adapter is to do with a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StreamAction {
     /// Make it, and say when it is [open](Pipe::stream_opened).
@@ -202,16 +202,16 @@ impl Pipe {
         }
     }
 
-    /// Takes what has arrived on the stream that the other side has made for a channel of its number.
+    /// Takes what has arrived on a stream that the other side has made.
     ///
     /// # Errors
     ///
     /// The reason to end the link: the other side closed it, or broke the protocol.
-    pub(crate) fn deliver_on_stream(&self, id: u32, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
+    pub(crate) fn deliver_on_stream(&self, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
         if self.is_revoked() {
             return Err(CloseReason::Cancelled);
         }
-        self.queues.arrived_on_stream(id, lossy, packet)
+        self.queues.arrived_on_stream(lossy, packet)
     }
 
     /// Takes what has arrived. Waits while the tree is busy with earlier frames, or, with [`WhenFull::Wait`], while the

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::lanes::{Entry, Lane, LaneError, Lanes, MAIN, Queued};
 use super::stream::{Awaited, Early, Limits, MAX_STREAM_MESSAGE_BYTES};
-use super::{Framing, Outgoing, Rejected, StreamAction};
+use super::{Framing, Outgoing, Rejected};
 use crate::protocol::channel::{Delivery, Opening, Reliability};
 use crate::protocol::credit::{CreditError, ReceiveCredit, SendCredit};
 use crate::protocol::frame;
@@ -19,7 +19,7 @@ const MAX_QUEUED_FRAMES: usize = 512;
 const MAX_QUEUED_FRAME_BYTES: usize = 1024 * 1024;
 
 /// What a packet takes beside its messages, at most.
-const OVERHEAD_BYTES: usize = MAX_HEADER_BYTES + MAX_CHANNEL_RECORD_BYTES;
+pub(super) const OVERHEAD_BYTES: usize = MAX_HEADER_BYTES + MAX_CHANNEL_RECORD_BYTES;
 
 #[derive(Debug, Default)]
 enum State {
@@ -160,9 +160,7 @@ impl Outbox {
     }
 
     pub(super) fn stream_opened(&mut self, id: u32) {
-        if let Some(stream) = self.lanes.get_mut(id).and_then(|entry| entry.stream.as_mut()) {
-            stream.opened();
-        }
+        self.lanes.streams.opened(id);
     }
 
     pub(super) fn pause_lossy(&mut self, paused: bool) {
@@ -311,8 +309,8 @@ impl Outbox {
     /// A packet: grants, then news of channels, then frames, then messages of one channel.
     fn next_packet(&mut self) -> Next {
         let State::Packets { credit: link, .. } = &mut self.state else { return (None, None) };
-        if let Some(id) = self.lanes.stream_to_close() {
-            return (Some(Outgoing::Stream { id, action: StreamAction::Close }), None);
+        if let Some(closing) = self.lanes.streams.next_to_close() {
+            return (Some(closing), None);
         }
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
         self.lanes.announce(&mut packet);
@@ -328,16 +326,15 @@ impl Outbox {
             }
         }
         if let Some(index) = sending
-            && let Some(entry) = self.lanes.at(index)
-            && entry.is_for_stream(limits)
+            && self.lanes.at(index).is_some_and(|entry| entry.is_for_stream(limits))
         {
             if packet.is_empty()
                 && self.frames.is_empty()
-                && let Some((outgoing, cost, freed)) = entry.next_on_stream(limits)
+                && let Some((outgoing, cost, freed)) = self.lanes.next_on_stream(index, limits)
             {
                 link.charge(cost);
                 self.on_streams = self.on_streams.wrapping_add(u32::from(cost > 0));
-                return (Some(outgoing), Some((entry.lane.clone(), freed)));
+                return (Some(outgoing), Some(freed));
             }
             // After what is on its way to the packet.
             self.lanes.again(index);

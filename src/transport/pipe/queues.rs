@@ -232,8 +232,8 @@ impl Queues {
     }
 
     /// Takes a packet of a stream.
-    pub(super) fn arrived_on_stream(&self, id: u32, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
-        stream::check(&packet, self.max_message).map_err(violation)?;
+    pub(super) fn arrived_on_stream(&self, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
+        let id = stream::check(&packet, self.max_message).map_err(violation)?;
         let mut outbox = lock(&self.outbox);
         let lane = outbox.lane_of_remote(id);
         if lossy {

@@ -1,53 +1,92 @@
-//! Channels that are not ordered, or not reliable: their messages go on a stream of their own.
+//! Channels that are not ordered, or not reliable: their messages go on streams beside the main one.
 //!
-//! Whole messages only: what is lost or overtaken is one packet, and nothing has to be put together out of order. A large
-//! message of a reliable channel goes beside the stream, in parts, as those of other channels do. What may get lost costs
-//! no credit, which would get lost with it: the sender waits while much is on its way, and the receiver drops the oldest.
+//! There is one stream for each kind of delivery, which the channels of that kind share, and which stays: to make one takes
+//! a round trip. A packet on it holds whole messages only: what is lost or overtaken is one packet, and nothing has to be
+//! put together out of order. A large message of a reliable channel goes on the main stream, in parts, as those of other
+//! channels do. What may get lost costs no credit, which would get lost with it: the sender waits while much is on its way,
+//! and the receiver drops the oldest.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::lanes::Entry;
+use super::outbox::OVERHEAD_BYTES;
 use super::{Outgoing, StreamAction};
 use crate::protocol::channel::{Delivery, Reliability};
-use crate::protocol::limits::MAX_PACKET_BYTES;
-use crate::protocol::packet::{MAX_HEADER_BYTES, PacketBuilder, PacketError, PacketReader};
+use crate::protocol::limits::{MAX_CHANNELS, MAX_PACKET_BYTES};
+use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder, PacketError, PacketReader};
 
 /// Small messages of a channel that may lose some share a packet of at most this size, one chunk of SCTP, in bytes: what
 /// is lost is lost together.
 const LOSSY_PACKET_BYTES: usize = 1160;
 
 /// The largest message that goes on a stream.
-pub(super) const MAX_STREAM_MESSAGE_BYTES: usize = MAX_PACKET_BYTES - MAX_HEADER_BYTES;
+pub(super) const MAX_STREAM_MESSAGE_BYTES: usize = MAX_PACKET_BYTES - OVERHEAD_BYTES;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Unmade,
-    Opening,
-    Open,
+/// Streams that this side may have. To make more, one is closed that no channel uses.
+const MAX_STREAMS: usize = 2 * MAX_CHANNELS;
+
+/// The streams on which this side sends.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    made: Vec<Made>,
+    last_id: u32,
+    to_close: VecDeque<u32>,
 }
 
-/// The stream on which messages of a channel are sent.
 #[derive(Debug)]
-pub(super) struct Stream {
-    state: State,
-    pub(super) lossy: bool,
-    /// Packets sent, where none gets lost.
+struct Made {
+    id: u32,
+    delivery: Delivery,
+    open: bool,
+}
+
+impl Streams {
+    fn of(&self, delivery: Delivery) -> Option<&Made> {
+        self.made.iter().find(|made| made.delivery == delivery)
+    }
+
+    fn make(&mut self, delivery: Delivery) -> Outgoing {
+        self.last_id = self.last_id.wrapping_add(1);
+        self.made.push(Made { id: self.last_id, delivery, open: false });
+        Outgoing::Stream { id: self.last_id, action: StreamAction::Open(delivery) }
+    }
+
+    pub(super) fn opened(&mut self, id: u32) {
+        if let Some(made) = self.made.iter_mut().find(|made| made.id == id) {
+            made.open = true;
+        }
+    }
+
+    /// Closes one that is not used, if there is room for no other.
+    pub(super) fn make_room(&mut self, is_used: impl Fn(Delivery) -> bool) {
+        if self.made.len() >= MAX_STREAMS
+            && let Some(index) = self.made.iter().position(|made| !is_used(made.delivery))
+        {
+            self.to_close.push_back(self.made.remove(index).id);
+        }
+    }
+
+    /// One that is to be closed.
+    pub(super) fn next_to_close(&mut self) -> Option<Outgoing> {
+        self.to_close.pop_front().map(|id| Outgoing::Stream { id, action: StreamAction::Close })
+    }
+}
+
+/// What a channel has sent on its stream.
+#[derive(Debug)]
+pub(super) struct OnStream {
+    lossy: bool,
+    /// Packets, where none gets lost.
     pub(super) sent: u32,
 }
 
-impl Stream {
+impl OnStream {
     /// `None` if messages go with those of the other channels.
     pub(super) fn for_delivery(delivery: Delivery) -> Option<Self> {
         let lossy = delivery.reliability != Reliability::Reliable;
-        (lossy || !delivery.ordered).then_some(Self { state: State::Unmade, lossy, sent: 0 })
-    }
-
-    pub(super) fn is_made(&self) -> bool {
-        self.state != State::Unmade
-    }
-
-    pub(super) fn opened(&mut self) {
-        self.state = State::Open;
+        (lossy || !delivery.ordered).then_some(Self { lossy, sent: 0 })
     }
 }
 
@@ -66,36 +105,33 @@ impl Entry {
     pub(super) fn is_for_stream(&self, limits: Limits) -> bool {
         let (Some(stream), Some(message)) = (&self.stream, self.messages.front()) else { return false };
         let most = MAX_PACKET_BYTES.min(self.credit.window()).min(limits.window);
-        stream.lossy || (message.offset == 0 && message.body.len() + MAX_HEADER_BYTES <= most)
+        stream.lossy || (message.offset == 0 && message.body.len() + OVERHEAD_BYTES <= most)
     }
 
     /// Whether the next message, which is for a stream, can go now.
-    pub(super) fn is_stream_ready(&self, limits: Limits) -> bool {
+    pub(super) fn is_stream_ready(&self, streams: &Streams, limits: Limits) -> bool {
         let (Some(stream), Some(message)) = (&self.stream, self.messages.front()) else { return false };
-        match stream.state {
-            State::Unmade => true,
-            State::Opening => false,
-            State::Open if stream.lossy => !limits.paused,
-            State::Open => message.body.len() + MAX_HEADER_BYTES <= limits.room.min(self.credit.room()),
+        match streams.of(self.lane.delivery()) {
+            None => true,
+            Some(made) if !made.open => false,
+            Some(_) if stream.lossy => !limits.paused,
+            Some(_) => message.body.len() + OVERHEAD_BYTES <= limits.room.min(self.credit.room()),
         }
     }
 
     /// What is to be done on the stream next, what it costs in credit, and how much room came free.
-    pub(super) fn next_on_stream(&mut self, limits: Limits) -> Option<(Outgoing, usize, usize)> {
+    pub(super) fn next_on_stream(&mut self, streams: &mut Streams, limits: Limits) -> Option<(Outgoing, usize, usize)> {
+        let delivery = self.lane.delivery();
+        let Some(id) = streams.of(delivery).map(|made| made.id) else { return Some((streams.make(delivery), 0, 0)) };
         let stream = self.stream.as_mut()?;
-        let id = self.lane.id;
-        if stream.state == State::Unmade {
-            stream.state = State::Opening;
-            let action = StreamAction::Open(self.lane.delivery());
-            return Some((Outgoing::Stream { id, action }, 0, 0));
-        }
-        let head = self.messages.front()?.body.len() + MAX_HEADER_BYTES;
+        let head = self.messages.front()?.body.len() + OVERHEAD_BYTES;
         let most = if stream.lossy {
             LOSSY_PACKET_BYTES.max(head)
         } else {
             MAX_PACKET_BYTES.min(limits.room).min(self.credit.room())
         };
         let mut packet = PacketBuilder::new(most);
+        packet.push_numbers(Kind::Channel, &[self.lane.id]);
         let mut freed = 0;
         while let Some(message) = self.messages.front_mut() {
             if message.offset > 0 || packet.len() + MAX_HEADER_BYTES + message.body.len() > most {
@@ -106,34 +142,37 @@ impl Entry {
             self.message_bytes -= message.body.len();
             self.messages.pop_front();
         }
-        let cost = if stream.lossy { 0 } else { packet.len() };
+        let lossy = stream.lossy;
+        let packet = packet.finish();
+        let cost = if lossy { 0 } else { packet.len() };
         if cost > 0 {
             stream.sent = stream.sent.wrapping_add(1);
             self.credit.charge(cost);
         }
-        let action = StreamAction::Send { lossy: stream.lossy, packet: packet.finish() };
-        Some((Outgoing::Stream { id, action }, cost, freed))
+        Some((Outgoing::Stream { id, action: StreamAction::Send { lossy, packet } }, cost, freed))
     }
 }
 
-/// Checks that a packet of a stream holds whole messages and nothing else.
-pub(super) fn check(packet: &Bytes, max_message: usize) -> Result<(), PacketError> {
-    if packet.is_empty() {
-        return Err(PacketError::Malformed);
-    }
+/// Checks that a packet of a stream holds whole messages and nothing else. Returns the number of their channel.
+pub(super) fn check(packet: &Bytes, max_message: usize) -> Result<u32, PacketError> {
     if packet.len() > MAX_PACKET_BYTES {
         return Err(PacketError::TooLarge);
     }
-    for record in PacketReader::new(packet.clone()) {
+    let mut records = PacketReader::new(packet.clone());
+    let first = records.next().ok_or(PacketError::Malformed)??;
+    if first.kind != Kind::Channel {
+        return Err(PacketError::Sequence);
+    }
+    for record in records {
         let record = record?;
         if !record.kind.is_message() {
-            return Err(PacketError::Malformed);
+            return Err(PacketError::Sequence);
         }
         if record.whole()?.len() > max_message {
             return Err(PacketError::TooLarge);
         }
     }
-    Ok(())
+    first.numbers().map(|[id]| id)
 }
 
 /// Packets of channels that have not been announced yet: the record about them was overtaken.

@@ -59,7 +59,7 @@ async fn carry(from: &Pipe, to: &Pipe) -> Result<usize, CloseReason> {
             Outgoing::Stream { id, action } => {
                 match action {
                     StreamAction::Open(_) => from.stream_opened(id),
-                    StreamAction::Send { lossy, packet } => to.deliver_on_stream(id, lossy, packet.freeze())?,
+                    StreamAction::Send { lossy, packet } => to.deliver_on_stream(lossy, packet.freeze())?,
                     StreamAction::Close => {}
                 }
                 count += 1;

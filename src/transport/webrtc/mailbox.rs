@@ -17,8 +17,11 @@ use crate::error::CloseReason;
 use crate::lock::lock;
 use crate::protocol::limits::MAX_CHANNELS;
 
-/// The protocol of the data channels that are streams of channels between pmesh peers.
+/// The protocol of the data channels beside the main one, between pmesh peers.
 pub(super) const STREAM_PROTOCOL: &str = "pmesh";
+
+/// The same, of those that may lose messages: the crate does not tell what the other side chose.
+pub(super) const LOSSY_STREAM_PROTOCOL: &str = "pmesh.lossy";
 
 /// Streams that wait to be pumped. More end the link: each side has at most this many.
 pub(super) const MAX_SIDES: usize = 2 * MAX_CHANNELS;
@@ -163,9 +166,9 @@ impl Mailbox {
     }
 }
 
-/// A stream of a channel, made by this side or by the other.
+/// A stream beside the main one, made by this side or by the other.
 pub(super) struct Side {
-    /// The number of the channel, given by the side that made the stream.
+    /// The number that the side gave it that made it.
     pub(super) id: u32,
     pub(super) own: bool,
     /// Whether messages may get lost on it.
@@ -176,12 +179,12 @@ pub(super) struct Side {
 impl Side {
     /// One that the other side made; `None` if it is none.
     async fn of_remote(stream: Arc<dyn DataChannel>) -> Option<Self> {
-        if stream.protocol().await.ok()? != STREAM_PROTOCOL {
-            return None;
-        }
+        let lossy = match stream.protocol().await.ok()?.as_str() {
+            STREAM_PROTOCOL => false,
+            LOSSY_STREAM_PROTOCOL => true,
+            _ => return None,
+        };
         let id = stream.label().await.ok()?.parse().ok()?;
-        let lossy =
-            stream.max_retransmits().await.ok()?.is_some() || stream.max_packet_life_time().await.ok()?.is_some();
         Some(Self { id, own: false, lossy, stream })
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct WebRtcConfig {
     pub(crate) failed_after: Duration,
     /// Pause between keepalives of an idle link.
     pub(crate) keepalive: Duration,
+    #[cfg(test)]
+    pub(crate) loss: Option<Arc<tests::Loss>>,
 }
 
 impl Default for WebRtcConfig {
@@ -102,6 +104,8 @@ impl Default for WebRtcConfig {
             disconnected_after: Duration::from_secs(10),
             failed_after: Duration::from_secs(5),
             keepalive: Duration::from_secs(5),
+            #[cfg(test)]
+            loss: None,
         }
     }
 }

@@ -121,7 +121,7 @@ async fn write(mut own: OwnStreams, channel: Arc<dyn DataChannel>, framing: Fram
     mailbox.flushed();
 }
 
-/// The streams that this side has made for its channels: at most one for each.
+/// The streams that this side has made. The pipe bounds how many.
 struct OwnStreams {
     pipe: Arc<Pipe>,
     mailbox: Arc<Mailbox>,
@@ -147,7 +147,7 @@ impl OwnStreams {
             StreamAction::Send { lossy, packet } => {
                 let Some(own) = self.made.get(&id) else { return Ok(()) };
                 match own.stream.send(packet).await {
-                    // It ends the channel's stream only. Who waits for it on the other side has closed it.
+                    // The other side has closed it, and will get nothing more of its channels.
                     Err(Error::ErrDataChannelClosed) => tracing::debug!(id, "a stream is closed"),
                     sent => sent?,
                 }
@@ -312,7 +312,7 @@ impl Sides {
             match event {
                 DataChannelEvent::OnOpen if own => pipe.stream_opened(id),
                 DataChannelEvent::OnMessage(message) if !own => {
-                    if let Err(reason) = pipe.deliver_on_stream(id, lossy, message.data.freeze()) {
+                    if let Err(reason) = pipe.deliver_on_stream(lossy, message.data.freeze()) {
                         return reason;
                     }
                 }

@@ -52,6 +52,8 @@ pub(super) struct LinkRuntime {
     ports: Option<LinkPorts>,
     /// Whether the driver has been spawned.
     driven: AtomicBool,
+    #[cfg(test)]
+    loss: std::sync::OnceLock<Arc<super::tests::Loss>>,
 }
 
 impl LinkRuntime {
@@ -62,7 +64,15 @@ impl LinkRuntime {
             slot: Arc::default(),
             mailbox,
             driven: AtomicBool::new(false),
+            #[cfg(test)]
+            loss: std::sync::OnceLock::new(),
         })
+    }
+
+    /// Makes the sockets that are bound from now on lose datagrams.
+    #[cfg(test)]
+    pub(super) fn lose(&self, loss: Arc<super::tests::Loss>) {
+        let _ = self.loss.set(loss);
     }
 
     pub(super) fn pace(&self) -> &Arc<Pace> {
@@ -113,10 +123,17 @@ impl Runtime for LinkRuntime {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        match &self.ports {
-            Some(ports) if socket.local_addr()?.port() != socket::MDNS_PORT => ports.replace(socket, self.pace.clone()),
-            _ => socket::wrap(socket, self.pace.clone()),
+        let socket = match &self.ports {
+            Some(ports) if socket.local_addr()?.port() != socket::MDNS_PORT => {
+                ports.replace(socket, self.pace.clone())?
+            }
+            _ => socket::wrap(socket, self.pace.clone())?,
+        };
+        #[cfg(test)]
+        if let Some(loss) = self.loss.get() {
+            return Ok(loss.clone().wrap(socket));
         }
+        Ok(socket)
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {

@@ -16,7 +16,7 @@ use webrtc::peer_connection::{
     RTCSessionDescription, SettingEngineBuilder,
 };
 
-use super::mailbox::{Callbacks, Mailbox, STREAM_PROTOCOL};
+use super::mailbox::{Callbacks, LOSSY_STREAM_PROTOCOL, Mailbox, STREAM_PROTOCOL};
 use super::runtime::LinkRuntime;
 use super::shared::LinkPorts;
 use super::{WebRtcConfig, addresses, socket};
@@ -88,6 +88,10 @@ impl Session {
         });
         let addresses = ports.as_ref().map_or_else(|| addresses::to_bind(config), LinkPorts::to_bind);
         let runtime = LinkRuntime::new(mailbox.clone(), config.keepalive, ports);
+        #[cfg(test)]
+        if let Some(loss) = &config.loss {
+            runtime.lose(loss.clone());
+        }
         let connection = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::default().with_ice_servers(servers.collect()).build())
             .with_setting_engine(settings.build())
@@ -117,7 +121,7 @@ impl Session {
         self.connection.create_data_channel(P_PROTOCOL, Some(init)).await
     }
 
-    /// What makes streams for channels, as long as the connection is there.
+    /// What makes streams, as long as the connection is there.
     pub(super) fn streams(&self) -> Streams {
         Streams(Arc::downgrade(&self.connection))
     }
@@ -227,11 +231,11 @@ impl Session {
     }
 }
 
-/// Makes data channels. Does not keep the connection alive.
+/// Makes data channels beside the main one. Does not keep the connection alive.
 pub(super) struct Streams(Weak<dyn PeerConnection>);
 
 impl Streams {
-    /// Makes one for the channel of this number.
+    /// Makes one, of this number.
     ///
     /// # Errors
     ///
@@ -243,11 +247,12 @@ impl Streams {
             Reliability::MaxRetransmits(times) => (Some(times), None),
             Reliability::MaxLifetime(time) => (None, Some(u16::try_from(time.as_millis()).unwrap_or(u16::MAX))),
         };
+        let lossy = delivery.reliability != Reliability::Reliable;
         let init = RTCDataChannelInit {
             ordered: delivery.ordered,
             max_retransmits,
             max_packet_life_time,
-            protocol: STREAM_PROTOCOL.into(),
+            protocol: if lossy { LOSSY_STREAM_PROTOCOL } else { STREAM_PROTOCOL }.into(),
             ..RTCDataChannelInit::default()
         };
         connection.create_data_channel(&id.to_string(), Some(init)).await

@@ -14,7 +14,7 @@ struct Side {
     /// Streams that are being made.
     opening: Vec<u32>,
     /// What is on its way on streams.
-    streams: Vec<(u32, bool, Bytes)>,
+    streams: Vec<(bool, Bytes)>,
     handles: Vec<Handle>,
 }
 
@@ -86,7 +86,7 @@ impl Side {
             Some(Outgoing::Stream { id, action }) => {
                 match action {
                     StreamAction::Open(_) => self.opening.push(id),
-                    StreamAction::Send { lossy, packet } => self.streams.push((id, lossy, packet.freeze())),
+                    StreamAction::Send { lossy, packet } => self.streams.push((lossy, packet.freeze())),
                     StreamAction::Close => {}
                 }
                 true
@@ -115,9 +115,9 @@ impl Side {
         if from.streams.is_empty() {
             return false;
         }
-        let (id, lossy, packet) = from.streams.swap_remove(which % from.streams.len());
+        let (lossy, packet) = from.streams.swap_remove(which % from.streams.len());
         if !(lose && lossy) {
-            assert_eq!(self.pipe.deliver_on_stream(id, lossy, packet), Ok(()));
+            assert_eq!(self.pipe.deliver_on_stream(lossy, packet), Ok(()));
         }
         true
     }

@@ -2,10 +2,14 @@
 
 mod closing;
 mod identity;
+mod loss;
 mod messages;
 mod negotiation;
 mod shared;
+mod streams;
 mod turn;
+
+pub(crate) use loss::Loss;
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};
