@@ -69,7 +69,8 @@
 //!   [`Root::messages`] give them in the order of arrival. They arrive whole, and none is lost while the connection lasts.
 //! - **Channel.** A [`Channel`] is a sequence of messages of its own between two pmesh peers, with a name, made by
 //!   [`Node::channel`] on either side. Messages keep their order within a channel; a small one does not wait for a large one
-//!   of another channel, and who does not read one channel holds up no other.
+//!   of another channel, and who does not read one channel holds up no other. [`ChannelOptions`] allow messages to overtake
+//!   each other, or to get lost where only the newest counts.
 //! - **Backpressure.** [`Node::send`] waits while the other side does not read, [`Node::try_send`] gives the message back.
 //!   A node that nobody reads from slows down its sender, and no other node. Every queue has a bound.
 //!

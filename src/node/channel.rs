@@ -17,9 +17,7 @@ use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS};
 use crate::protocol::{Delivery, Reliability};
 use crate::transport::{Lane, NoLane};
 
-/// A channel to be opened: its name, and what it promises. See [`Node::open_channel`].
-///
-/// A name alone stands for a channel on which all messages arrive, in order.
+/// A channel to be opened: its name, and what it promises. See [X stands for a channel on which all messages arrive, in order.
 ///
 /// ```
 /// # fn example(node: pmesh::Node) -> Result<(), pmesh::ChannelError> {
@@ -52,7 +50,7 @@ impl ChannelOptions {
 
     /// A message is sent again so often at most, then it is given up: 0 for never again. Replaces a lifetime.
     ///
-    /// Messages are 64,956 bytes long at most. Sending waits while the network has not taken the earlier ones, and not for
+    /// Messages are 64,949 bytes long at most. Sending waits while the network has not taken the earlier ones, and not for
     /// the reader of the other side: if that is slow, the oldest of more than 256 KiB are dropped there.
     pub fn max_retransmits(mut self, times: u16) -> Self {
         self.delivery.reliability = Reliability::MaxRetransmits(times);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::protocol::limits::MAX_CHANNELS;
+use crate::protocol::{Delivery, Reliability};
 
 /// Two roots, and the node that each has of the other.
 async fn pair(world: &World) -> ((Root, Node), (Root, Node)) {
@@ -181,4 +182,57 @@ async fn why_there_is_no_channel() {
     }
     assert_eq!(to_b.channel("more").unwrap_err(), ChannelError::TooMany { limit: MAX_CHANNELS });
     to_b.channel("0").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn unordered_and_lossy_channels() {
+    let world = World::new();
+    let ((_a, to_b), (_b, to_a)) = pair(&world).await;
+    let lifetime = Duration::from_millis(250);
+    for (options, reliability) in [
+        (ChannelOptions::new("unordered").unordered(), Reliability::Reliable),
+        (ChannelOptions::new("retransmits").unordered().max_retransmits(2), Reliability::MaxRetransmits(2)),
+        (ChannelOptions::new("lifetime").unordered().max_lifetime(lifetime), Reliability::MaxLifetime(lifetime)),
+    ] {
+        let lossy = reliability != Reliability::Reliable;
+        let here = to_b.open_channel(options).unwrap();
+        here.send("hello").await.unwrap();
+        let there = to_a.channels().next().await.unwrap();
+        assert_eq!(there.delivery(), Delivery { ordered: false, reliability });
+        assert_eq!(there.messages().next().await, Some("hello".into()));
+        let large = here.send(vec![0; 64_950]).await;
+        assert_eq!(large, if lossy { Err(SendError::TooLarge { limit: 64_949 }) } else { Ok(()) });
+        here.send(vec![0; 64_949]).await.unwrap();
+        let mut sizes = vec![64_949];
+        sizes.splice(0..0, (!lossy).then_some(64_950));
+        for _ in 0..sizes.len() {
+            let size = there.binaries().next().await.unwrap().len();
+            sizes.retain(|expected| *expected != size);
+        }
+        assert_eq!(sizes, [0; 0]);
+        // The other side's messages have the same delivery.
+        there.send("and back").await.unwrap();
+        assert_eq!(here.messages().next().await, Some("and back".into()));
+        here.close().await;
+        assert_eq!(there.messages().next().await, None);
+    }
+}
+
+/// What the network takes is not held up by who does not read, and the newest are there.
+#[tokio::test(start_paused = true)]
+async fn a_lossy_channel_never_waits_for_its_reader() {
+    let world = World::new();
+    let ((_a, to_b), (_b, to_a)) = pair(&world).await;
+    let here = to_b.open_channel(ChannelOptions::new("places").max_retransmits(0)).unwrap();
+    let mut messages = to_a.channel("places").unwrap().binaries();
+    for n in 0..200 {
+        here.send(number(n)).await.unwrap();
+    }
+    here.close().await;
+    let mut got = Vec::new();
+    while let Some(message) = messages.next().await {
+        got.push(message);
+    }
+    assert!((5..20).contains(&got.len()), "{} of 200", got.len());
+    assert_eq!(got.last().unwrap(), &number(199));
 }
