@@ -17,7 +17,9 @@ use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS};
 use crate::protocol::{Delivery, Reliability};
 use crate::transport::{Lane, NoLane};
 
-/// A channel to be opened: its name, and what it promises. See [X stands for a channel on which all messages arrive, in order.
+/// A channel to be opened: its name, and what it promises. See [`Node::open_channel`].
+///
+/// A name alone stands for a channel on which all messages arrive, in order.
 ///
 /// ```
 /// # fn example(node: pmesh::Node) -> Result<(), pmesh::ChannelError> {

@@ -214,6 +214,69 @@ async fn hostile_packets_end_the_link() {
 }
 
 #[tokio::test]
+async fn hostile_packets_on_streams_end_the_link() {
+    type Fill<'a> = &'a dyn Fn(&mut PacketBuilder);
+    let cases: [(&str, Fill<'_>); 5] = [
+        ("nothing", &|_| {}),
+        ("no channel", &|packet| {
+            packet.push(Kind::Binary, b"x", &mut 0, 1);
+        }),
+        ("two channels", &|packet| {
+            packet.push_numbers(Kind::Channel, &[1]);
+            packet.push_numbers(Kind::Channel, &[2]);
+        }),
+        ("a frame", &|packet| {
+            packet.push_numbers(Kind::Channel, &[1]);
+            packet.push_whole(Kind::Frame, b"[6]");
+        }),
+        ("a part of a message", &|packet| {
+            packet.push_numbers(Kind::Channel, &[1]);
+            packet.push(Kind::Binary, b"xy", &mut 0, 1);
+        }),
+    ];
+    for (name, fill) in cases {
+        for lossy in [false, true] {
+            let (b, _b) = packets();
+            let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
+            fill(&mut packet);
+            let ended = b.deliver_on_stream(lossy, packet.finish().freeze());
+            assert!(matches!(ended, Err(CloseReason::Protocol(_))), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_comes_before_its_channel_is_held_within_the_credit_of_the_link() {
+    let (b, _b) = packets();
+    let packet = |id| {
+        let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
+        packet.push_numbers(Kind::Channel, &[id]);
+        packet.push(Kind::Binary, &[id as u8; 10_000], &mut 0, usize::MAX);
+        packet.finish().freeze()
+    };
+    b.deliver_on_stream(true, packet(1)).unwrap();
+    b.deliver_on_stream(false, packet(1)).unwrap();
+    let mut early = 1;
+    let ended = loop {
+        match b.deliver_on_stream(false, packet(2)) {
+            Ok(()) => early += 1,
+            Err(reason) => break reason,
+        }
+    };
+    assert!(matches!(ended, CloseReason::Protocol(_)));
+    assert_eq!(early, CREDIT_BYTES as usize / packet(2).len());
+
+    let delivery = Promise { ordered: false, ..Promise::default() };
+    let mut announced = PacketBuilder::new(MAX_PACKET_BYTES);
+    announced.push_whole(Kind::Open, &Opening { id: 1, answers: 0, delivery, name: "x".into() }.encode());
+    deliver(&b, announced).await.unwrap();
+    let lane = b.queues.take_opened().unwrap();
+    let mut messages = b.queues.subscribe(&lane);
+    assert_eq!(next(&mut messages).await.unwrap().1, vec![1; 10_000], "what may get lost was lost");
+    assert!(next_now(&mut messages).is_pending());
+}
+
+#[tokio::test]
 async fn all_channels_together_keep_to_the_window_of_the_link() {
     let (b, _b) = packets();
     let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
