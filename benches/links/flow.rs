@@ -25,8 +25,11 @@ const BACK: f64 = 0.8;
 
 pub(crate) async fn run(options: Options) -> Result<()> {
     println!("{}\n", facts::machine()?);
-    let (seconds, pause) = (options.seconds, options.pause);
-    println!("Full rate for {} s, then the reader pauses for {} s.\n", seconds.as_secs_f64(), pause.as_secs_f64());
+    let (seconds, pause) = (options.seconds.as_secs_f64(), options.pause.as_secs_f64());
+    println!(
+        "Full rate for {seconds} s, then the reader pauses for {pause} s. It works {:?} for each message.\n",
+        options.work
+    );
     println!(
         "| message | messages/s | MB/s | longest gap, ms | queued during the pause | memory during it, KB | back at full rate \
          after, ms | lost |"
@@ -34,7 +37,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     println!("|---|---|---|---|---|---|---|---|");
     for size in SIZES {
         if options.wants(&size.to_string()) {
-            println!("{}", stress(size, seconds, pause).await?);
+            println!("{}", stress(size, &options).await?);
         }
     }
     Ok(())
@@ -72,6 +75,7 @@ struct Check {
     reader: Reader,
     next: u64,
     size: usize,
+    work: Duration,
 }
 
 impl Check {
@@ -86,6 +90,12 @@ impl Check {
             return Err(format!("message {number:?} instead of {}", self.next).into());
         }
         self.next += 1;
+        if !self.work.is_zero() {
+            let begin = Instant::now();
+            while begin.elapsed() < self.work {
+                std::hint::spin_loop();
+            }
+        }
         Ok(())
     }
 
@@ -103,15 +113,15 @@ impl Check {
     }
 }
 
-async fn stress(size: usize, seconds: Duration, pause: Duration) -> Result<String> {
+async fn stress(size: usize, options: &Options) -> Result<String> {
     let pair = Pair::open(Variant::Pmesh, size).await?;
     let End::Tree(sender) = pair.a.clone() else { return Err("no node".into()) };
-    let mut check = Check { reader: pair.b.reader(), next: 0, size };
+    let mut check = Check { reader: pair.b.reader(), next: 0, size, work: options.work };
     let flood = Flood::start(pair.a.clone(), size);
-    let (rate, gap) = check.read_for(seconds).await?;
+    let (rate, gap) = check.read_for(options.seconds).await?;
 
     let (read, resident) = (check.next, facts::resident_kb());
-    tokio::time::sleep(pause).await;
+    tokio::time::sleep(options.pause).await;
     let waiting = flood.sent.load(Ordering::Relaxed) - read;
     let grown = facts::resident_kb().saturating_sub(resident);
     let buffered = sender.buffered();

@@ -14,7 +14,7 @@
 //! - `--shared-port`: the peers of pmesh use one UDP port each.
 //! - a name or a part of it: only these measurements. `--variant NAME`: only this variant.
 //! - `--flow`: instead of the table, a stress run of the credit flow of pmesh: full rate for `--seconds S` (10), and a
-//!   reader that pauses for `--pause P` seconds (5).
+//!   reader that pauses for `--pause P` seconds (5). `--work U`: each message costs the reader U microseconds.
 //!
 //! `RUST_LOG` shows on the error stream what the library says.
 

@@ -30,13 +30,15 @@ pub(crate) struct Options {
     pub(crate) variant: Option<Variant>,
     pub(crate) seconds: Duration,
     pub(crate) pause: Duration,
+    /// What each message costs the reader.
+    pub(crate) work: Duration,
     names: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
         let (mut flow, mut bench, mut quick, mut alone) = (false, false, false, None);
-        let (mut rounds, mut variant, mut seconds, mut pause) = (None, None, None, None);
+        let (mut rounds, mut variant, mut seconds, mut pause, mut work) = (None, None, None, None, 0);
         let mut names = Vec::new();
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
@@ -51,6 +53,7 @@ impl Options {
                 "--variant" => variant = Some(value()?.parse()?),
                 "--seconds" => seconds = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),
                 "--pause" => pause = Some(value()?.parse::<f64>()?.clamp(0.1, 3600.0)),
+                "--work" => work = value()?.parse::<u64>()?.min(100_000),
                 "--alone" => alone = Some((value()?.parse()?, value()?.parse()?)),
                 option if option.starts_with('-') => return Err(format!("unknown option {option}").into()),
                 name => names.push(name.to_owned()),
@@ -69,6 +72,7 @@ impl Options {
             variant,
             seconds: Duration::from_secs_f64(seconds.unwrap_or(if quick { 0.5 } else { 10.0 })),
             pause: Duration::from_secs_f64(pause.unwrap_or(if quick { 0.5 } else { 5.0 })),
+            work: Duration::from_micros(work),
             names,
         })
     }
