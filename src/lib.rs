@@ -102,6 +102,7 @@
 //! - The offer carries the caller's key, a fresh random number and a signature over these, the fingerprint of its certificate, the
 //!   session, its limits, its role and the offer data. The answer carries the same of the other side, and its signature covers the
 //!   offer too. The [`Firewall`] is asked only about offers whose signature fits: see [`Offer::peer_id`].
+//! - Candidates and the rest of the descriptions are not signed. They decide which way the encrypted packets take, and no more.
 //! - Once the data channel stands, each end signs, inside it, both keys, both fingerprints, both random numbers and its role,
 //!   as it knows them, and checks the other's signature and the certificate that DTLS has seen. Only then the node is open
 //!   and [`Node::peer_id`] known: no message goes either way before.

@@ -167,6 +167,22 @@ fn anybody(_: PeerId) -> Connect {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_known_before_its_first_message() {
+    let onramp = Hostile::start(|relayed| vec![relayed]).await;
+    let (alice, to_bob) = onramp.peer(builder()).await;
+    let (bob, _) = onramp.peer(builder()).await;
+    let mut messages = bob.messages();
+    let node = soon(to_bob.connect(Connect::to("bob").expect(bob.peer_id()))).await.unwrap();
+    assert_eq!(node.peer_id(), Some(bob.peer_id()));
+    node.try_send("at once").unwrap();
+    let (from, _) = soon(messages.next()).await.unwrap();
+    assert_eq!(from.peer_id(), Some(alice.peer_id()));
+    assert_eq!(to_bob.peer_id(), None, "an onramp has none");
+    let error = soon(alice.connect(Connect::to(&onramp.url).expect(bob.peer_id()))).await.unwrap_err();
+    assert_eq!(error, ConnectError::UnexpectedPeer { expected: bob.peer_id(), found: None });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swapped_fingerprints_and_keys_are_noticed() {
     let key = pmesh::Identity::generate().peer_id();
     for part in [is_offer, is_answer] {

@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &["identity"]),
     ("lock", &[]),
     ("protocol", &["error", "identity"]),
-    ("transport", &["error", "lock", "protocol"]),
+    ("transport", &["error", "identity", "lock", "protocol"]),
     ("node", &["error", "identity", "lock", "protocol", "transport"]),
     ("onramp", &["error", "lock", "protocol", "transport"]),
     ("lib", &["error", "identity", "protocol", "transport", "node", "onramp"]),

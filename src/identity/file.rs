@@ -62,8 +62,8 @@ impl Identity {
         Ok(Self(Arc::new(key)))
     }
 
-    /// Makes a new identity and writes it to a new file, to which only the owner has access. The file appears whole or not
-    /// at all, and none is ever overwritten.
+    /// Makes a new identity and writes it to a new file, to which only the owner has access (on Unix; elsewhere whoever has
+    /// access to the folder). The file appears whole or not at all, and none is ever overwritten.
     ///
     /// # Errors
     ///
@@ -103,6 +103,9 @@ impl Identity {
         file.write_all(pem.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist_noclobber(path)?;
+        // A name that is lost with the power would mean a new identity.
+        #[cfg(unix)]
+        fs::File::open(folder)?.sync_all()?;
         Ok(())
     }
 }

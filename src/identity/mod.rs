@@ -103,13 +103,13 @@ impl<'de> Deserialize<'de> for PeerId {
 
 /// The key pair of a root. Whoever has it can pass for the root.
 ///
-/// A root makes a new one at its start, unless it is [given one](crate::RootBuilder::identity). Cloning shares the key; it
-/// is erased from memory with the last clone. Printing it shows the [`PeerId`] only.
+/// A root makes a new one at its start, unless it is [given one](crate::RootBuilder::identity). Cloning shares the key; the last
+/// clone erases it from its memory. Printing it shows the [`PeerId`] only.
 #[derive(Clone)]
 pub struct Identity(Arc<SigningKey>);
 
 impl Identity {
-    /// A new one, from the randomness of the system.
+    /// A new one, from a cryptographic random number generator.
     pub fn generate() -> Self {
         Self::from_secret(rand::random())
     }

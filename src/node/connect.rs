@@ -59,6 +59,7 @@ impl Connect {
     }
 
     /// Data for the other side's firewall, at most 32 KiB of JSON. The introducer can read it. Not used for a WebSocket.
+    /// Integers beyond 2^53 may arrive rounded, as in JavaScript: send larger ones as text.
     #[must_use]
     pub fn offer_data(mut self, data: impl Into<Value>) -> Self {
         self.data = data.into();

@@ -228,10 +228,6 @@ impl Driver {
                 Output::Opened { node, peer } => {
                     if let Some(node) = self.nodes.get(&node) {
                         debug!(address = %node.address(), ?peer, "open");
-                        if let Some(peer) = peer {
-                            // A node opens once.
-                            let _ = node.inner.peer_id.set(peer);
-                        }
                         let event = Event::Open { node: node.clone() };
                         node.inner.state.send_modify(|state| {
                             *state = NodeState::Open;

@@ -68,7 +68,7 @@ impl Offer {
 
     /// Who makes the offer; `None` for an original P, and for whoever passes for one.
     ///
-    /// The peer has signed the offer, so the introducer has neither made nor altered it, nor its [data](Self::data). If
+    /// The peer has signed its key, its certificate and its [data](Self::data), so the introducer has made or altered none of them. If
     /// it is an old one that is being repeated, or another holds the connection's certificate, no connection comes of it:
     /// a node is open only when its peer has proven its id once more over the connection itself.
     ///
@@ -86,7 +86,8 @@ impl Offer {
     }
 
     /// The data that the peer sent with its offer; `null` if it sent none. The introducer can read it, and where there is
-    /// no [`peer_id`](Self::peer_id), change it.
+    /// no [`peer_id`](Self::peer_id), change it. Where there is one, numbers come as JavaScript has them: as integers up to 2^53,
+    /// otherwise as 64-bit floats.
     pub fn data(&self) -> &Value {
         &self.data
     }
@@ -99,7 +100,8 @@ pub enum Verdict {
     Accept,
     /// Say no. A pmesh peer hears of it at once; an original P runs into its own timeout.
     Refuse,
-    /// Say nothing: the peer cannot tell whether anybody is there.
+    /// Say nothing: the peer cannot tell that a firewall was asked. (Offers that no firewall is asked about are answered: those
+    /// with a proof of identity that does not fit, or while too many go on.)
     Ignore,
 }
 

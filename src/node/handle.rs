@@ -61,7 +61,6 @@ pub(super) struct NodeInner {
     pub(super) state: watch::Sender<NodeState>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) own_address: OnceLock<Address>,
-    pub(super) peer_id: OnceLock<PeerId>,
     /// The node that a connect call gets instead of this one.
     pub(super) instead: OnceLock<Node>,
     /// Whether it was said that messages are malformed.
@@ -78,7 +77,6 @@ impl Node {
             state: watch::Sender::new(NodeState::Connecting),
             events: broadcast::Sender::new(NODE_EVENTS),
             own_address: OnceLock::new(),
-            peer_id: OnceLock::new(),
             instead: OnceLock::new(),
             malformed: AtomicBool::new(false),
         };
@@ -101,10 +99,10 @@ impl Node {
         self.inner.own_address.get()
     }
 
-    /// Who the peer is, proven over the connection itself, whatever the introducer says. Known when the node is open.
-    /// `None` before, for an onramp, and for an original P or whoever passes for one.
+    /// Who the peer is, proven over the connection itself, whatever the introducer says. Known before the first message
+    /// comes, and when the node is open. `None` before, for an onramp, and for an original P or whoever passes for one.
     pub fn peer_id(&self) -> Option<PeerId> {
-        self.inner.peer_id.get().copied()
+        self.inner.queues.peer()
     }
 
     /// What the node is connected by.

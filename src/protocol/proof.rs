@@ -5,8 +5,10 @@
 //! the Ed25519 key of its [`PeerId`], what the other is to rely on:
 //!
 //! ```text
-//! O = SHA-256("pmesh offer 1", session, window, maxMessage, key, nonce and fingerprint of the offerer, offer data)
-//! A = SHA-256("pmesh answer 1", O, session, window, maxMessage, key, nonce and fingerprint of the answerer)
+//! offerer, answerer = key, fingerprint, nonce, session, window, maxMessage of that side:
+//!     32, 32, 16, 8, 2 x 4 bytes, then 1 and 8 bytes or a single 0; numbers are big-endian
+//! O = SHA-256("pmesh offer 1", offerer, offer data as in `hash_value`)
+//! A = SHA-256("pmesh answer 1", O, answerer)
 //!
 //! offer, in its extension field:        signature of "pmesh offer 1", O       by the offerer
 //! answer, in its extension field:       signature of "pmesh answer 1", A      by the answerer
@@ -18,7 +20,8 @@
 //! open: no byte of the application goes either way. `A` covers both keys, both fingerprints, both nonces and who has
 //! which role, so
 //!
-//! - a fingerprint, a key, or anything else in the extension field that was exchanged or altered fits no signature;
+//! - a fingerprint, a key, or anything else in the extension field that was exchanged or altered fits no signature (candidates
+//!   and the rest of the descriptions are not signed: they decide which way the encrypted packets go, and no more);
 //! - an old answer does not fit the nonce of a new offer; an old offer comes from nobody who holds its certificate;
 //! - an answer does not pass for an offer, nor one session's for another's;
 //! - an introducer that puts its own key on the fingerprint of somebody else (unknown key share, RFC 8844) is found out by the
@@ -30,7 +33,7 @@
 //! It does not protect from an introducer that takes the extension field away: then both ends look like original Ps,
 //! which have no identity. Who does not want those says whom it expects, or requires identities. Nor does it hide
 //! anything from the introducer: keys, candidates and offer data can be read, and introductions can be dropped. In offer
-//! data numbers count as JavaScript has them (64-bit floats), since originals may relay it.
+//! data numbers are what JavaScript has (64-bit floats), since originals may relay it: the receiver gets them in one form.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -39,7 +42,7 @@ use sha2::{Digest, Sha256};
 use super::signal::Session;
 use crate::identity::{Identity, PeerId};
 
-/// A number that is used once, so that what was signed before fits nothing new.
+/// A random number of one call, so that what was signed before fits nothing new.
 pub(crate) type Nonce = Base64<16>;
 
 /// Bytes that are text in JSON.
@@ -315,6 +318,25 @@ fn hash_party(hash: &mut Sha256, party: Party, nonce: Nonce, terms: Terms) {
             hash.update(bytes.to_be_bytes());
         }
         None => hash.update([0]),
+    }
+}
+
+/// The form in which offer data is looked at: an introducer can write a number in another way, as `1.0` for `1`.
+pub(crate) fn normalize(value: &mut Value) {
+    /// Up to here every integer is a 64-bit float.
+    const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => {
+            let float = number.as_f64().unwrap_or_default();
+            *value = if float.fract() == 0.0 && float.abs() <= MAX_SAFE_INTEGER {
+                Value::from(float as i64)
+            } else {
+                Value::from(float)
+            };
+        }
+        Value::Array(values) => values.iter_mut().for_each(normalize),
+        Value::Object(members) => members.values_mut().for_each(normalize),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     Command, Framing, Link, LinkEvent, Outgoing, Pipe, Remote, StreamAction, Target, Transport, WhenFull, WireMessage,
 };
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::lock::lock;
 use crate::protocol::proof::Fingerprint;
 use crate::protocol::signal::{Candidate, Description, DescriptionKind};
@@ -19,6 +20,7 @@ struct End {
     pipe: Arc<Pipe>,
     remote: Option<Remote>,
     peer: Option<u64>,
+    peer_id: Option<PeerId>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -76,7 +78,7 @@ impl Transport for Memory {
             Target::Answer { offer, remote } => (Some(remote), Self::parse(&offer), DescriptionKind::Answer),
             Target::Url(_) => unreachable!("not for this transport"),
         };
-        state.ends.insert(end, End { pipe: pipe.clone(), remote, peer, commands: receiver });
+        state.ends.insert(end, End { pipe: pipe.clone(), remote, peer, peer_id: None, commands: receiver });
         drop(state);
         self.describe(end, pipe, kind);
         Box::new(Handle { end, memory: self.clone(), commands })
@@ -102,6 +104,11 @@ impl Link for Handle {
                     self.memory.join(self.end, peer);
                 }
             }
+            Command::Confirm(confirmation) => {
+                if let Some(end) = self.memory.state.lock().unwrap().ends.get_mut(&self.end) {
+                    end.peer_id = Some(confirmation.peer_id());
+                }
+            }
             other => drop(self.commands.try_send(other)),
         }
     }
@@ -119,7 +126,7 @@ async fn run(mut a: End, mut b: End) {
             Some(Remote::Pmesh { window, max_message }) => (Framing::Packets { window, max_message }, true),
             _ => (Framing::Plain { max_message: 65_536 }, false),
         };
-        end.pipe.open(framing);
+        end.pipe.open(framing, end.peer_id);
         end.pipe.emit(LinkEvent::Opened { extension }).await;
     }
     let mut tasks = JoinSet::new();
@@ -204,7 +211,7 @@ impl MemoryOnramp {
             peers.len()
         };
         let own = crate::protocol::Address::new(format!("p{number}")).unwrap();
-        pipe.open(Framing::Plain { max_message: 1 << 20 });
+        pipe.open(Framing::Plain { max_message: 1 << 20 }, None);
         pipe.emit(LinkEvent::Opened { extension: self.extension }).await;
         if self.extension {
             pipe.emit(LinkEvent::Frame(frame::welcome(&own))).await;

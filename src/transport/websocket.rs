@@ -89,7 +89,7 @@ async fn run(
         _ = commands.recv() => return CloseReason::Local,
     };
     let (socket, extension) = socket;
-    pipe.open(Framing::Plain { max_message: MAX_MESSAGE_BYTES });
+    pipe.open(Framing::Plain { max_message: MAX_MESSAGE_BYTES }, None);
     pipe.emit(LinkEvent::Opened { extension }).await;
     let (sink, stream) = socket.split();
     let mut reading = std::pin::pin!(read(stream, pipe));

@@ -12,7 +12,7 @@ pub struct Counters {
     pub malformed: u64,
     /// Answers, candidates and refusals dropped because no negotiation of that introducer expected them.
     pub unexpected: u64,
-    /// Offers and answers turned down because the identity in them was missing or could not be verified.
+    /// Offers, answers and connections turned down because an identity was missing or could not be verified.
     pub unverified: u64,
     /// Offers that the firewall accepted.
     pub offers_accepted: u64,

@@ -77,13 +77,19 @@ impl<P: Clone> Tree<P> {
             self.outputs.push_back(Output::Closed { node, reason: CloseReason::ViaClosed, via: call.shown_to() });
             return;
         };
-        if let Some(&instead) = self.open.get(&call.dial.to) {
+        if let Some(instead) = self.suitable(&call.dial) {
             self.redirect(node, &call, instead);
         } else if let Some(owner) = self.pending.get(call.via, &call.dial.to) {
             self.wait(node, owner, call);
         } else {
             self.attempt(node, call, policy);
         }
+    }
+
+    /// The open node that the call wants, if there is one.
+    fn suitable(&self, dial: &Dial<P>) -> Option<NodeId> {
+        let open = self.open.get(&dial.to).copied();
+        open.filter(|node| dial.turns_down(self.peer(*node)).is_none())
     }
 
     fn attempt(&mut self, node: NodeId, call: Waiting<P>, policy: P) {
@@ -171,7 +177,7 @@ impl<P: Clone> Tree<P> {
             && let Some(rival) = negotiation.take_rival()
         {
             // The other side waits for an answer.
-            self.ask(via, address.clone(), rival);
+            self.admit(via, address.clone(), rival);
         }
         if !ours && reason != CloseReason::Remote {
             // It need not wait for the link.
@@ -179,7 +185,7 @@ impl<P: Clone> Tree<P> {
         }
         let tried = entry.dial.as_ref().map(|dial| (dial.data.clone(), dial.expect));
         let own = match (entry.dial, entry.deadline) {
-            (Some(dial), Some(deadline)) if entry.wanted && self.elsewhere(&address, &reason) => {
+            (Some(dial), Some(deadline)) if entry.wanted && self.elsewhere(&dial, &reason) => {
                 Some(Waiting { owner: node, via, dial, deadline, shown: true })
             }
             _ => None,
@@ -201,7 +207,7 @@ impl<P: Clone> Tree<P> {
                 }
                 _ => false,
             };
-            if self.elsewhere(&address, &reason) {
+            if self.elsewhere(&call.dial, &reason) {
                 self.go_elsewhere(waiting, call);
             } else if again {
                 self.dial(waiting, call);
@@ -212,16 +218,16 @@ impl<P: Clone> Tree<P> {
     }
 
     /// Whether there is another connection to the address, or one on its way that ended this attempt.
-    fn elsewhere(&self, address: &Address, reason: &CloseReason) -> bool {
+    fn elsewhere(&self, dial: &Dial<P>, reason: &CloseReason) -> bool {
         match reason {
             CloseReason::Local | CloseReason::RootClosed | CloseReason::Cancelled => false,
-            CloseReason::AlreadyConnected | CloseReason::Remote if self.pending.any(address).is_some() => true,
-            _ => self.open.contains_key(address),
+            CloseReason::AlreadyConnected | CloseReason::Remote if self.pending.any(&dial.to).is_some() => true,
+            _ => self.suitable(dial).is_some(),
         }
     }
 
     fn go_elsewhere(&mut self, node: NodeId, call: Waiting<P>) {
-        if let Some(&instead) = self.open.get(&call.dial.to) {
+        if let Some(instead) = self.suitable(&call.dial) {
             self.redirect(node, &call, instead);
         } else if let Some(owner) = self.pending.any(&call.dial.to) {
             self.wait(node, owner, call);

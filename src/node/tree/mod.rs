@@ -11,6 +11,7 @@
 //! - `offer.rs`: incoming offers and the firewall, glare
 //! - `negotiate.rs`: answers, candidates, refusals
 //! - `verify.rs`: who the other side is
+//! - `opening.rs`: links that are open, and two to one address
 //! - `introduce.rs`: frames of open nodes, and relaying between them
 
 mod counters;
@@ -18,6 +19,7 @@ mod dial;
 mod introduce;
 mod negotiate;
 mod offer;
+mod opening;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -38,8 +40,8 @@ use self::table::Table;
 use super::budget::Budget;
 use crate::error::CloseReason;
 use crate::identity::{Identity, PeerId};
+use crate::protocol::Address;
 use crate::protocol::signal::Session;
-use crate::protocol::{Address, frame};
 use crate::transport::{Command, LinkEvent, LinkId, Target};
 
 /// Tells a node from all others of its root. Never used twice; later nodes have larger ones.
@@ -283,69 +285,13 @@ impl<P: Clone> Tree<P> {
             LinkEvent::Malformed => self.counters.malformed += 1,
             LinkEvent::Closed(reason) => {
                 self.links.remove(&link);
+                if let CloseReason::Unverified(_) = reason {
+                    self.counters.unverified += 1;
+                }
                 if !self.offer_again(node) {
                     self.remove(node, reason);
                 }
             }
-        }
-    }
-
-    fn opened(&mut self, node: NodeId, extension: bool) {
-        let Some(entry) = self.nodes.get_mut(&node) else { return };
-        if matches!(entry.phase, Phase::Open | Phase::Closing(_)) {
-            return;
-        }
-        // An onramp of pmesh says first who we are there. Then the node is open.
-        let welcomed = entry.via.is_some() || !extension || entry.extension;
-        entry.extension = extension;
-        if !welcomed {
-            return;
-        }
-        entry.dial = None;
-        for deadline in [entry.deadline.take(), entry.patience.take()].into_iter().flatten() {
-            self.deadlines.remove(&(deadline, node));
-        }
-        let (address, via, session) = (entry.address.clone(), entry.via, entry.session);
-        let joined = std::mem::take(&mut entry.joined);
-        if let Phase::Negotiating(negotiation) = self.enter(node, Phase::Open)
-            && let Some(entry) = self.nodes.get_mut(&node)
-        {
-            entry.peer = negotiation.peer();
-            entry.fragments = negotiation.into_fragments();
-        }
-        let Some(via) = via else {
-            self.outputs.push_back(Output::Opened { node, peer: None });
-            return;
-        };
-        self.pending.remove(via, &address);
-        let peer = self.peer(node);
-        let other = self.open.get(&address).copied();
-        if let Some(other) = other.filter(|other| self.peer(*other) != peer) {
-            // Two introducers have given one address to two peers. The first keeps it.
-            self.close(node, CloseReason::Unverified("another peer is open under this address".into()));
-            for waiting in joined {
-                self.serve_waiting(waiting, other);
-            }
-            return;
-        }
-        // Two negotiations over two introducers ran at once. Both sides know both sessions and keep the larger.
-        let kept =
-            other.filter(|other| session <= self.nodes.get(other).and_then(|entry| entry.session)).unwrap_or(node);
-        if kept == node {
-            self.outputs.push_back(Output::Opened { node, peer });
-            if extension {
-                let text = frame::welcome(&address);
-                self.outputs.push_back(Output::Frame { node, text });
-            }
-            self.open.insert(address, node);
-        }
-        if let Some(other) = other {
-            let lost = if kept == node { other } else { node };
-            self.outputs.push_back(Output::Redirect { node: lost, instead: kept });
-            self.close(lost, CloseReason::Duplicate);
-        }
-        for waiting in joined {
-            self.serve_waiting(waiting, kept);
         }
     }
 

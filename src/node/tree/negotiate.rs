@@ -6,7 +6,7 @@ use super::offer::Incoming;
 use super::{Dial, NodeId, Output, Phase, Tree};
 use crate::error::CloseReason;
 use crate::identity::PeerId;
-use crate::protocol::proof::{Confirmation, Nonce, Offered};
+use crate::protocol::proof::{self, Confirmation, Nonce, Offered};
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session, Signal};
 use crate::protocol::{Address, frame};
 use crate::transport::{Command, Remote};
@@ -71,7 +71,7 @@ impl Negotiation {
         Self {
             role: Role::Theirs,
             session: offer.session(),
-            nonce: offer.accepted,
+            nonce: offer.accepted.map(|accepted| accepted.nonce),
             offered: offer.offered.clone(),
             peer: offer.offered.as_ref().map(Offered::key),
             sent: false,
@@ -232,21 +232,31 @@ impl<P: Clone> Tree<P> {
     /// A payload that `via` relayed from `from`.
     pub(super) fn relayed_signal(&mut self, via: NodeId, from: Address, signal: Signal, now: Instant) {
         match signal {
-            Signal::Offer { description, data, ext } => {
+            Signal::Offer { description, mut data, ext } => {
                 let allowed = self.nodes.get_mut(&via).is_some_and(|entry| entry.offers.take(now));
+                let session = ext.as_ref().map(|ext| ext.session);
                 if !allowed {
                     self.counters.over_budget += 1;
-                    self.refuse(via, &from, ext.map(|ext| ext.session), Refusal::Busy);
+                    self.refuse(via, &from, session, Refusal::Busy);
+                    return;
+                }
+                // No peer may pass for an onramp of ours: policies decide by the introducer's address.
+                if self.open.contains_key(&from) || self.onramps.contains_key(&from) {
+                    self.refuse(via, &from, session, Refusal::Connected);
                     return;
                 }
                 match (self.verify_offer(&description, &data, ext.as_ref()), &ext) {
                     (Ok(Some(offered)), Some(ext)) if offered.key() == self.settings.identity.peer_id() => {
                         self.own_offer(via, &from, ext.session);
                     }
-                    (Ok(offered), _) => self.offer(via, from, Incoming::new(description, data, ext, offered), now),
-                    (Err(_), ext) => {
+                    (Ok(offered), _) => {
+                        if offered.is_some() {
+                            proof::normalize(&mut data);
+                        }
+                        self.offer(via, from, Incoming::new(description, data, ext, offered), now);
+                    }
+                    (Err(_), _) => {
                         self.counters.unverified += 1;
-                        let session = ext.as_ref().map(|ext| ext.session);
                         self.refuse(via, &from, session, Refusal::Identity);
                     }
                 }
@@ -300,7 +310,9 @@ impl<P: Clone> Tree<P> {
         let confirmation = match self.verify_answer(node, &description, ext.as_ref()) {
             Ok(confirmation) => confirmation,
             Err(reason) => {
-                self.counters.unverified += 1;
+                if matches!(reason, CloseReason::Unverified(_) | CloseReason::NoIdentity) {
+                    self.counters.unverified += 1;
+                }
                 if let Some((via, from, negotiation)) = self.negotiation(node) {
                     let session = negotiation.session.filter(|_| ext.is_some());
                     self.refuse(via, &from, session, Refusal::Identity);

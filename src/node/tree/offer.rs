@@ -33,8 +33,19 @@ pub(super) struct Incoming {
     pub(super) offered: Option<Offered>,
     /// Candidates that came before the offer was accepted.
     pub(super) candidates: Vec<Candidate>,
-    /// Whether the firewall has accepted it already, and then the number for our answer.
-    pub(super) accepted: Option<Nonce>,
+    /// What was decided when the firewall accepted it.
+    pub(super) accepted: Option<Accepted>,
+}
+
+/// What an accepted offer is answered with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    /// The number for our proof.
+    pub(super) nonce: Nonce,
+    /// The node to be made, if there is none to go on with.
+    node: NodeId,
+    /// Until when it has to be open.
+    until: Instant,
 }
 
 impl Incoming {
@@ -68,9 +79,10 @@ pub(super) struct Check {
 impl<P: Clone> Tree<P> {
     pub(super) fn offer(&mut self, via: NodeId, from: Address, offer: Incoming, now: Instant) {
         let session = offer.session();
-        // No peer may pass for an onramp of ours: policies decide by the introducer's address.
-        if self.open.contains_key(&from) || self.onramps.contains_key(&from) {
-            self.refuse(via, &from, session, Refusal::Connected);
+        let call = self.pending.get(via, &from).and_then(|node| self.nodes.get(&node)?.dial.as_ref());
+        if call.is_some_and(|call| call.turns_down(offer.peer()).is_some()) {
+            // Not whom we are calling. Our call goes on.
+            self.refuse(via, &from, session, Refusal::Refused);
             return;
         }
         if let Some(check) = self.checking.get(via, &from) {
@@ -85,11 +97,6 @@ impl<P: Clone> Tree<P> {
             && let Phase::Negotiating(negotiation) = &mut entry.phase
         {
             if negotiation.is_of(&offer) {
-                return;
-            }
-            if entry.dial.as_ref().is_some_and(|dial| dial.turns_down(offer.peer()).is_some()) {
-                // Not whom we are calling. Our call goes on.
-                self.refuse(via, &from, session, Refusal::Refused);
                 return;
             }
             if negotiation.prevails_over(session) {
@@ -121,7 +128,7 @@ impl<P: Clone> Tree<P> {
     }
 
     /// Asks the firewall about an offer.
-    pub(super) fn ask(&mut self, via: NodeId, from: Address, mut offer: Incoming) {
+    pub(super) fn ask(&mut self, via: NodeId, from: Address, offer: Incoming) {
         let Some(entry) = self.nodes.get(&via) else { return };
         let asked = self.checking.count(via);
         let one_peer = entry.via.is_some() && entry.guests + asked >= MAX_INCOMING_PER_PEER;
@@ -133,7 +140,7 @@ impl<P: Clone> Tree<P> {
         let policy = entry.policy.clone();
         self.next_check += 1;
         let check = CheckId(self.next_check);
-        let (data, peer) = (std::mem::take(&mut offer.data), offer.peer());
+        let (data, peer) = (offer.data.clone(), offer.peer());
         self.checking.insert(via, from.clone(), check);
         self.checks.insert(check, Check { via, from: from.clone(), offer });
         self.outputs.push_back(Output::Check { check, via, from, peer, data, policy });
@@ -161,7 +168,6 @@ impl<P: Clone> Tree<P> {
         now: Instant,
     ) {
         let Some(Check { via, from, mut offer }) = self.take_check(check) else { return };
-        offer.accepted = Some(nonce);
         let crossing = self.pending.get(via, &from);
         if verdict != Verdict::Accept {
             self.counters.offers_refused += 1;
@@ -178,11 +184,13 @@ impl<P: Clone> Tree<P> {
             return;
         }
         self.counters.offers_accepted += 1;
+        offer.accepted = Some(Accepted { nonce, node: fresh, until: now + self.settings.accept_timeout });
         if let Some(node) = crossing {
             let dial = self.nodes.get(&node).and_then(|entry| entry.dial.as_ref());
             if dial.is_some_and(|dial| dial.turns_down(offer.peer()).is_some()) {
                 // Our call, which is for somebody else, has begun meanwhile.
                 self.refuse(via, &from, offer.session(), Refusal::Refused);
+                self.go_on_without(via, &from);
                 return;
             }
             if let Some((.., negotiation)) = self.negotiation(node)
@@ -195,13 +203,23 @@ impl<P: Clone> Tree<P> {
             }
             return;
         }
+        self.admit(via, from, offer);
+    }
+
+    /// Makes a node for an offer that was accepted; asks the firewall about any other.
+    pub(super) fn admit(&mut self, via: NodeId, from: Address, offer: Incoming) {
+        let Some(Accepted { node, until, .. }) = offer.accepted else { return self.ask(via, from, offer) };
+        if self.open.contains_key(&from) {
+            self.refuse(via, &from, offer.session(), Refusal::Connected);
+            return;
+        }
         let Some(policy) = self.nodes.get(&via).map(|via| via.policy.clone()) else { return };
         let phase = Phase::Negotiating(Box::new(Negotiation::theirs(&offer)));
-        self.insert(fresh, from.clone(), Some(via), policy, phase, now + self.settings.accept_timeout);
-        self.pending.insert(via, from.clone(), fresh);
-        self.outputs.push_back(Output::Create { node: fresh, address: from, via });
-        self.outputs.push_back(Output::Connection { node: fresh, via: Some(via) });
-        self.answer_offer(fresh, offer);
+        self.insert(node, from.clone(), Some(via), policy, phase, until);
+        self.pending.insert(via, from.clone(), node);
+        self.outputs.push_back(Output::Create { node, address: from, via });
+        self.outputs.push_back(Output::Connection { node, via: Some(via) });
+        self.answer_offer(node, offer);
     }
 
     /// Goes on with an accepted offer, in place of what the node did before.

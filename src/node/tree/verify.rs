@@ -70,7 +70,8 @@ impl<P: Clone> Tree<P> {
                 }
                 Some(confirmation)
             }
-            _ => None,
+            (Some(_), None) => return Err(unverified(ProofError::Missing)),
+            (None, _) => None,
         };
         let found = confirmation.as_ref().map(Confirmation::peer_id);
         if let Some(reason) = entry.dial.as_ref().and_then(|dial| dial.turns_down(found)) {

@@ -188,6 +188,38 @@ fn offer_data_that_javascript_wrote_anew_is_the_same() {
 }
 
 #[test]
+fn offer_data_of_one_digest_looks_the_same() {
+    let texts = [
+        "1",
+        "1.0",
+        "1e0",
+        "-0",
+        "0.5",
+        "5e-1",
+        "9007199254740993",
+        "9007199254740992",
+        "1e300",
+        "[{\"a\":[1.0]}]",
+        "[{\"a\":[1]}]",
+    ];
+    let values = texts.map(|text| {
+        let mut value: Value = serde_json::from_str(text).unwrap();
+        let before = digest(&value);
+        normalize(&mut value);
+        assert_eq!(digest(&value), before, "{text}");
+        value
+    });
+    for value in &values {
+        for other in &values {
+            assert_eq!(digest(value) == digest(other), value == other, "{value} {other}");
+        }
+    }
+    assert_eq!(values[1], json!(1));
+    assert_eq!(values[3], json!(0));
+    assert_eq!(values[6], json!(9_007_199_254_740_992_i64));
+}
+
+#[test]
 fn different_offer_data_differs() {
     let values = [
         json!(null),

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{LinkEvent, LinkId};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::lock::lock;
 use crate::protocol::Delivery;
 use crate::protocol::frame::Frame;
@@ -134,10 +135,15 @@ impl Pipe {
         self.revoked.load(Ordering::Acquire)
     }
 
-    /// Fixes the framing: from now on messages are taken. Call it before [`LinkEvent::Opened`] is sent.
-    pub(crate) fn open(&self, framing: Framing) {
+    /// Fixes the framing, and who is at the other end: from now on messages are taken. Call it before anything is
+    /// delivered and before [`LinkEvent::Opened`] is sent.
+    pub(crate) fn open(&self, framing: Framing, peer: Option<PeerId>) {
         let mut outbox = lock(&self.queues.outbox);
         if !self.is_revoked() {
+            if let Some(peer) = peer {
+                // A link opens once, and no other follows one that has.
+                let _ = self.queues.peer.set(peer);
+            }
             outbox.open(framing);
             self.queues.outgoing.notify_one();
         }

@@ -1,6 +1,6 @@
 //! The queues as the node sees them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, watch};
@@ -10,6 +10,7 @@ use super::lanes::Lane;
 use super::outbox::{NoLane, Outbox};
 use super::{MESSAGE_OVERHEAD_BYTES, Rejected, stream, violation};
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::lock::lock;
 use crate::protocol::channel::{Delivery, Opening};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
@@ -29,6 +30,8 @@ pub(crate) struct Queues {
     pub(super) consumed: Notify,
     /// Changes when the other side has opened a channel, and at the end.
     opened: watch::Sender<()>,
+    /// Who is at the other end, of an open link to a pmesh peer.
+    pub(super) peer: OnceLock<PeerId>,
     pub(super) max_message: usize,
 }
 
@@ -59,8 +62,14 @@ impl Queues {
             frames: Mutex::default(),
             consumed: Notify::new(),
             opened: watch::Sender::new(()),
+            peer: OnceLock::new(),
             max_message,
         })
+    }
+
+    /// Who is at the other end, once the link is open, if that has proven it.
+    pub(crate) fn peer(&self) -> Option<PeerId> {
+        self.peer.get().copied()
     }
 
     /// The main channel.

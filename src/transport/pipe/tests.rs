@@ -25,13 +25,13 @@ fn pipe_of(window: (u32, u32), max_message: usize) -> (Arc<Pipe>, mpsc::Receiver
 
 fn packets() -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
     let (pipe, events) = pipe_with(WINDOW);
-    pipe.open(Framing::Packets { window: WINDOW, max_message: None });
+    pipe.open(Framing::Packets { window: WINDOW, max_message: None }, None);
     (pipe, events)
 }
 
 fn plain_with(max_message: usize) -> (Arc<Pipe>, mpsc::Receiver<(LinkId, LinkEvent)>) {
     let (pipe, events) = pipe_with(WINDOW);
-    pipe.open(Framing::Plain { max_message });
+    pipe.open(Framing::Plain { max_message }, None);
     (pipe, events)
 }
 
@@ -395,10 +395,10 @@ async fn a_revoked_link_has_no_effect() {
     let (loser, mut events) = pipe_with(WINDOW);
     let winner = Pipe::new(LinkId(2), loser.events.clone(), loser.queues.clone());
     loser.revoke();
-    loser.open(Framing::Plain { max_message: 1 });
+    loser.open(Framing::Plain { max_message: 1 }, None);
     loser.finish(CloseReason::Lost("late".into())).await;
     assert!(loser.deliver(WireMessage::Binary(Bytes::new()), WhenFull::Overflow).await.is_err());
-    winner.open(Framing::Packets { window: WINDOW, max_message: None });
+    winner.open(Framing::Packets { window: WINDOW, max_message: None }, None);
     winner.emit(LinkEvent::Opened { extension: true }).await;
     assert_eq!(events.recv().await, Some((LinkId(2), LinkEvent::Opened { extension: true })));
     assert_eq!(winner.queues.try_send(winner.queues.main(), Kind::Json, Bytes::from_static(b"1")), Ok(()));
@@ -413,7 +413,7 @@ async fn a_revoked_writer_passes_a_wake_up_on() {
     let mut new = Box::pin(winner.next_outgoing());
     assert!(tokio::time::timeout(Duration::from_millis(1), &mut new).await.is_err());
     loser.revoke();
-    winner.open(Framing::Packets { window: WINDOW, max_message: None });
+    winner.open(Framing::Packets { window: WINDOW, max_message: None }, None);
     assert_eq!(old.await, Outgoing::Finished);
     winner.queues.try_send(winner.queues.main(), Kind::Json, Bytes::from_static(b"1")).unwrap();
     let sent = tokio::time::timeout(Duration::from_secs(5), new).await.unwrap();
@@ -430,9 +430,9 @@ proptest! {
     ) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let (a, _a) = pipe_with(WINDOW);
-            a.open(Framing::Packets { window, max_message: None });
+            a.open(Framing::Packets { window, max_message: None }, None);
             let (b, _b) = pipe_with(window);
-            b.open(Framing::Packets { window: WINDOW, max_message: None });
+            b.open(Framing::Packets { window: WINDOW, max_message: None }, None);
             let mut messages = b.queues.subscribe(b.queues.main());
             let mut expected = VecDeque::new();
             let mut number = 0u8;

@@ -209,6 +209,7 @@ async fn receive(reader: Reader) -> Option<CloseReason> {
             None => return None,
         }
     }
+    let peer = confirmation.as_ref().map(|(confirmation, _)| confirmation.peer_id());
     if let Some((confirmation, dtls)) = confirmation
         && let Err(end) = confirm(&main, &confirmation, dtls).await
     {
@@ -216,7 +217,7 @@ async fn receive(reader: Reader) -> Option<CloseReason> {
     }
     tracing::debug!(link = pipe.link().0, "link open");
     mailbox.opened();
-    pipe.open(framing);
+    pipe.open(framing, peer);
     let extension = matches!(framing, Framing::Packets { .. });
     pipe.emit(LinkEvent::Opened { extension }).await;
     if second.is_none() {

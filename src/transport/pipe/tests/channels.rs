@@ -41,9 +41,9 @@ async fn a_channel_has_its_own_messages_in_both_directions() {
 #[tokio::test]
 async fn a_small_message_leaves_within_one_packet_of_a_huge_one() {
     let (a, _a) = pipe_of(WINDOW, 1 << 30);
-    a.open(Framing::Packets { window: WINDOW, max_message: None });
+    a.open(Framing::Packets { window: WINDOW, max_message: None }, None);
     let (b, _b) = pipe_of(WINDOW, 1 << 30);
-    b.open(Framing::Packets { window: WINDOW, max_message: None });
+    b.open(Framing::Packets { window: WINDOW, max_message: None }, None);
     let mut huge = b.queues.subscribe(b.queues.main());
     a.queues.try_send(a.queues.main(), Kind::Binary, vec![7; 64 << 20].into()).unwrap();
     let lane = open(&a, "small");

@@ -46,7 +46,7 @@ fn body(handle: u32, number: u32, size: usize) -> Bytes {
 impl Side {
     fn new(own: (u32, u32), other: (u32, u32)) -> Self {
         let (pipe, _) = pipe_with(own);
-        pipe.open(Framing::Packets { window: other, max_message: None });
+        pipe.open(Framing::Packets { window: other, max_message: None }, None);
         let mut side =
             Self { pipe, wire: VecDeque::new(), opening: Vec::new(), streams: Vec::new(), handles: Vec::new() };
         side.take(side.pipe.queues.main().clone());
