@@ -87,9 +87,10 @@ impl RootBuilder {
     /// count then. Off by default.
     ///
     /// It saves a socket and its system buffers for each peer, and costs a task that reads for all, with buffers of half
-    /// a megabyte for each local address. For a peer that does not keep up, up to twice the receive window is held (at
-    /// most 2 MiB); what comes beyond is lost to that peer only. Between two shared ports there can be one connection at a
-    /// time: of two, the newer one works.
+    /// a megabyte for each local address. While the connection to one peer is not served, up to twice the receive window
+    /// is held for it (at most 2 MiB); what comes beyond is lost to that peer only. The system's buffer is one for all:
+    /// where many send at once, let it be large (on Linux `net.core.rmem_max`, 4 MiB). Between two shared ports there can
+    /// be one connection at a time: of two, the newer one works.
     ///
     /// The port is bound when the first connection is made, and closed when the root and its connections are gone. While
     /// it is taken by somebody else, connections fail with [`CloseReason::Failed`](crate::CloseReason::Failed), which says

@@ -8,8 +8,9 @@
 //!   request of ours, which nobody can who does not get what is sent there. The newest confirmed claim counts; without
 //!   any, the newest.
 //!
-//! So a peer that answers under a spoofed address gets nothing of the link that is established there, who knows no password
-//! leaves no trace, and two links with one address do not disturb each other for longer than the newer one lives.
+//! So who knows no password leaves no trace, and a peer that asks under the address of another gets nothing of what is
+//! for the link established there. Of two links to the same address only the newer one works; when it closes, the older
+//! one does again.
 
 use core::net::SocketAddr;
 use std::collections::{HashMap, VecDeque};
@@ -388,7 +389,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_stays_whole(steps in proptest::collection::vec(step(), 0..300)) {
+        fn the_table_stays_whole(steps in proptest::collection::vec(step(), 0..100)) {
             let (mut routes, mut now) = (Routes::default(), Instant::now());
             for step in steps {
                 match step {

@@ -134,6 +134,17 @@ async fn open_with(transport: &WebRtc, remote: Remote) -> (Peer, Peer) {
     open_between(transport, transport, remote).await
 }
 
+/// Waits until an end is open. Passes candidates on: on a busy machine they miss the description.
+async fn opened(events: &mut mpsc::Receiver<(LinkId, LinkEvent)>, other: &dyn Link) -> bool {
+    loop {
+        match soon(events.recv()).await.unwrap().1 {
+            LinkEvent::Opened { extension } => return extension,
+            LinkEvent::Candidate(candidate) => other.command(Command::Candidate(candidate)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 async fn open_between(here: &WebRtc, there: &WebRtc, remote: Remote) -> (Peer, Peer) {
     let mut offerer = Peer::start(here, Target::Offer);
     let offer = offerer.description().await;
@@ -146,8 +157,11 @@ async fn open_between(here: &WebRtc, there: &WebRtc, remote: Remote) -> (Peer, P
     } else {
         offerer.command(Command::Answer { description, remote });
     }
-    assert_eq!(offerer.opened().await, extension);
-    assert_eq!(answerer.opened().await, extension);
+    let opened = tokio::join!(
+        opened(&mut offerer.events, answerer.link.as_deref().unwrap()),
+        opened(&mut answerer.events, offerer.link.as_deref().unwrap()),
+    );
+    assert_eq!(opened, (extension, extension));
     (offerer, answerer)
 }
 
