@@ -410,7 +410,7 @@ impl Lanes {
             } else if entry.is_for_stream(limits) {
                 entry.is_stream_ready(&self.streams, limits)
             } else {
-                entry.credit.room().min(limits.room) > overhead
+                self.room(entry, limits) > overhead
             }
         };
         let index = (0..count).map(|step| (self.turn + step) % count).find(|index| ready(&self.entries[*index]))?;
@@ -432,12 +432,23 @@ impl Lanes {
         Some((outgoing, cost, (entry.lane.clone(), freed)))
     }
 
+    /// Bytes that the next packet of a channel on the main stream may have. While there are others, the main one leaves them
+    /// half of the link: they then need not wait for what it has on its way to arrive, and wait for less of it.
+    pub(super) fn room(&self, entry: &Entry, limits: Limits) -> usize {
+        let reserved = if entry.lane.id == MAIN && self.entries.len() > 1 { limits.window / 2 } else { 0 };
+        entry.credit.room().min(limits.room.saturating_sub(reserved))
+    }
+
     /// Gives the turn back to a channel that could not use it.
     pub(super) fn again(&mut self, index: usize) {
         self.turn = index;
     }
 
-    pub(super) fn at(&mut self, index: usize) -> Option<&mut Entry> {
+    pub(super) fn at(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    pub(super) fn at_mut(&mut self, index: usize) -> Option<&mut Entry> {
         self.entries.get_mut(index)
     }
 }

@@ -340,8 +340,8 @@ impl Outbox {
             self.lanes.again(index);
             sending = None;
         }
-        let mut entry = sending.and_then(|index| self.lanes.at(index));
-        let room = entry.as_ref().map_or(0, |entry| entry.credit.room().min(link.room()));
+        let room = sending.and_then(|index| self.lanes.at(index)).map_or(0, |entry| self.lanes.room(entry, limits));
+        let mut entry = sending.and_then(|index| self.lanes.at_mut(index));
         if may_send {
             let (bytes, count) = entry.as_ref().map_or((0, 0), |entry| (entry.message_bytes, entry.messages.len()));
             let records = self.frames.len() + count;
