@@ -425,9 +425,13 @@ impl Lanes {
         index: usize,
         limits: Limits,
     ) -> Option<(Outgoing, usize, (Arc<Lane>, usize))> {
-        let entries = &self.entries;
-        self.streams.make_room(|delivery| entries.iter().any(|entry| entry.lane.delivery == delivery));
+        let (entries, delivery) = (&self.entries, self.entries.get(index)?.lane.delivery);
+        let is_used = |delivery| entries.iter().any(|entry| entry.lane.delivery == delivery);
+        let closing = self.streams.make_room(delivery, is_used);
         let entry = self.entries.get_mut(index)?;
+        if let Some(closing) = closing {
+            return Some((closing, 0, (entry.lane.clone(), 0)));
+        }
         let (outgoing, cost, freed) = entry.next_on_stream(&mut self.streams, limits)?;
         Some((outgoing, cost, (entry.lane.clone(), freed)))
     }

@@ -309,9 +309,6 @@ impl Outbox {
     /// A packet: grants, then news of channels, then frames, then messages of one channel.
     fn next_packet(&mut self) -> Next {
         let State::Packets { credit: link, .. } = &mut self.state else { return (None, None) };
-        if let Some(closing) = self.lanes.streams.next_to_close() {
-            return (Some(closing), None);
-        }
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
         self.lanes.announce(&mut packet);
         let limits = Limits { room: link.room(), window: link.window(), paused: self.lossy_paused };

@@ -6,8 +6,6 @@
 //! channels do. What may get lost costs no credit, which would get lost with it: the sender waits while much is on its way,
 //! and the receiver drops the oldest.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
 use super::lanes::Entry;
@@ -32,7 +30,6 @@ const MAX_STREAMS: usize = 2 * MAX_CHANNELS;
 pub(super) struct Streams {
     made: Vec<Made>,
     last_id: u32,
-    to_close: VecDeque<u32>,
 }
 
 #[derive(Debug)]
@@ -59,18 +56,13 @@ impl Streams {
         }
     }
 
-    /// Closes one that is not used, if there is room for no other.
-    pub(super) fn make_room(&mut self, is_used: impl Fn(Delivery) -> bool) {
-        if self.made.len() >= MAX_STREAMS
-            && let Some(index) = self.made.iter().position(|made| !is_used(made.delivery))
-        {
-            self.to_close.push_back(self.made.remove(index).id);
+    /// What to do before one for this delivery can be made: close one that is not used, if there are too many.
+    pub(super) fn make_room(&mut self, delivery: Delivery, is_used: impl Fn(Delivery) -> bool) -> Option<Outgoing> {
+        if self.made.len() < MAX_STREAMS || self.of(delivery).is_some() {
+            return None;
         }
-    }
-
-    /// One that is to be closed.
-    pub(super) fn next_to_close(&mut self) -> Option<Outgoing> {
-        self.to_close.pop_front().map(|id| Outgoing::Stream { id, action: StreamAction::Close })
+        let index = self.made.iter().position(|made| !is_used(made.delivery))?;
+        Some(Outgoing::Stream { id: self.made.remove(index).id, action: StreamAction::Close })
     }
 }
 

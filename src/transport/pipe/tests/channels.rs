@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 
 use super::*;
-use crate::protocol::channel::{Delivery as Promise, Opening};
+use crate::protocol::channel::{Delivery as Promise, Opening, Reliability};
 use crate::protocol::limits::{CHANNEL_CREDIT, MAX_CHANNELS};
 use crate::protocol::packet::MAX_HEADER_BYTES;
 
@@ -318,4 +318,43 @@ async fn what_is_unread_on_channels_counts_in_the_budget_too() {
     assert_eq!(next(&mut messages).await.unwrap().1.len(), 50_000);
     assert_eq!(next(&mut messages).await, None);
     assert_eq!(budget.available_permits(), 100);
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_one_that_no_channel_uses_makes_room() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let (mut open, mut most, mut closed) = (0, 0, 0);
+    for millis in 0..200 {
+        let delivery = Promise { ordered: false, reliability: Reliability::MaxLifetime(Duration::from_millis(millis)) };
+        let lane = a.queues.open_lane("x", delivery).unwrap();
+        send(&a, &lane, b"1").unwrap();
+        a.queues.close_lane(&lane);
+        for _ in 0..2 {
+            while let Some(outgoing) = a.try_next_outgoing() {
+                match outgoing {
+                    Outgoing::Binary(packet) => {
+                        b.deliver(WireMessage::Binary(packet.freeze()), WhenFull::Overflow).await.unwrap();
+                    }
+                    Outgoing::Stream { id, action: StreamAction::Open(got) } => {
+                        assert_eq!(got, delivery);
+                        open += 1;
+                        a.stream_opened(id);
+                    }
+                    Outgoing::Stream { action: StreamAction::Send { lossy, packet }, .. } => {
+                        b.deliver_on_stream(lossy, packet.freeze()).unwrap();
+                    }
+                    Outgoing::Stream { action: StreamAction::Close, .. } => closed += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            most = most.max(open - closed);
+            let there = b.queues.take_opened();
+            if let Some(there) = there {
+                assert_eq!(next(&mut b.queues.subscribe(&there)).await.unwrap().1, "1");
+            }
+            carry(&b, &a).await.unwrap();
+        }
+    }
+    assert_eq!((open, most), (200, 2 * MAX_CHANNELS));
 }
