@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Peer, Server, builder, soon};
 use futures_util::StreamExt;
-use pmesh::{ChannelError, Connect, Node, RootBuilder};
+use pmesh::{ChannelError, ChannelOptions, Connect, Node, RootBuilder, SendError};
 
 /// Two nodes that are each other's ends, and the peers, whose end is theirs.
 async fn pair(server: &Server, builder: RootBuilder) -> (Node, Node, [Peer; 2]) {
@@ -115,4 +117,31 @@ async fn channels_are_opened_used_and_closed_by_both_sides_again_and_again() {
         soon(channel.closed()).await;
         assert_eq!(soon(channel.messages().next()).await, None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_of_every_kind_in_both_directions() {
+    let server = Server::start().await;
+    let (here, there, _peers) = pair(&server, builder()).await;
+    let (retransmits, lifetime) = (ChannelOptions::new("retransmits"), ChannelOptions::new("lifetime"));
+    let kinds = [
+        ChannelOptions::new("unordered").unordered(),
+        retransmits.unordered().max_retransmits(3),
+        lifetime.max_lifetime(Duration::from_millis(500)),
+    ];
+    let mut opened = there.channels();
+    for options in kinds {
+        let channel = here.open_channel(options).unwrap();
+        channel.send("hello").await.unwrap();
+        let other = soon(opened.next()).await.unwrap();
+        assert_eq!((other.name(), other.delivery()), (channel.name(), channel.delivery()));
+        assert_eq!(soon(other.messages().next()).await, Some("hello".into()));
+        other.send(vec![7; 60_000]).await.unwrap();
+        assert_eq!(soon(channel.binaries().next()).await.unwrap(), vec![7; 60_000]);
+        soon(channel.close()).await;
+        assert_eq!(soon(other.messages().next()).await, None);
+    }
+    let limit = 64_949;
+    let lossy = here.open_channel(ChannelOptions::new("lossy").max_retransmits(0)).unwrap();
+    assert_eq!(lossy.send(vec![0; limit + 1]).await, Err(SendError::TooLarge { limit }));
 }
