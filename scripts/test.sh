@@ -77,12 +77,15 @@ check_rust() {
   have cargo && cargo --version && rustc --version || { echo "MISSING: Rust (https://rustup.rs)"; good=1; }
   cargo fmt --version || { echo "MISSING: rustfmt (rustup component add rustfmt)"; good=1; }
   cargo clippy --version || { echo "MISSING: clippy (rustup component add clippy)"; good=1; }
-  have cc || { echo "MISSING: a C compiler (apt-get install build-essential)"; good=1; }
+  have cc && have c++ || { echo "MISSING: a C and C++ compiler (apt-get install build-essential)"; good=1; }
   return $good
 }
 
 # --- the steps ------------------------------------------------------------------------------------------------------
 
+check_format() {
+  cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
 run_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --lib --bins --tests --examples
@@ -136,11 +139,12 @@ browser_suite() {
 }
 
 step "Rust tools" check_rust
-step "format" cargo fmt --all --check
+step "format" check_format
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "tests" run_tests
 step "doc tests" cargo test --workspace --doc
 step "documentation" build_docs
+step "fuzzing" scripts/fuzz.sh
 step "programs" cargo build --workspace --bins
 programs=$?
 
