@@ -1,9 +1,10 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use pmesh::{Connect, IceServer, Offer, Policy, Root};
+use pmesh::{Connect, IceServer, Identity, IdentityFileError, Offer, PeerId, Policy, Root, RootBuilder};
 use serde_json::Value;
 
 /// A mesh peer for the shell and for other languages.
@@ -18,6 +19,51 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Join a mesh: a chat, or with --json a peer for another program.
     Peer(PeerArgs),
+    /// Measure the connection between two machines: one end with --listen, the other with --connect.
+    Bench(BenchArgs),
+    /// Show the peer id of a key file, or make a new one.
+    Id(IdArgs),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct IdArgs {
+    /// The key file: an Ed25519 private key in PEM (PKCS #8).
+    pub(crate) file: PathBuf,
+
+    /// Make a new key in a new file. A file that is there is never overwritten.
+    #[arg(long)]
+    pub(crate) new: bool,
+
+    /// Write a JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How peers are reached.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NetworkArgs {
+    /// Connect to peers on this machine over 127.0.0.1 too.
+    #[arg(long)]
+    loopback: bool,
+
+    /// A STUN server, as stun:HOST:PORT, to be found through NATs. May be given more than once.
+    #[arg(long, value_name = "URL")]
+    ice_server: Vec<String>,
+
+    /// How long connecting to a peer may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    connect_timeout: u64,
+}
+
+impl NetworkArgs {
+    /// A root with these settings.
+    pub(crate) fn root(&self) -> RootBuilder {
+        let servers = self.ice_server.iter().map(|url| IceServer { urls: vec![url.clone()], ..IceServer::default() });
+        Root::builder()
+            .loopback(self.loopback)
+            .ice_servers(servers)
+            .connect_timeout(Duration::from_secs(self.connect_timeout))
+    }
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -42,21 +88,24 @@ pub(crate) struct PeerArgs {
     #[arg(long, value_name = "JSON", value_parser = json)]
     pub(crate) require_offer_data: Option<Value>,
 
+    /// Who this peer is: a key file, made by `pmesh id --new FILE`. Without it the peer is somebody new each time.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+
+    /// Connect to nobody but the peer with this id, whatever introducers say.
+    #[arg(long, value_name = "PEER_ID")]
+    pub(crate) expect: Option<PeerId>,
+
+    /// Turn peers away that do not prove who they are, as original Ps.
+    #[arg(long)]
+    pub(crate) require_identity: bool,
+
     /// Read one JSON command a line from standard input, write one JSON event a line to standard output.
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Connect to peers on this machine over 127.0.0.1 too.
-    #[arg(long)]
-    pub(crate) loopback: bool,
-
-    /// A STUN server, as stun:HOST:PORT, to be found through NATs. May be given more than once.
-    #[arg(long, value_name = "URL")]
-    pub(crate) ice_server: Vec<String>,
-
-    /// How long connecting to a peer may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub(crate) connect_timeout: u64,
+    #[command(flatten)]
+    network: NetworkArgs,
 }
 
 fn json(text: &str) -> Result<Value, String> {
@@ -65,23 +114,62 @@ fn json(text: &str) -> Result<Value, String> {
 
 impl PeerArgs {
     /// The root that the arguments describe.
-    pub(crate) fn root(&self) -> Root {
+    pub(crate) fn root(&self) -> Result<Root, IdentityFileError> {
         let policy = match self.require_offer_data.clone() {
             Some(required) => Policy::new(move |offer: &Offer| *offer.data() == required),
             None => Policy::accept_all(),
         };
-        let servers = self.ice_server.iter().map(|url| IceServer { urls: vec![url.clone()], ..IceServer::default() });
-        Root::builder()
-            .firewall(policy)
-            .loopback(self.loopback)
-            .ice_servers(servers)
-            .connect_timeout(Duration::from_secs(self.connect_timeout))
-            .build()
+        let root = self.network.root().firewall(policy).require_identity(self.require_identity);
+        Ok(match &self.identity {
+            Some(file) => root.identity(Identity::load(file)?).build(),
+            None => root.build(),
+        })
     }
 
-    /// A connect call with the given data, or that of the command line.
-    pub(crate) fn connect(&self, to: &str, data: Option<Value>) -> Connect {
+    /// A connect call with the given data and to the given peer, or those of the command line.
+    pub(crate) fn connect(&self, to: &str, data: Option<Value>, expect: Option<PeerId>) -> Connect {
         let data = data.or_else(|| self.offer_data.clone());
-        Connect::to(to).offer_data(data.unwrap_or(Value::Null))
+        let connect = Connect::to(to).offer_data(data.unwrap_or(Value::Null));
+        match expect.or(self.expect) {
+            Some(peer) => connect.expect(peer),
+            None => connect,
+        }
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "end", required = true, multiple = false, args = ["listen", "connect"])]
+pub(crate) struct BenchArgs {
+    /// Be the end that waits: at an onramp of its own on HOST:PORT, or at the onramp with this URL. Ends after one run.
+    #[arg(long, value_name = "HOST:PORT|URL")]
+    pub(crate) listen: Option<String>,
+
+    /// Be the end that measures: meet the other end at the onramp with this URL, ws:// or wss://.
+    #[arg(long, value_name = "URL")]
+    pub(crate) connect: Option<String>,
+
+    /// How long each measurement goes on, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+
+    /// How long to wait for the other end to come, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub(crate) wait: Duration,
+
+    /// Write one JSON object a line in place of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+/// Longest time that an option takes, in seconds. A longer one is an error.
+const MAX_SECONDS: f64 = 86_400.0;
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds <= MAX_SECONDS => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("not a number of seconds above 0, at most {MAX_SECONDS}")),
     }
 }

@@ -51,11 +51,11 @@ fn line(notice: Notice) -> Option<String> {
         Notice::Close(node, reason) => {
             Some(format!("* {} has left: {}", name(&node), reason.to_string().escape_debug()))
         }
-        Notice::Error { node: Some(node), message } => {
+        Notice::Error { node: Some(node), message, .. } => {
             Some(format!("! {}: {}", node.escape_debug(), message.escape_debug()))
         }
-        Notice::Error { node: None, message } => Some(format!("! {}", message.escape_debug())),
-        Notice::Connection { .. } | Notice::Disconnection { .. } | Notice::Peers(_) => None,
+        Notice::Error { node: None, message, .. } => Some(format!("! {}", message.escape_debug())),
+        Notice::Connection { .. } | Notice::Disconnection { .. } | Notice::Peers(..) => None,
     }
 }
 

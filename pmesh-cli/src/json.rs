@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pmesh::{Address, Message, Node, NodeId, NodeKind};
+use pmesh::{Address, Message, Node, NodeId, NodeKind, PeerId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufWriter};
@@ -33,6 +33,7 @@ enum Command {
         via: Option<String>,
         #[serde(default, rename = "offerData", deserialize_with = "given")]
         offer_data: Option<Value>,
+        expect: Option<PeerId>,
     },
     Send {
         to: String,
@@ -82,13 +83,13 @@ impl Commands {
             }
         };
         match command {
-            Command::Connect { to, via, offer_data } => {
+            Command::Connect { to, via, offer_data, expect } => {
                 let via = match via {
                     Some(via) => self.node(&via).await,
                     None => Some(self.onramp.clone()),
                 };
                 if let Some(via) = via {
-                    self.peer.dial(via, to, offer_data);
+                    self.peer.dial(via, to, offer_data, expect);
                 }
             }
             Command::Send { to, json, base64 } => {
@@ -121,7 +122,10 @@ impl Commands {
                     });
                 }
             }
-            Command::Peers => self.peer.notify(Notice::Peers(self.peer.root.peers())).await,
+            Command::Peers => {
+                let root = &self.peer.root;
+                self.peer.notify(Notice::Peers(root.peer_id(), root.peers())).await;
+            }
             Command::Quit => return false,
         }
         true
@@ -194,7 +198,9 @@ pub(crate) async fn write(mut notices: mpsc::Receiver<Notice>) {
 
 fn event(notice: Notice) -> Value {
     match notice {
-        Notice::Open(node) => json!({"event": "open", "node": node.address(), "kind": kind(&node)}),
+        Notice::Open(node) => {
+            json!({"event": "open", "node": node.address(), "kind": kind(&node), "peerId": node.peer_id()})
+        }
         Notice::Connection { node, via } => {
             json!({"event": "connection", "node": node.address(), "via": via.address()})
         }
@@ -210,14 +216,24 @@ fn event(notice: Notice) -> Value {
         Notice::Disconnection { node, via } => {
             json!({"event": "disconnection", "node": node.address(), "via": via.address()})
         }
-        Notice::Error { node: Some(node), message } => json!({"event": "error", "node": node, "message": message}),
-        Notice::Error { node: None, message } => json!({"event": "error", "message": message}),
-        Notice::Peers(nodes) => {
+        Notice::Error { node, reason, message } => {
+            let mut event = json!({"event": "error", "message": message});
+            if let Some(node) = node {
+                event["node"] = node.into();
+            }
+            if let Some(reason) = reason {
+                event["reason"] = reason.into();
+            }
+            event
+        }
+        Notice::Peers(own, nodes) => {
             let peers: Vec<Value> = nodes
                 .iter()
-                .map(|node| json!({"node": node.address(), "kind": kind(node), "open": node.is_open()}))
+                .map(|node| {
+                    json!({"node": node.address(), "kind": kind(node), "open": node.is_open(), "peerId": node.peer_id()})
+                })
                 .collect();
-            json!({"event": "peers", "peers": peers})
+            json!({"event": "peers", "peerId": own, "peers": peers})
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The command `pmesh`: a mesh peer for the shell and for other languages.
 
 mod args;
+mod bench;
 mod chat;
+mod id;
 mod json;
 mod peer;
+mod reason;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
     };
     let code = match Args::parse().command {
         Command::Peer(args) => runtime.block_on(peer::run(args)),
+        Command::Id(args) => id::run(&args),
+        // Spawned: the thread that blocks here is none of the runtime's workers.
+        Command::Bench(args) => runtime.block_on(runtime.spawn(bench::run(args))).unwrap_or(ExitCode::FAILURE),
     };
     // Reading standard input cannot be cancelled: do not wait for it.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pmesh::{Address, CloseReason, Event, Message, Node, NodeError, NodeId, NodeKind, Root};
+use pmesh::{Address, CloseReason, ConnectError, Event, Message, Node, NodeError, NodeId, NodeKind, PeerId, Root};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
-use crate::{chat, json};
+use crate::{chat, json, reason};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
 const NOTICES: usize = 1024;
@@ -34,12 +34,23 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Notice {
     Open(Node),
-    Connection { node: Node, via: Node },
+    Connection {
+        node: Node,
+        via: Node,
+    },
     Message(Node, Message),
     Close(Node, CloseReason),
-    Disconnection { node: Node, via: Node },
-    Error { node: Option<String>, message: String },
-    Peers(Vec<Node>),
+    Disconnection {
+        node: Node,
+        via: Node,
+    },
+    Error {
+        node: Option<String>,
+        reason: Option<&'static str>,
+        message: String,
+    },
+    /// Who this root is, and its nodes.
+    Peers(PeerId, Vec<Node>),
 }
 
 /// A running peer.
@@ -58,17 +69,23 @@ impl Peer {
     }
 
     pub(crate) async fn error(&self, node: Option<&str>, message: impl ToString) {
-        self.notify(Notice::Error { node: node.map(str::to_owned), message: message.to_string() }).await;
+        let message = message.to_string();
+        self.notify(Notice::Error { node: node.map(str::to_owned), reason: None, message }).await;
+    }
+
+    async fn connect_error(&self, to: &str, error: ConnectError) {
+        let reason = Some(reason::of_connect(&error));
+        self.notify(Notice::Error { node: Some(to.to_owned()), reason, message: error.to_string() }).await;
     }
 
     /// Dials in the background. A failure is a notice.
-    pub(crate) fn dial(&self, via: Node, to: String, data: Option<Value>) {
-        tokio::spawn(self.clone().connect(via, to, data));
+    pub(crate) fn dial(&self, via: Node, to: String, data: Option<Value>, expect: Option<PeerId>) {
+        tokio::spawn(self.clone().connect(via, to, data, expect));
     }
 
-    async fn connect(self, via: Node, to: String, data: Option<Value>) {
-        if let Err(error) = via.connect(self.args.connect(&to, data)).await {
-            self.error(Some(&to), error).await;
+    async fn connect(self, via: Node, to: String, data: Option<Value>, expect: Option<PeerId>) {
+        if let Err(error) = via.connect(self.args.connect(&to, data, expect)).await {
+            self.connect_error(&to, error).await;
         }
     }
 
@@ -86,7 +103,7 @@ impl Peer {
             if dials.len() >= DIALS {
                 dials.join_next().await;
             }
-            dials.spawn(self.clone().connect(via, to.to_string(), None));
+            dials.spawn(self.clone().connect(via, to.to_string(), None, None));
             while dials.try_join_next().is_some() {}
         }
     }
@@ -99,9 +116,20 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
         eprintln!("pmesh: cannot listen for signals");
         return ExitCode::FAILURE;
     };
+    let root = match args.root() {
+        Ok(root) => root,
+        Err(error) => {
+            if args.json {
+                let reason = reason::of_identity_file(&error);
+                println!("{}", serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()}));
+            }
+            eprintln!("pmesh peer: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let (notices, receiver) = mpsc::channel(NOTICES);
     let (announced, to_dial) = mpsc::channel(ANNOUNCED);
-    let peer = Peer { root: args.root(), args: Arc::new(args), notices, announced };
+    let peer = Peer { root, args: Arc::new(args), notices, announced };
     let events = peer.root.events();
     let watching = tokio::spawn(watch(peer.clone(), events));
     let dialling = tokio::spawn(peer.clone().auto_dial_all(to_dial));
@@ -134,7 +162,7 @@ async fn serve(peer: &Peer) -> ExitCode {
     for url in &peer.args.onramp {
         match peer.root.connect(url).await {
             Ok(onramp) => onramps.push(onramp),
-            Err(error) => peer.error(Some(url), error).await,
+            Err(error) => peer.connect_error(url, error).await,
         }
     }
     let Some(onramp) = onramps.first() else { return ExitCode::FAILURE };

@@ -1,0 +1,175 @@
+//! The command from outside: its options, what it writes, its exit codes.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use pmesh::onramp::Onramp;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+async fn soon<T>(event: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(60), event).await.expect("nothing happened in time")
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pmesh"));
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env_remove("PMESH_LOG");
+    command
+}
+
+async fn output(arguments: &[&str]) -> Output {
+    soon(program(arguments).stdin(Stdio::null()).output()).await.unwrap()
+}
+
+fn events(output: &Output) -> Vec<Value> {
+    let text = str::from_utf8(&output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A program that writes JSON lines.
+struct Running {
+    child: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = program(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { input: child.stdin.take().unwrap(), child, lines }
+    }
+
+    fn peer(onramp: &str, more: &[&str]) -> Self {
+        Self::start(&[&["peer", "--json", "--loopback", "--onramp", onramp], more].concat())
+    }
+
+    /// The next event of this kind.
+    async fn event(&mut self, kind: &str) -> Value {
+        loop {
+            let line = soon(self.lines.next_line()).await.unwrap().expect("it has ended");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Value) {
+        self.input.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn end(mut self) -> Option<i32> {
+        soon(self.child.wait()).await.unwrap().code()
+    }
+}
+
+/// A key file, and its peer id.
+async fn key(folder: &tempfile::TempDir, name: &str) -> (String, String) {
+    let file = folder.path().join(name).to_str().unwrap().to_owned();
+    let made = output(&["id", "--new", "--json", &file]).await;
+    assert!(made.status.success());
+    let id = events(&made)[0]["peerId"].as_str().unwrap().to_owned();
+    (file, id)
+}
+
+#[tokio::test]
+async fn a_key_file_is_made_once_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, id) = key(&folder, "key.pem").await;
+    let shown = output(&["id", &file]).await;
+    assert_eq!((shown.status.code(), str::from_utf8(&shown.stdout).unwrap()), (Some(0), format!("{id}\n").as_str()));
+    let again = output(&["id", "--new", "--json", &file]).await;
+    assert_eq!((again.status.code(), &events(&again)[0]["reason"]), (Some(1), &json!("alreadyExists")));
+    assert_eq!(output(&["id", &file]).await.stdout, shown.stdout, "it is as it was");
+    let none = output(&["id", "--json", folder.path().join("none").to_str().unwrap()]).await;
+    assert_eq!((none.status.code(), &events(&none)[0]["reason"]), (Some(1), &json!("notFound")));
+}
+
+#[tokio::test]
+async fn peers_know_each_other_by_their_keys() {
+    let onramp = Onramp::bind("127.0.0.1:0").await.unwrap();
+    let url = onramp.url();
+    tokio::spawn(onramp.run(std::future::pending::<()>()));
+    let folder = tempfile::tempdir().unwrap();
+    let (alice_file, alice_id) = key(&folder, "alice.pem").await;
+    let (bob_file, bob_id) = key(&folder, "bob.pem").await;
+    let (_, carol_id) = key(&folder, "carol.pem").await;
+
+    let mut alice = Running::peer(&url, &["--identity", &alice_file, "--require-identity"]);
+    assert_eq!(alice.event("open").await["peerId"], Value::Null, "an onramp has none");
+    let mut bob = Running::peer(&url, &["--identity", &bob_file, "--expect", &alice_id]);
+    let alice_address = bob.event("message").await["json"].clone();
+
+    // The one that is expected by the command is not there; the one of the command line is.
+    bob.command(json!({"cmd": "connect", "to": alice_address, "expect": carol_id})).await;
+    let error = bob.event("error").await;
+    assert_eq!((&error["reason"], &error["node"]), (&json!("unexpectedPeer"), &alice_address));
+    bob.command(json!({"cmd": "connect", "to": alice_address})).await;
+    let open = bob.event("open").await;
+    assert_eq!((&open["node"], &open["peerId"]), (&alice_address, &json!(alice_id)));
+    assert_eq!(alice.event("open").await["peerId"], json!(bob_id));
+
+    alice.command(json!({"cmd": "peers"})).await;
+    let peers = alice.event("peers").await;
+    assert_eq!(peers["peerId"], json!(alice_id));
+    assert!(peers["peers"].as_array().unwrap().iter().any(|peer| peer["peerId"] == json!(bob_id)), "{peers}");
+
+    for mut peer in [alice, bob] {
+        peer.command(json!({"cmd": "quit"})).await;
+        assert_eq!(peer.end().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_without_its_key_file_does_not_start() {
+    let output = output(&["peer", "--json", "--onramp", "ws://127.0.0.1:1", "--identity", "/no/such/file"]).await;
+    assert_eq!((output.status.code(), &events(&output)[0]["reason"]), (Some(1), &json!("notFound")));
+    assert!(str::from_utf8(&output.stderr).unwrap().contains("/no/such/file"));
+}
+
+#[tokio::test]
+async fn both_ends_of_a_bench() {
+    let mut waiting = Running::start(&["bench", "--listen", "127.0.0.1:0", "--loopback", "--json"]);
+    let url = waiting.event("listening").await["url"].as_str().unwrap().to_owned();
+    let measured = output(&["bench", "--connect", &url, "--loopback", "--json", "--seconds", "0.1"]).await;
+    assert_eq!(measured.status.code(), Some(0), "{measured:?}");
+    let events = events(&measured);
+    let floods: Vec<(&str, u64)> = events
+        .iter()
+        .filter(|event| event["event"] == "throughput" && event["bytesPerSecond"].as_f64().unwrap() > 0.0)
+        .map(|event| (event["direction"].as_str().unwrap(), event["size"].as_u64().unwrap()))
+        .collect();
+    let sizes = [65_536, 16_384, 100];
+    assert_eq!(floods, sizes.map(|size| [("send", size), ("receive", size)]).concat());
+    let [.., round_trip, connect] = events.as_slice() else { panic!("{events:?}") };
+    assert!(round_trip["p50Micros"].as_f64() > Some(0.0) && round_trip["p99Micros"].as_f64() > Some(0.0));
+    assert!(connect["medianMillis"].as_f64() > Some(0.0) && connect["count"].as_u64() > Some(0));
+    assert_eq!(waiting.end().await, Some(0), "it ends with the run");
+}
+
+#[tokio::test]
+async fn a_bench_without_another_end_says_so() {
+    for (arguments, code, message) in [
+        (&["bench", "--listen", "127.0.0.1:0", "--wait", "0.2"][..], 1, "the other end does not come"),
+        (&["bench", "--connect", "ws://127.0.0.1:1"], 1, "cannot meet anybody at ws://127.0.0.1:1"),
+        (&["bench", "--listen", "no such host:0"], 1, "cannot listen on no such host:0"),
+        (&["bench"], 2, "--listen"),
+        (&["bench", "--connect", "ws://127.0.0.1:1", "--seconds", "0"], 2, "not a number of seconds"),
+    ] {
+        let output = output(arguments).await;
+        let told = str::from_utf8(&output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        assert!(told.contains(message), "{told}");
+    }
+    let onramp = Onramp::bind("127.0.0.1:0").await.unwrap();
+    let url = onramp.url();
+    tokio::spawn(onramp.run(std::future::pending::<()>()));
+    let alone = output(&["bench", "--connect", &url, "--wait", "0.2", "--json"]).await;
+    assert_eq!((alone.status.code(), &events(&alone)[0]["message"]), (Some(1), &json!("there is no other end")));
+}
