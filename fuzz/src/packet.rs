@@ -1,10 +1,12 @@
 //! The packets of a data channel.
 
+use std::time::Duration;
+
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 
 use crate::memory;
-use crate::protocol::channel::{MAX_OPENING_BYTES, Opening};
+use crate::protocol::channel::{Delivery, MAX_OPENING_BYTES, Opening, Reliability};
 use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_PACKET_BYTES};
 use crate::protocol::packet::{Assembler, Kind, PacketBuilder, PacketReader, Record, Sequence};
 
@@ -72,11 +74,25 @@ impl Reader {
     }
 }
 
-/// Any bytes; or records of one length, each in a packet of its own: messages, or pieces of one.
+/// Any bytes; or some control records, and a message; or records of one length, each in a packet of its own: messages, or
+/// pieces of one.
 pub(crate) fn packets(input: &mut Unstructured<'_>, most: usize) -> Result<Box<dyn Iterator<Item = Bytes>>> {
-    if input.arbitrary()? {
-        let length = usize::from(input.arbitrary::<u8>()?).min(input.len());
-        return Ok(Box::new(std::iter::once(Bytes::copy_from_slice(input.bytes(length)?))));
+    match input.int_in_range(0..=2)? {
+        0 => {
+            let length = usize::from(input.arbitrary::<u8>()?).min(input.len());
+            return Ok(Box::new(std::iter::once(Bytes::copy_from_slice(input.bytes(length)?))));
+        }
+        1 => {
+            let mut packet = PacketBuilder::new(most);
+            for _ in 0..input.int_in_range(1..=3)? {
+                control(input, &mut packet)?;
+            }
+            if input.arbitrary()? {
+                packet.push_whole(Kind::Binary, &[7; 20]);
+            }
+            return Ok(Box::new(std::iter::once(packet.finish().freeze())));
+        }
+        _ => {}
     }
     let kind: u8 = input.int_in_range(0..=15)?;
     // Two or three of those are just too much, or just enough.
@@ -95,6 +111,35 @@ pub(crate) fn packets(input: &mut Unstructured<'_>, most: usize) -> Result<Box<d
         packet.into()
     };
     Ok(Box::new((0..count).map(packet)))
+}
+
+/// Appends a record about channels and credit, most often with small numbers.
+fn control(input: &mut Unstructured<'_>, packet: &mut PacketBuilder) -> Result<()> {
+    let mut number = || match input.ratio(7, 8)? {
+        true => input.int_in_range(0..=3),
+        false => input.arbitrary(),
+    };
+    let numbers = [number()?, number()?, number()?];
+    let kind = *input.choose(&[Kind::Credit, Kind::Close, Kind::Channel, Kind::Open, Kind::Shut, Kind::Arrived])?;
+    let count = match kind {
+        Kind::Open => {
+            let reliability = match input.int_in_range(0..=2)? {
+                0 => Reliability::Reliable,
+                1 => Reliability::MaxRetransmits(input.arbitrary()?),
+                _ => Reliability::MaxLifetime(Duration::from_millis(input.arbitrary::<u16>()?.into())),
+            };
+            let delivery = Delivery { ordered: input.arbitrary()?, reliability };
+            let name = input.choose(&["a", "b", "c"])?.repeat(*input.choose(&[1, 1, 1, 300])?);
+            let opening = Opening { id: numbers[0], answers: numbers[1], delivery, name };
+            packet.push_whole(kind, &opening.encode());
+            return Ok(());
+        }
+        Kind::Close | Kind::Channel => 1,
+        Kind::Shut | Kind::Arrived => 2,
+        _ => 3,
+    };
+    packet.push_numbers(kind, &numbers[..count]);
+    Ok(())
 }
 
 /// What a record says is written as one that says the same.

@@ -13,9 +13,11 @@ use crate::error::CloseReason;
 use crate::memory;
 use crate::packet;
 use crate::protocol::frame;
-use crate::protocol::limits::{MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
-use crate::protocol::packet::Kind;
-use crate::transport::pipe::{Framing, Outgoing, Pipe, Queues, Rejected, Subscription, WhenFull, WireMessage};
+use crate::protocol::limits::{CHANNEL_CREDIT, MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
+use crate::protocol::packet::{Kind, PacketReader};
+use crate::transport::pipe::{
+    Framing, Outgoing, Pipe, Queues, Rejected, StreamAction, Subscription, WhenFull, WireMessage,
+};
 use crate::transport::{LinkEvent, LinkId};
 
 /// The largest message here: more than a packet.
@@ -208,20 +210,44 @@ fn anything(input: &mut Unstructured<'_>) -> Result<()> {
     let window = window(input)?;
     let mut end = End::new(false, window);
     end.pipe.open(Framing::Packets { window: self::window(input)?, max_message: None });
-    // An unfinished frame and an unfinished message in buffers that grow, an entry for each packet, and the pipe itself.
-    let most = window.0 as usize + 4 * (MAX_SIGNAL_BYTES + MAX_MESSAGE) + 512 * window.1 as usize + 64 * 1024;
+    // An unfinished frame and an unfinished message in buffers that grow, packets of channels that are not known yet, and
+    // the pipe itself; then what each channel may hold.
+    let mut most = 2 * window.0 as usize + 4 * (MAX_SIGNAL_BYTES + MAX_MESSAGE) + 64 * 1024;
+    let an_entry_each = 512 * window.1 as usize;
+    let a_channel = CHANNEL_CREDIT.0.min(window.0) as usize + an_entry_each + 4096;
+    most += an_entry_each;
     for _ in 0..STEPS {
         if input.is_empty() {
             break;
         }
+        let stream = if input.ratio(1, 4)? { Some(input.arbitrary()?) } else { None };
         for packet in packet::packets(input, MAX_PACKET_BYTES - 4)? {
-            let delivered = end.deliver(WireMessage::Binary(packet), |event, _| {
-                let LinkEvent::Frame(text) = event else { return };
-                assert!(text.len() <= MAX_SIGNAL_BYTES);
-            });
+            let opens = PacketReader::new(packet.clone()).flatten().filter(|record| record.kind == Kind::Open).count();
+            most += opens * a_channel;
+            let delivered = match stream {
+                Some(lossy) => {
+                    // Of what may get lost, the latest is kept.
+                    most += if lossy { packet.len() + 512 } else { 0 };
+                    end.pipe.deliver_on_stream(lossy, packet)
+                }
+                None => end.deliver(WireMessage::Binary(packet), |event, _| {
+                    let LinkEvent::Frame(text) = event else { return };
+                    assert!(text.len() <= MAX_SIGNAL_BYTES);
+                }),
+            };
             assert!(memory::in_use().saturating_sub(before) <= most, "{} bytes", memory::in_use() - before);
             if delivered.is_err() {
                 return Ok(());
+            }
+        }
+        if input.ratio(1, 4)?
+            && let Ok(lane) = end.queues.open_lane(input.choose(&["a", "b"])?, Default::default())
+        {
+            most += a_channel;
+            // Or it is being closed.
+            let _ = end.queues.try_send(&lane, Kind::Binary, Bytes::from_static(b"sent"));
+            if input.arbitrary()? {
+                end.queues.close_lane(&lane);
             }
         }
         if input.ratio(1, 4)? {
@@ -231,7 +257,10 @@ fn anything(input: &mut Unstructured<'_>) -> Result<()> {
             }
         }
         if input.ratio(1, 4)? {
-            drop(end.pipe.try_next_outgoing());
+            if let Some(Outgoing::Stream { id, action: StreamAction::Open(_) }) = end.pipe.try_next_outgoing() {
+                end.pipe.stream_opened(id);
+            }
+            drop(end.queues.take_opened());
         }
     }
     Ok(())
