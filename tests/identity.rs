@@ -82,8 +82,12 @@ async fn serve(
     loop {
         tokio::select! {
             Some(text) = outgoing.recv() => socket.send(Message::text(text)).await.unwrap(),
-            Some(Ok(message)) = socket.next() => {
-                let Message::Text(text) = message else { continue };
+            message = socket.next() => {
+                let text = match message {
+                    Some(Ok(Message::Text(text))) => text,
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return,
+                };
                 let frame: Value = serde_json::from_str(&text).unwrap();
                 let to = NAMES.into_iter().find(|name| frame[1] == *name).unwrap();
                 let relayed = Relayed { from: name, to, payload: frame[2].clone() };
@@ -92,7 +96,6 @@ async fn serve(
                     client.unwrap().try_send(json!([7, from, payload]).to_string()).unwrap();
                 }
             }
-            else => return,
         }
     }
 }
