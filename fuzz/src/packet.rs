@@ -101,9 +101,10 @@ pub(crate) fn packets(input: &mut Unstructured<'_>, most: usize) -> Result<Box<d
         false => input.int_in_range(0..=most)?,
     };
     let count = *input.choose(&[1, 2, 3, 16])?;
-    let (whole, ends) = (input.arbitrary()?, input.arbitrary()?);
+    let (whole, ends, longer) = (input.arbitrary()?, input.arbitrary()?, input.arbitrary()?);
     let packet = move |index| {
         let first = if whole || index == 0 { 0x10 } else { 0 };
+        let length = if longer && index + 1 == count { length + 1 } else { length };
         let last = if whole || (ends && index + 1 == count) { 0x20 } else { 0 };
         let mut packet =
             vec![kind | first | last, length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8];

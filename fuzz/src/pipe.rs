@@ -221,7 +221,7 @@ fn anything(input: &mut Unstructured<'_>) -> Result<()> {
             break;
         }
         let stream = if input.ratio(1, 4)? { Some(input.arbitrary()?) } else { None };
-        for packet in packet::packets(input, MAX_PACKET_BYTES - 4)? {
+        for packet in packet::packets(input, MAX_PACKET_BYTES - 5)? {
             let opens = PacketReader::new(packet.clone()).flatten().filter(|record| record.kind == Kind::Open).count();
             most += opens * a_channel;
             let delivered = match stream {

@@ -10,11 +10,14 @@ use crate::signal;
 
 const LINE: &str = "a=fingerprint:sha-256 ";
 
-/// Either any text is read as a peer id and as a session description, or, after a zero, two peers prove who they are.
+/// Either any text is read as a peer id and as a session description; or a description is made of parts; or two peers
+/// prove who they are.
 pub fn check(data: &[u8]) {
+    // An error means that the input is at its end: nothing to check.
     if let [0, data @ ..] = data {
-        // The input is at its end: nothing to check.
         let _ = proofs(&mut Unstructured::new(data));
+    } else if let [1, data @ ..] = data {
+        let _ = parts(&mut Unstructured::new(data)).map(|sdp| fingerprint(&sdp));
     } else if let Ok(text) = std::str::from_utf8(data) {
         peer_id(text);
         fingerprint(text);
@@ -40,6 +43,18 @@ fn fingerprint(sdp: &str) {
         let canonical = format!("{LINE}{}\r\n", value.to_uppercase());
         assert_eq!(Fingerprint::of_description(&canonical), Ok(fingerprint));
     }
+}
+
+/// Lines with fingerprints, and what could be taken for some.
+fn parts(input: &mut Unstructured<'_>) -> Result<String> {
+    let lines = ["00", "ff", "FF"].map(|byte| format!("{LINE}{}", [byte; 32].join(":")));
+    let others = ["a=fingerprint:sha-1 00", "A=Fingerprint:", "fingerprint", " ", "v=0", "\r", "\n", "\r\n", ":00"];
+    (0..input.int_in_range(1..=8)?)
+        .map(|_| match input.arbitrary()? {
+            true => Ok(input.choose(&lines)?.clone() + "\r\n"),
+            false => Ok(input.choose(&others)?.to_string()),
+        })
+        .collect()
 }
 
 pub(crate) fn any_identity(input: &mut Unstructured<'_>) -> Result<Identity> {

@@ -56,6 +56,7 @@ pub(crate) fn any_value(input: &mut Unstructured<'_>, depth: usize) -> Result<Va
         1 => input.arbitrary::<bool>()?.into(),
         2 => input.arbitrary::<i64>()?.into(),
         3 => input.arbitrary::<u64>()?.into(),
+        4 if input.arbitrary()? => (*input.choose(&[0.0, -0.0, 0.1, 1.7e30, 1e308, 9_007_199_254_740_993.0])?).into(),
         4 => input.arbitrary::<f64>()?.into(),
         5 => any_text(input, MAX_OFFER_DATA_BYTES)?.into(),
         6 => (0..input.int_in_range(0..=4)?).map(|_| any_value(input, depth - 1)).collect::<Result<Vec<_>>>()?.into(),
