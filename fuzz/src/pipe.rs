@@ -111,10 +111,11 @@ fn two_ends(input: &mut Unstructured<'_>) -> Result<()> {
     let mut ends = windows.map(|window| End::new(plain, window));
     for (end, window) in ends.iter().zip([windows[1], windows[0]]) {
         let max_message = Some(MAX_MESSAGE as u64);
-        end.pipe.open(match plain {
+        let framing = match plain {
             true => Framing::Plain { max_message: MAX_MESSAGE },
             false => Framing::Packets { window, max_message },
-        });
+        };
+        end.pipe.open(framing, None);
     }
     if plain {
         // What nobody reads is dropped, from an original P.
@@ -209,7 +210,7 @@ fn anything(input: &mut Unstructured<'_>) -> Result<()> {
     let before = memory::in_use();
     let window = window(input)?;
     let mut end = End::new(false, window);
-    end.pipe.open(Framing::Packets { window: self::window(input)?, max_message: None });
+    end.pipe.open(Framing::Packets { window: self::window(input)?, max_message: None }, None);
     // An unfinished frame and an unfinished message in buffers that grow, packets of channels that are not known yet, and
     // the pipe itself; then what each channel may hold.
     let mut most = 2 * window.0 as usize + 4 * (MAX_SIGNAL_BYTES + MAX_MESSAGE) + 64 * 1024;
