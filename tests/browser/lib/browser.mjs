@@ -89,6 +89,9 @@ export class PagePeer {
     return this;
   }
 
+  /** Does this to what the page relays from now on, see page.js. */
+  misbehave(how) { return this.#call('misbehave', how); }
+
   #call(method, argument) {
     return this.page.evaluate(([name, value]) => window.pmesh[name](value), [method, argument]);
   }

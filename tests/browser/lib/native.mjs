@@ -39,17 +39,23 @@ export class NativePeer {
   next(pattern, timeout) { return this.events.next(pattern, timeout); }
   seen(pattern, timeout) { return this.events.seen(pattern, timeout); }
 
-  async connect(to, { via = this.onramp, offerData } = {}) { this.#command({ cmd: 'connect', to, via, offerData }); }
+  async connect(to, { via = this.onramp, offerData, expect } = {}) {
+    this.#command({ cmd: 'connect', to, via, offerData, expect });
+  }
   async sendJson(to, json) { this.#command({ cmd: 'send', to, json }); }
   async sendBinary(to, bytes) { this.#command({ cmd: 'send', to, base64: Buffer.from(bytes).toString('base64') }); }
   async sendCount(to, from, upto) { for (let i = from; i < upto; i++) await this.sendJson(to, i); }
   async close(node) { this.#command({ cmd: 'close', node }); }
   async maxMessageSize() { return 262_144; } // what Chromium announces
 
-  async peers() {
+  async #askPeers() {
     this.#command({ cmd: 'peers' });
-    return (await this.events.next({ event: 'peers' })).peers;
+    return this.events.next({ event: 'peers' });
   }
+
+  async peers() { return (await this.#askPeers()).peers; }
+  /** Who it is. */
+  async peerId() { return (await this.#askPeers()).peerId; }
 
   /** Asks it to quit, and tells how it ended. */
   quit() { return this.process.stop(() => this.#command({ cmd: 'quit' })); }

@@ -67,7 +67,33 @@
     return entry;
   }
 
+  // What a page can do to what it relays. P sends relayed frames as [7, source, payload]; 3 is an offer, 4 an answer.
+  const ext = (payload) => payload[payload[0] === 3 ? 3 : 2];
+  const deeds = {
+    swapFingerprint(payload) {
+      payload[1].sdp = payload[1].sdp.replace(/(a=fingerprint:sha-256 )\S+/g, `$1${Array(32).fill('AB').join(':')}`);
+    },
+    swapKey(payload, key) { ext(payload).identity.key = key; },
+    swapBoth(payload, key) { deeds.swapFingerprint(payload); deeds.swapKey(payload, key); },
+    alterWindow(payload) { ext(payload).window[0] += 1; },
+    strip(payload) { payload.length = payload[0] === 3 ? 3 : 2; },
+  };
+
+  const { send } = RTCDataChannel.prototype;
+
   window.pmesh = {
+    /** From now on the page does this to what it relays between others: to offers (3), answers (4) or both. */
+    misbehave({ deed, parts, key }) {
+      RTCDataChannel.prototype.send = function misbehaving(data) {
+        const frame = typeof data === 'string' && data.startsWith('[7,') ? JSON.parse(data) : undefined;
+        if (frame && parts.includes(frame[2][0])) {
+          deeds[deed](frame[2], key);
+          report({ event: 'misbehaved', deed });
+          return send.call(this, JSON.stringify(frame));
+        }
+        return send.call(this, data);
+      };
+    },
     settings(values) { Object.assign(settings, values); },
     join(url) { return watch(root.connect(url), 'websocket').n; },
     connect({ to, via, offerData }) {
