@@ -23,6 +23,8 @@ impl Peer {
             builder = builder.shared_port(0);
         }
         let root = builder.build();
+        // What the first who listens costs is the root's, and not that of a link.
+        drop(root.events());
         let node = root.connect(onramp.url()).await?;
         let address = node.own_address().ok_or("the onramp does not say who we are")?.clone();
         Ok(Self { root, onramp: node, address })

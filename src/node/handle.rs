@@ -59,7 +59,8 @@ pub(super) struct NodeInner {
     pub(super) queues: Arc<Queues>,
     /// Written by the driver only, together with the event, under the lock of the watch: see [`Node::events`].
     pub(super) state: watch::Sender<NodeState>,
-    pub(super) events: broadcast::Sender<Event>,
+    /// There once somebody listens: it takes kilobytes.
+    events: OnceLock<broadcast::Sender<Event>>,
     pub(super) own_address: OnceLock<Address>,
     /// The node that a connect call gets instead of this one.
     pub(super) instead: OnceLock<Node>,
@@ -75,7 +76,7 @@ impl Node {
             kind,
             queues: shared.new_queues(),
             state: watch::Sender::new(NodeState::Connecting),
-            events: broadcast::Sender::new(NODE_EVENTS),
+            events: OnceLock::new(),
             own_address: OnceLock::new(),
             instead: OnceLock::new(),
             malformed: AtomicBool::new(false),
@@ -290,7 +291,14 @@ impl Node {
 
     pub(super) fn emit(&self, event: Event) {
         // Nobody listens: nothing is lost that could not be read again.
-        let _ = self.inner.events.send(event);
+        if let Some(events) = self.inner.events.get() {
+            let _ = events.send(event);
+        }
+    }
+
+    /// Events from now on.
+    pub(super) fn listen(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.get_or_init(|| broadcast::Sender::new(NODE_EVENTS)).subscribe()
     }
 
     /// Brings the node to its terminal state, once.

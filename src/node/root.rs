@@ -79,6 +79,29 @@ pub(super) struct Wishes {
     pub(super) close_all: bool,
 }
 
+/// The events of a root. The channel takes kilobytes, so it is made for the first who listens.
+#[derive(Debug, Default)]
+enum RootEvents {
+    #[default]
+    Unheard,
+    Heard(broadcast::Sender<Event>),
+    /// The driver has ended, and with it the streams.
+    Over,
+}
+
+impl RootEvents {
+    /// Events from now on; `None` if there are no more.
+    fn subscribe(&mut self) -> Option<broadcast::Receiver<Event>> {
+        if let Self::Unheard = self {
+            *self = Self::Heard(broadcast::Sender::new(ROOT_EVENTS));
+        }
+        match self {
+            Self::Heard(events) => Some(events.subscribe()),
+            _ => None,
+        }
+    }
+}
+
 /// What handles and driver share.
 pub(super) struct Shared {
     pub(super) settings: NodeSettings,
@@ -89,8 +112,7 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     ids: AtomicU64,
     nodes: Mutex<Nodes>,
-    /// None once the driver has ended, so that the streams end.
-    events: Mutex<Option<broadcast::Sender<Event>>>,
+    events: Mutex<RootEvents>,
     /// Room for unread messages of nodes that are over, in KiB.
     pub(super) unread: Arc<Semaphore>,
     arrivals: Mutex<Vec<Weak<Arrivals>>>,
@@ -129,7 +151,7 @@ impl Root {
             wake: Notify::new(),
             ids: AtomicU64::new(1),
             nodes: Mutex::default(),
-            events: Mutex::new(Some(broadcast::Sender::new(ROOT_EVENTS))),
+            events: Mutex::default(),
             unread: Arc::new(Semaphore::new(UNREAD_KIB)),
             arrivals: Mutex::default(),
             counters: Mutex::default(),
@@ -202,7 +224,7 @@ impl Root {
     /// A reader that is more than 1,024 events behind loses the oldest and gets [`Event::Lagged`]. The stream ends
     /// when the root is closed. Dropping it stops listening.
     pub fn events(&self) -> Events {
-        Events::of_root(lock(&self.shared().events).as_ref().map(broadcast::Sender::subscribe))
+        Events::of_root(lock(&self.shared().events).subscribe())
     }
 
     /// The nodes that are made, from now on. See [`Event::Connection`].
@@ -300,7 +322,7 @@ impl Shared {
 
     pub(super) fn emit(&self, event: Event) {
         // Nobody listens: nothing is lost that could not be read again.
-        if let Some(events) = lock(&self.events).as_ref() {
+        if let RootEvents::Heard(events) = &*lock(&self.events) {
             let _ = events.send(event);
         }
     }
@@ -336,7 +358,7 @@ impl Shared {
     /// The driver has ended.
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
-        lock(&self.events).take();
+        *lock(&self.events) = RootEvents::Over;
         for arrivals in lock(&self.arrivals).drain(..).filter_map(|arrivals| arrivals.upgrade()) {
             arrivals.end();
         }

@@ -206,7 +206,7 @@ impl Events {
         // The driver changes the state and sends the event under the state's write lock, so what is seen here is exactly
         // what the live stream will not bring.
         let state = node.inner.state.borrow();
-        let live = Some(BroadcastStream::new(node.inner.events.subscribe()));
+        let live = Some(BroadcastStream::new(node.listen()));
         let past = match &*state {
             NodeState::Connecting => VecDeque::new(),
             NodeState::Open => VecDeque::from([Event::Open { node: node.clone() }]),

@@ -36,7 +36,7 @@ pub(super) async fn run(
     config: Arc<WebRtcConfig>,
     target: Target,
     pipe: Arc<Pipe>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Box<Command>>,
     mailbox: Arc<Mailbox>,
 ) {
     let mut session = None;
@@ -95,7 +95,7 @@ struct Awaited {
 struct LinkTask {
     config: Arc<WebRtcConfig>,
     pipe: Arc<Pipe>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Box<Command>>,
     mailbox: Arc<Mailbox>,
 }
 
@@ -162,7 +162,7 @@ impl LinkTask {
                 news = self.mailbox.news() => self.follow(session, phase, news).await,
                 command = self.commands.recv() => match command {
                     None => return End::Dropped,
-                    Some(command) => self.obey(session, phase, command).await,
+                    Some(command) => self.obey(session, phase, *command).await,
                 },
                 () = tokio::time::sleep_until(due), if deadline.is_some() => {
                     return deadline.map_or(CloseReason::Local, |(_, reason)| reason).into();

@@ -147,13 +147,14 @@ impl Transport for WebRtc {
 
 /// Dropping it closes the command channel, which ends the link task.
 struct Handle {
-    commands: mpsc::Sender<Command>,
+    /// Boxed, since the channel keeps room for dozens.
+    commands: mpsc::Sender<Box<Command>>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Link for Handle {
     fn command(&self, command: Command) {
-        if let Err(TrySendError::Full(_)) = self.commands.try_send(command) {
+        if let Err(TrySendError::Full(_)) = self.commands.try_send(Box::new(command)) {
             self.mailbox.end(CloseReason::Protocol(format!("more than {MAX_COMMANDS} signals at once")));
         }
     }
