@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use super::inbox::Inbox;
+use super::outbox::OVERHEAD_BYTES;
 use super::stream::{Awaited, Limits, OnStream, Streams};
 use super::{Outgoing, Rejected, SEND_QUEUE_BYTES};
 use crate::lock::lock;
@@ -23,6 +24,9 @@ use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder};
 /// User messages that may wait to be sent on a channel besides the main one, in bytes. At it, `send` waits and `try_send`
 /// says full.
 const LANE_QUEUE_BYTES: usize = 256 * 1024;
+
+/// When the main channel has sent so many windows of the link and no other channel anything, it has the link for itself.
+const ALONE_WINDOWS: usize = 8;
 
 /// The number of the main channel, in both directions.
 pub(super) const MAIN: u32 = 0;
@@ -209,6 +213,8 @@ pub(super) struct Lanes {
     pub(super) streams: Streams,
     /// Where to look first for something to send.
     turn: usize,
+    /// Bytes that the main channel has sent since another one has.
+    alone: usize,
     /// Credit that each side gives for a new channel: `(by us, to us)`.
     windows: ((u32, u32), (u32, u32)),
 }
@@ -225,6 +231,7 @@ impl Lanes {
             last_id: MAIN,
             streams: Streams::default(),
             turn: 0,
+            alone: usize::MAX,
             windows: (lane_window(own_window), (0, 0)),
         }
     }
@@ -401,21 +408,35 @@ impl Lanes {
         }
     }
 
-    /// Where the next channel is, in turn, that has something to send and may.
-    pub(super) fn next_to_send(&mut self, overhead: usize, limits: Limits) -> Option<usize> {
-        let count = self.entries.len();
-        let ready = |entry: &Entry| {
-            if !entry.announced || entry.is_sent() {
-                false
-            } else if entry.is_for_stream(limits) {
-                entry.is_stream_ready(&self.streams, limits)
-            } else {
-                self.room(entry, limits) > overhead
+    /// Where the next channel is, in turn, that has something to send and may. Who only waits for credit of the link is not
+    /// overtaken by those that need less of it, or it could wait for ever.
+    pub(super) fn next_to_send(&mut self, limits: Limits) -> Option<usize> {
+        let (first, count) = (self.turn, self.entries.len());
+        let mut waits = false;
+        for index in (0..count).map(|step| (first + step) % count) {
+            let Some(needed) = self.needed(&self.entries[index], limits) else { continue };
+            if needed == 0 || (!waits && needed <= limits.room) {
+                if !waits {
+                    self.turn = index + 1;
+                }
+                return Some(index);
             }
-        };
-        let index = (0..count).map(|step| (self.turn + step) % count).find(|index| ready(&self.entries[*index]))?;
-        self.turn = index + 1;
-        Some(index)
+            if !waits {
+                (waits, self.turn) = (true, index);
+            }
+        }
+        None
+    }
+
+    /// The credit of the link that a channel needs to send what is next, or `None` if that cannot go anyway.
+    fn needed(&self, entry: &Entry, limits: Limits) -> Option<usize> {
+        if !entry.announced || entry.is_sent() {
+            None
+        } else if entry.is_for_stream(limits) {
+            entry.needed_on_stream(&self.streams, limits)
+        } else {
+            (self.own_room(entry, limits) > OVERHEAD_BYTES).then_some(OVERHEAD_BYTES + 1)
+        }
     }
 
     /// What is to be done for the channel there, if its next message is for a stream: what to send, what it costs in
@@ -433,14 +454,27 @@ impl Lanes {
             return Some((closing, 0, (entry.lane.clone(), 0)));
         }
         let (outgoing, cost, freed) = entry.next_on_stream(&mut self.streams, limits)?;
+        self.alone = 0;
         Some((outgoing, cost, (entry.lane.clone(), freed)))
     }
 
-    /// Bytes that the next packet of a channel on the main stream may have. While there are others, the main one leaves them
-    /// half of the link: they then need not wait for what it has on its way to arrive, and wait for less of it.
+    /// Bytes that the next packet of a channel on the main stream may have.
     pub(super) fn room(&self, entry: &Entry, limits: Limits) -> usize {
-        let reserved = if entry.lane.id == MAIN && self.entries.len() > 1 { limits.window / 2 } else { 0 };
-        entry.credit.room().min(limits.room.saturating_sub(reserved))
+        self.own_room(entry, limits).min(limits.room)
+    }
+
+    /// What its own credit lets a channel send. While others send too, the main one leaves them half of the link: they then
+    /// need not wait for what it has on its way to arrive, and wait for less of it.
+    fn own_room(&self, entry: &Entry, limits: Limits) -> usize {
+        let alone = entry.lane.id != MAIN || self.alone >= limits.window.saturating_mul(ALONE_WINDOWS);
+        entry.credit.room().saturating_sub(if alone { 0 } else { limits.window / 2 })
+    }
+
+    /// Charges the channel there for a packet.
+    pub(super) fn charge(&mut self, index: usize, cost: usize) {
+        let Some(entry) = self.entries.get_mut(index) else { return };
+        entry.credit.charge(cost);
+        self.alone = if entry.lane.id == MAIN { self.alone.saturating_add(cost) } else { 0 };
     }
 
     /// Gives the turn back to a channel that could not use it.

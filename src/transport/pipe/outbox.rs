@@ -312,7 +312,7 @@ impl Outbox {
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
         self.lanes.announce(&mut packet);
         let limits = Limits { room: link.room(), window: link.window(), paused: self.lossy_paused };
-        let mut sending = self.lanes.next_to_send(OVERHEAD_BYTES, limits);
+        let mut sending = self.lanes.next_to_send(limits);
         let may_send = !packet.is_empty() || !self.frames.is_empty() || sending.is_some();
         if may_send || self.arrivals.grant_is_due() || self.lanes.grant_is_due() {
             self.lanes.grant(&mut packet);
@@ -362,8 +362,10 @@ impl Outbox {
                 packet.push_numbers(Kind::Channel, &[entry.lane.id]);
             }
             freed = Some((entry.lane.clone(), entry.fill(&mut packet, room)));
-            entry.credit.charge(packet.cost());
             link.charge(packet.cost());
+        }
+        if let Some(index) = sending {
+            self.lanes.charge(index, packet.cost());
         }
         if self.closing && packet.is_empty() && self.frames.is_empty() && self.lanes.iter().all(Entry::is_sent) {
             if self.close_sent {

@@ -93,21 +93,23 @@ pub(super) struct Limits {
 }
 
 impl Entry {
-    /// Whether the next message goes on a stream.
+    /// Whether the next message goes on a stream. A reliable one does so if it takes at most half of a window: of the rest
+    /// up to a quarter may never come back, see [`ReceiveCredit`](crate::protocol::credit::ReceiveCredit::grant_is_due).
     pub(super) fn is_for_stream(&self, limits: Limits) -> bool {
         let (Some(stream), Some(message)) = (&self.stream, self.messages.front()) else { return false };
-        let most = MAX_PACKET_BYTES.min(self.credit.window()).min(limits.window);
+        let most = MAX_PACKET_BYTES.min(self.credit.window().min(limits.window) / 2);
         stream.lossy || (message.offset == 0 && message.body.len() + OVERHEAD_BYTES <= most)
     }
 
-    /// Whether the next message, which is for a stream, can go now.
-    pub(super) fn is_stream_ready(&self, streams: &Streams, limits: Limits) -> bool {
-        let (Some(stream), Some(message)) = (&self.stream, self.messages.front()) else { return false };
+    /// The credit of the link that the next message needs, which is for a stream, or `None` if it cannot go anyway.
+    pub(super) fn needed_on_stream(&self, streams: &Streams, limits: Limits) -> Option<usize> {
+        let (Some(stream), Some(message)) = (&self.stream, self.messages.front()) else { return None };
+        let needed = message.body.len() + OVERHEAD_BYTES;
         match streams.of(self.lane.delivery()) {
-            None => true,
-            Some(made) if !made.open => false,
-            Some(_) if stream.lossy => !limits.paused,
-            Some(_) => message.body.len() + OVERHEAD_BYTES <= limits.room.min(self.credit.room()),
+            None => Some(0),
+            Some(made) if !made.open => None,
+            Some(_) if stream.lossy => (!limits.paused).then_some(0),
+            Some(_) => (needed <= self.credit.room()).then_some(needed),
         }
     }
 

@@ -77,6 +77,95 @@ async fn a_small_message_leaves_within_one_packet_of_a_huge_one() {
     assert!(waited <= 2, "a small message was the {waited}th packet");
 }
 
+/// How many packets go at most before a message on `small` has left, while all others always have something to send and
+/// the link is always full.
+async fn waits(window: (u32, u32), small: (&str, Promise), bulk: &[(&str, Promise)]) -> usize {
+    let (a, _a) = pipe_with(window);
+    let (b, _b) = pipe_with(window);
+    for pipe in [&a, &b] {
+        pipe.open(Framing::Packets { window, max_message: None }, None);
+    }
+    let lane = |pipe: &Pipe, (name, delivery): (&str, Promise)| match name {
+        "" => pipe.queues.main().clone(),
+        name => pipe.queues.open_lane(name, delivery).unwrap(),
+    };
+    let lanes: Vec<_> = bulk.iter().map(|kind| lane(&a, *kind)).collect();
+    let small_lane = lane(&a, small);
+    let mut readers: Vec<_> = bulk.iter().map(|kind| b.queues.subscribe(&lane(&b, *kind))).collect();
+    let mut small_reader = b.queues.subscribe(&lane(&b, small));
+    let mut wire = VecDeque::new();
+    let (mut packets, mut waited, mut since) = (0, 0, None);
+    send(&a, &small_lane, b"first").unwrap();
+    for _ in 0..1000 {
+        for lane in &lanes {
+            while send(&a, lane, &[7; 5_000]).is_ok() {}
+        }
+        while let Some(outgoing) = a.try_next_outgoing() {
+            match outgoing {
+                Outgoing::Binary(packet) => wire.push_back((packet.freeze(), false)),
+                Outgoing::Stream { action: StreamAction::Send { packet, .. }, .. } => {
+                    wire.push_back((packet.freeze(), true));
+                }
+                Outgoing::Stream { id, .. } => a.stream_opened(id),
+                other => panic!("{other:?}"),
+            }
+            packets += 1;
+            if a.queues.buffered(&small_lane) == 0 {
+                waited = waited.max(since.take().map_or(0, |since| packets - since));
+            }
+        }
+        match wire.pop_front() {
+            Some((packet, false)) => b.deliver(WireMessage::Binary(packet), WhenFull::Overflow).await.unwrap(),
+            Some((packet, true)) => b.deliver_on_stream(false, packet).unwrap(),
+            None => {}
+        }
+        for reader in &mut readers {
+            while next_now(reader).is_ready() {}
+        }
+        if next_now(&mut small_reader).is_ready() {
+            // One that must go whole needs as much of the link at once.
+            send(&a, &small_lane, &vec![1; if small.1.ordered { 1_000 } else { 20_000 }]).unwrap();
+            since = Some(packets);
+        }
+        carry(&b, &a).await.unwrap();
+    }
+    assert!(packets > 500, "{packets}");
+    waited.max(since.map_or(0, |since| packets - since))
+}
+
+#[tokio::test]
+async fn busy_channels_starve_no_other() {
+    let (ordered, unordered) = (Promise::default(), Promise { ordered: false, ..Promise::default() });
+    let bulk = [("1", ordered), ("2", ordered), ("3", ordered)];
+    for window in [WINDOW, (225_406, 200), (60_000, 50)] {
+        for small in [("", ordered), ("small", ordered), ("small", unordered)] {
+            let waited = waits(window, small, &bulk).await;
+            assert!(waited <= 4, "{small:?} took {waited} packets, with {window:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_is_idle_leaves_the_link_to_the_main_one() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    send(&a, &open(&a, "idle"), b"1").unwrap();
+    let mut messages = b.queues.subscribe(b.queues.main());
+    let mut most = 0;
+    for _ in 0..30 {
+        while send(&a, a.queues.main(), &[0; 10_000]).is_ok() {}
+        let mut sent = 0;
+        while let Some(Outgoing::Binary(packet)) = a.try_next_outgoing() {
+            sent += packet.len();
+            b.deliver(WireMessage::Binary(packet.freeze()), WhenFull::Overflow).await.unwrap();
+        }
+        most = most.max(sent);
+        while next_now(&mut messages).is_ready() {}
+        carry(&b, &a).await.unwrap();
+    }
+    assert!(most > CREDIT_BYTES as usize * 3 / 4, "{most} bytes were on their way at most");
+}
+
 #[tokio::test]
 async fn a_channel_that_is_not_read_holds_up_no_other() {
     let (a, _a) = packets();
