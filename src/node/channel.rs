@@ -13,7 +13,7 @@ use super::error::{ChannelError, SendError, TrySendError};
 use super::handle::Node;
 use super::message::Message;
 use super::streams::{Binaries, Messages};
-use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS};
+use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS, MAX_KINDS};
 use crate::protocol::{Delivery, Reliability};
 use crate::transport::{Lane, NoLane};
 
@@ -62,7 +62,8 @@ impl ChannelOptions {
     /// A message that did not arrive within this time, in whole milliseconds and at most 65,535, is given up. Else as
     /// [`max_retransmits`](Self::max_retransmits), which it replaces.
     pub fn max_lifetime(mut self, time: Duration) -> Self {
-        self.delivery.reliability = Reliability::MaxLifetime(time);
+        let millis = u16::try_from(time.as_millis()).unwrap_or(u16::MAX);
+        self.delivery.reliability = Reliability::MaxLifetime(Duration::from_millis(millis.into()));
         self
     }
 }
@@ -118,6 +119,7 @@ impl Channel {
             NoLane::NotOpen => ChannelError::NotOpen,
             NoLane::Unsupported => ChannelError::Unsupported,
             NoLane::TooMany => ChannelError::TooMany { limit: MAX_CHANNELS },
+            NoLane::TooManyKinds => ChannelError::TooManyKinds { limit: MAX_KINDS },
         })?;
         Ok(Self::new(node.clone(), lane))
     }

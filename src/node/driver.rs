@@ -322,6 +322,9 @@ impl Drop for Driver {
             let (Request::ConnectUrl { node, .. } | Request::Connect { node, .. }) = request;
             node.end(CloseReason::RootClosed);
         }
+        for running in self.links.values() {
+            running.pipe.revoke();
+        }
         for node in self.nodes.values() {
             node.end(CloseReason::RootClosed);
             self.shared.remove(node.inner.id);

@@ -157,6 +157,13 @@ pub enum ChannelError {
         /// The most that each side may have opened at a time.
         limit: usize,
     },
+    /// The channels that this side has opened on this node had so many kinds of delivery besides ordered and reliable, and
+    /// this would be another.
+    #[error("the channels are of {limit} kinds")]
+    TooManyKinds {
+        /// The most kinds that the channels of a side may have while the node is open.
+        limit: usize,
+    },
     /// The name is too long.
     #[error("the name of a channel is longer than {limit} bytes")]
     NameTooLong {

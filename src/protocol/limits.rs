@@ -30,9 +30,19 @@ pub(crate) const CREDIT_BYTES: u32 = 900_000;
 /// Packets that may be outstanding towards a peer: below the 256 that the SCTP receiver delivers without a further event.
 pub(crate) const CREDIT_PACKETS: u32 = 200;
 
+// The numbers from here on are part of the protocol: both sides must have the same.
+
 /// Channels that one side may have opened on a link at a time, besides the main one. Opening more is an error on this
 /// side, and ends the link if the other side does it.
 pub(crate) const MAX_CHANNELS: usize = 32;
+
+/// Kinds of delivery, besides ordered and reliable, of the channels that one side opens over the life of a link. Another
+/// one is an error on this side, and ends the link if the other side does it.
+pub(crate) const MAX_KINDS: usize = 64;
+
+/// Data channels besides the main one that a side may make over the life of a link: one for each kind of both sides. Making
+/// more ends the link: even closed ones cost the other side memory.
+pub(crate) const MAX_STREAMS: usize = 2 * MAX_KINDS;
 
 /// Longest name of a channel, in bytes. Opening a longer one is an error; receiving one ends the link.
 pub(crate) const MAX_CHANNEL_NAME_BYTES: usize = 256;

@@ -171,6 +171,15 @@ impl PacketReader {
         Self { rest: packet }
     }
 
+    /// Bytes that are left.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     fn take(&mut self) -> Option<Record> {
         let flags = *self.rest.first()?;
         let kind = match flags & KIND {
@@ -261,6 +270,11 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
+    /// Bytes of a message that is not complete.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.as_ref().map_or(0, BytesMut::len)
+    }
+
     /// Takes the next record. Returns the message if it is now complete.
     pub(crate) fn push(&mut self, record: Record) -> Option<(Kind, Bytes)> {
         if record.first && record.last {

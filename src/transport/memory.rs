@@ -144,7 +144,6 @@ async fn run(mut a: End, mut b: End) {
                             Ok(())
                         }
                         StreamAction::Send { lossy, packet } => to.deliver_on_stream(lossy, packet.freeze()),
-                        StreamAction::Close => Ok(()),
                     },
                     Outgoing::Finished => break (from, CloseReason::Local, to, CloseReason::Remote),
                 };

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::lanes::Lane;
+use super::lane::Lane;
 use super::{MESSAGE_OVERHEAD_BYTES, Queues};
 use crate::lock::lock;
 use crate::protocol::credit::{CreditError, ReceiveCredit};
@@ -43,6 +43,8 @@ struct Entry {
 struct Cursor {
     /// The entry to take next, counted from the first that ever arrived.
     next: u64,
+    /// Whether the reader has not come back yet since it took one, which may hold several messages.
+    inside: bool,
     waker: Option<Waker>,
 }
 
@@ -51,6 +53,17 @@ struct Cursor {
 struct Rest {
     reader: PacketReader,
     assembler: Assembler,
+}
+
+impl Rest {
+    /// Whether nothing is left but a part of a message.
+    fn is_read(&self) -> bool {
+        self.reader.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.reader.bytes() + self.assembler.bytes()
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +102,7 @@ impl Inbox {
 
     pub(super) fn shut(&mut self) {
         self.closed = true;
+        self.forget_part();
         self.wake_all();
     }
 
@@ -97,9 +111,10 @@ impl Inbox {
         self.discarding = true;
     }
 
-    /// Whether nothing will come, and nothing waits.
+    /// Whether nothing will come, nothing waits, and no reader has more of what it took.
     pub(super) fn is_read(&self) -> bool {
-        self.closed && self.entries.is_empty()
+        let inside = || self.cursors.iter().flatten().any(|cursor| cursor.inside);
+        self.closed && self.entries.is_empty() && self.rest.as_ref().is_none_or(Rest::is_read) && !inside()
     }
 
     /// Checks the records of user messages up to the next other record. Returns whether there were any, and that other.
@@ -136,12 +151,15 @@ impl Inbox {
 
     /// Takes a plain message. Returns false if there is no room and somebody reads.
     pub(super) fn push_plain(&mut self, kind: Kind, body: &Bytes) -> bool {
+        if self.closed {
+            return true;
+        }
         let cost = body.len() + MESSAGE_OVERHEAD_BYTES;
         let read = self.cursors.iter().any(Option::is_some);
         if read && self.plain_bytes > 0 && self.plain_bytes + cost > INBOX_BYTES {
             return false;
         }
-        while !read && self.plain_bytes > 0 && self.plain_bytes + cost > UNREAD_BYTES {
+        while !read && !self.entries.is_empty() && self.plain_bytes + cost > UNREAD_BYTES {
             self.drop_first();
         }
         self.plain_bytes += cost;
@@ -149,19 +167,21 @@ impl Inbox {
         true
     }
 
-    /// Takes a packet of whole messages that costs no credit. The oldest make room for it, even if somebody reads.
+    /// Takes a packet of whole messages that costs no credit. The oldest make room for it, even if somebody reads: all are of
+    /// this kind, as nothing else comes on such a channel.
     pub(super) fn push_lossy(&mut self, packet: Bytes) {
+        if self.closed {
+            return;
+        }
         let cost = packet.len() + MESSAGE_OVERHEAD_BYTES;
-        while self.plain_bytes > 0 && self.plain_bytes + cost > LOSSY_BYTES {
+        while !self.entries.is_empty() && self.plain_bytes + cost > LOSSY_BYTES {
             self.drop_first();
         }
         for cursor in self.cursors.iter_mut().flatten() {
             cursor.next = cursor.next.max(self.base);
         }
-        if !self.closed {
-            self.plain_bytes += cost;
-            self.push(Entry { content: Content::Lossy(packet), cost });
-        }
+        self.plain_bytes += cost;
+        self.push(Entry { content: Content::Lossy(packet), cost });
     }
 
     fn push(&mut self, entry: Entry) {
@@ -190,12 +210,17 @@ impl Inbox {
         if self.credit.grant_may_ride() { self.credit.take_grant() } else { None }
     }
 
+    /// Drops the oldest entry. Returns whether somebody waits for that: for a grant, or for room.
     fn drop_first(&mut self) -> bool {
         let Some(entry) = self.entries.pop_front() else { return false };
         self.base += 1;
         match entry.content {
             Content::Packet(_) => self.credit.consumed(entry.cost),
-            Content::Lossy(_) | Content::Plain(..) => {
+            Content::Lossy(_) => {
+                self.plain_bytes -= entry.cost;
+                false
+            }
+            Content::Plain(..) => {
                 self.plain_bytes -= entry.cost;
                 true
             }
@@ -216,10 +241,18 @@ impl Inbox {
         tell || self.is_read()
     }
 
+    /// Forgets a message of which nothing more will come.
+    fn forget_part(&mut self) {
+        if self.closed && self.entries.is_empty() && self.rest.as_ref().is_none_or(Rest::is_read) {
+            (self.rest, self.kept) = (None, None);
+        }
+    }
+
     fn subscribe(&mut self) -> (usize, Option<Rest>) {
         let alone = self.cursors.iter().all(Option::is_none);
         let next = if alone { self.base } else { self.base + self.entries.len() as u64 };
-        let cursor = Some(Cursor { next, waker: None });
+        let rest = if alone { self.rest.take() } else { None };
+        let cursor = Some(Cursor { next, inside: rest.is_some(), waker: None });
         let index = match self.cursors.iter().position(Option::is_none) {
             Some(free) => {
                 self.cursors[free] = cursor;
@@ -230,7 +263,10 @@ impl Inbox {
                 self.cursors.len() - 1
             }
         };
-        (index, if alone { self.rest.take() } else { None })
+        if self.entries.is_empty() {
+            self.kept = None;
+        }
+        (index, rest)
     }
 
     fn unsubscribe(&mut self, index: usize, rest: Rest) -> bool {
@@ -242,22 +278,25 @@ impl Inbox {
         debug_assert!(cursor.is_none_or(|cursor| cursor.next == self.base));
         self.cursors.clear();
         self.rest = Some(rest);
+        self.forget_part();
         let before = self.base;
-        while self.plain_bytes > UNREAD_BYTES {
+        while !self.entries.is_empty() && self.plain_bytes > UNREAD_BYTES {
             self.drop_first();
         }
         // A link may wait for room.
-        self.base > before
+        self.base > before || self.is_read()
     }
 
     /// Bytes that wait for a reader.
     pub(super) fn unread(&self) -> usize {
-        self.entries.iter().map(|entry| entry.cost).sum()
+        let rest = self.rest.as_ref().map_or(0, Rest::bytes);
+        self.entries.iter().map(|entry| entry.cost).sum::<usize>() + rest
     }
 
     /// Keeps what waits although the link is over, as long as the permit allows; without one, forgets it.
     pub(super) fn keep(&mut self, permit: Option<Arc<OwnedSemaphorePermit>>) {
         if permit.is_none() {
+            self.rest = None;
             while !self.entries.is_empty() {
                 self.drop_first();
             }
@@ -265,21 +304,27 @@ impl Inbox {
                 cursor.next = self.base;
             }
         }
-        self.kept = permit.filter(|_| !self.entries.is_empty());
+        self.kept = permit.filter(|_| !self.entries.is_empty() || self.rest.is_some());
     }
 
-    fn take(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<Option<(Content, bool)>> {
-        let Some(cursor) = self.cursors[index].as_mut() else { return Poll::Ready(None) };
+    /// The next entry for a reader, `None` at the end, and whether somebody should be told as [`trim`](Self::trim) says.
+    fn take(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<(Option<Content>, bool)> {
+        let Some(cursor) = self.cursors[index].as_mut() else { return Poll::Ready((None, false)) };
         let at = (cursor.next - self.base) as usize;
         match self.entries.get(at) {
             Some(entry) => {
                 let content = entry.content.clone();
                 cursor.next += 1;
+                cursor.inside = true;
                 let tell = if at == 0 { self.trim() } else { false };
-                Poll::Ready(Some((content, tell)))
+                Poll::Ready((Some(content), tell))
             }
-            None if self.closed => Poll::Ready(None),
+            None if self.closed => {
+                let inside = std::mem::replace(&mut cursor.inside, false);
+                Poll::Ready((None, inside && self.is_read()))
+            }
             None => {
+                cursor.inside = false;
                 cursor.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
@@ -314,12 +359,15 @@ impl Subscription {
                 }
             }
             let taken = lock(&self.lane.inbox).take(self.index, cx);
-            let Poll::Ready(entry) = taken else { return Poll::Pending };
-            let Some((content, tell)) = entry else { return Poll::Ready(None) };
+            let Poll::Ready((content, tell)) = taken else { return Poll::Pending };
             if tell {
                 self.queues.outgoing.notify_one();
                 self.queues.consumed.notify_one();
             }
+            let Some(content) = content else {
+                self.rest = Rest::default();
+                return Poll::Ready(None);
+            };
             match content {
                 Content::Packet(packet) | Content::Lossy(packet) => self.rest.reader = PacketReader::new(packet),
                 Content::Plain(kind, body) => return Poll::Ready(Some((kind, body))),

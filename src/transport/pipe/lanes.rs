@@ -6,91 +6,26 @@
 //! nobody looks at use up the bound of those who open them, and nothing else.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
 
-use super::inbox::Inbox;
+use super::lane::{Lane, MAIN};
 use super::outbox::OVERHEAD_BYTES;
 use super::stream::{Awaited, Limits, OnStream, Streams};
-use super::{Outgoing, Rejected, SEND_QUEUE_BYTES};
+use super::{Outgoing, Rejected};
 use crate::lock::lock;
-use crate::protocol::channel::{Delivery, Opening};
+use crate::protocol::channel::{Delivery, Opening, Reliability};
 use crate::protocol::credit::SendCredit;
-use crate::protocol::limits::{CHANNEL_CREDIT, MAX_CHANNELS};
+use crate::protocol::limits::{CHANNEL_CREDIT, CREDIT_PACKETS, MAX_CHANNELS};
 use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder};
 
-/// User messages that may wait to be sent on a channel besides the main one, in bytes. At it, `send` waits and `try_send`
-/// says full.
-const LANE_QUEUE_BYTES: usize = 256 * 1024;
+/// Channels that both sides have shut while packets of them are still on their way. Each has one at least, which takes
+/// credit of the link, so an honest side never has more. They count as too many channels.
+const MAX_LEAVING: usize = CREDIT_PACKETS as usize;
 
 /// When the main channel has sent so many windows of the link and no other channel anything, it has the link for itself.
 const ALONE_WINDOWS: usize = 8;
-
-/// The number of the main channel, in both directions.
-pub(super) const MAIN: u32 = 0;
-
-/// One channel: see the [module documentation](self).
-#[derive(Debug)]
-pub(crate) struct Lane {
-    /// By which we announce it.
-    pub(super) id: u32,
-    name: String,
-    delivery: Delivery,
-    /// Bytes that may wait to be sent.
-    pub(super) capacity: usize,
-    /// Bytes for which there is room. Closed when the channel takes no more.
-    pub(super) room: Semaphore,
-    pub(super) inbox: Mutex<Inbox>,
-    over: watch::Sender<bool>,
-}
-
-impl Lane {
-    fn new(id: u32, name: String, delivery: Delivery, capacity: usize, window: (u32, u32)) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            name,
-            delivery,
-            capacity,
-            room: Semaphore::new(capacity),
-            inbox: Mutex::new(Inbox::new(window)),
-            over: watch::Sender::new(false),
-        })
-    }
-
-    /// The main channel, which grants this much credit.
-    pub(super) fn main(window: (u32, u32)) -> Arc<Self> {
-        Self::new(MAIN, String::new(), Delivery::default(), SEND_QUEUE_BYTES, window)
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What holds for messages that this side sends.
-    pub(crate) fn delivery(&self) -> Delivery {
-        self.delivery
-    }
-
-    /// Whether messages may still be taken to be sent.
-    pub(crate) fn is_open(&self) -> bool {
-        !self.room.is_closed()
-    }
-
-    /// Waits until one of the sides has ended the channel, or its link is over. Cancel safe.
-    pub(crate) async fn over(&self) {
-        // The sender lives in `self`.
-        let _ = self.over.subscribe().wait_for(|over| *over).await;
-    }
-
-    /// Nothing more comes or goes.
-    pub(super) fn end(&self) {
-        self.room.close();
-        lock(&self.inbox).shut();
-        self.over.send_replace(true);
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Queued {
@@ -108,8 +43,9 @@ pub(super) struct Entry {
     pub(super) messages: VecDeque<Queued>,
     pub(super) message_bytes: usize,
     pub(super) credit: SendCredit,
-    /// By what the other side announced it.
+    /// By what the other side announced it, and whether what it sends may get lost.
     remote: Option<u32>,
+    remote_lossy: bool,
     /// When what was sent on its stream has arrived, the other side has shut it.
     awaited: Awaited,
     remote_shut: bool,
@@ -129,12 +65,13 @@ impl Entry {
     fn new(lane: Arc<Lane>, credit: SendCredit) -> Self {
         let main = lane.id == MAIN;
         Self {
-            stream: OnStream::for_delivery(lane.delivery),
+            stream: OnStream::for_delivery(lane.delivery()),
             lane,
             messages: VecDeque::new(),
             message_bytes: 0,
             credit,
             remote: main.then_some(MAIN),
+            remote_lossy: false,
             awaited: Awaited::default(),
             remote_shut: false,
             fresh: false,
@@ -188,6 +125,11 @@ impl Entry {
         !self.shut && ((self.closing && self.messages.is_empty()) || (self.remote_shut && read()))
     }
 
+    /// Whether both sides are done with it, and only packets are awaited that were sent before.
+    fn is_leaving(&self) -> bool {
+        self.shut && self.awaited.is_announced()
+    }
+
     /// The number under which the other side waits for grants.
     fn granting(&self) -> Option<u32> {
         self.remote.filter(|_| !self.shut && !self.remote_shut)
@@ -199,10 +141,14 @@ impl Entry {
 pub(crate) enum LaneError {
     #[error("too many channels")]
     TooMany,
+    #[error("channels of too many kinds")]
+    TooManyKinds,
     #[error("a channel that is not open")]
     Unknown,
     #[error("a channel number that is in use")]
     InUse,
+    #[error("messages of a channel on the wrong stream")]
+    Delivery,
 }
 
 /// The channels of a link. The first entry is the main one.
@@ -262,7 +208,7 @@ impl Lanes {
 
     fn make(&mut self, name: String, delivery: Delivery) -> Result<&mut Entry, LaneError> {
         self.last_id = self.last_id.checked_add(1).ok_or(LaneError::TooMany)?;
-        let lane = Lane::new(self.last_id, name, delivery, LANE_QUEUE_BYTES, self.windows.0);
+        let lane = Lane::named(self.last_id, name, delivery, self.windows.0);
         self.entries.push(Entry::new(lane, SendCredit::new(self.windows.1.0, self.windows.1.1)));
         self.entries.last_mut().ok_or(LaneError::TooMany)
     }
@@ -271,15 +217,32 @@ impl Lanes {
         self.entries.iter_mut().skip(1)
     }
 
-    /// The channel of this name, which is opened if there is none.
-    pub(super) fn open_named(&mut self, name: &str, delivery: Delivery) -> Result<Arc<Lane>, LaneError> {
-        if let Some(entry) = self.named().find(|entry| entry.lane.name == name && !entry.closing && !entry.may_shut()) {
-            entry.fresh = false;
-            return Ok(entry.lane.clone());
-        }
-        if self.named().filter(|entry| !entry.by_remote).count() >= MAX_CHANNELS {
+    /// Checks that a side may open one more channel, of this kind.
+    fn admit(&mut self, by_remote: bool, delivery: Delivery) -> Result<(), LaneError> {
+        let count = |leaving| {
+            let counted = |entry: &&Entry| entry.by_remote == by_remote && entry.is_leaving() == leaving;
+            self.entries.iter().skip(1).filter(counted).count()
+        };
+        if count(false) >= MAX_CHANNELS || count(true) >= MAX_LEAVING {
             return Err(LaneError::TooMany);
         }
+        self.streams.admit(by_remote, delivery)
+    }
+
+    /// The channel of this name, if it is not over.
+    pub(super) fn find_named(&mut self, name: &str) -> Option<Arc<Lane>> {
+        let mut named = self.named();
+        let entry = named.find(|entry| entry.lane.name() == name && !entry.closing && !entry.may_shut())?;
+        entry.fresh = false;
+        Some(entry.lane.clone())
+    }
+
+    /// The channel of this name, which is opened if there is none.
+    pub(super) fn open_named(&mut self, name: &str, delivery: Delivery) -> Result<Arc<Lane>, LaneError> {
+        if let Some(lane) = self.find_named(name) {
+            return Ok(lane);
+        }
+        self.admit(false, delivery)?;
         let entry = self.make(name.to_owned(), delivery)?;
         entry.announce = true;
         Ok(entry.lane.clone())
@@ -291,30 +254,29 @@ impl Lanes {
             return Err(LaneError::InUse);
         }
         let found = self.named().find(|entry| match opening.answers {
-            0 => entry.remote.is_none() && entry.lane.name == opening.name,
+            0 => entry.remote.is_none() && entry.lane.name() == opening.name,
             id => entry.remote.is_none() && entry.lane.id == id,
         });
+        let lossy = opening.delivery.reliability != Reliability::Reliable;
         if let Some(entry) = found {
-            entry.remote = Some(opening.id);
+            (entry.remote, entry.remote_lossy) = (Some(opening.id), lossy);
             return Ok(false);
         }
         if opening.answers != 0 {
             return Err(LaneError::Unknown);
         }
-        if self.named().filter(|entry| entry.by_remote).count() >= MAX_CHANNELS {
-            return Err(LaneError::TooMany);
-        }
+        self.admit(true, opening.delivery)?;
         let entry = self.make(opening.name, opening.delivery)?;
-        entry.remote = Some(opening.id);
+        (entry.remote, entry.remote_lossy) = (Some(opening.id), lossy);
         (entry.by_remote, entry.fresh) = (true, true);
         Ok(true)
     }
 
-    /// The channel on which the other side sends under this number.
-    pub(super) fn of_remote(&self, id: u32) -> Result<Arc<Lane>, LaneError> {
+    /// The channel on which the other side sends under this number, as what may get lost or not.
+    pub(super) fn of_remote(&self, id: u32, lossy: bool) -> Result<Arc<Lane>, LaneError> {
         let mut entries = self.entries.iter();
         let entry = entries.find(|entry| entry.remote == Some(id) && !entry.remote_shut).ok_or(LaneError::Unknown)?;
-        Ok(entry.lane.clone())
+        if entry.remote_lossy == lossy { Ok(entry.lane.clone()) } else { Err(LaneError::Delivery) }
     }
 
     /// The other side has shut a channel on whose stream it sent so many packets.
@@ -368,7 +330,7 @@ impl Lanes {
             if !entry.announced && (entry.announce || !entry.is_sent() || may_shut) {
                 let lane = &entry.lane;
                 let (id, answers) = (lane.id, entry.remote.unwrap_or_default());
-                let opening = Opening { id, answers, delivery: lane.delivery, name: lane.name.clone() };
+                let opening = Opening { id, answers, delivery: lane.delivery(), name: lane.name().to_owned() };
                 if !packet.push_whole(Kind::Open, &opening.encode()) {
                     // The rest in the next packet: they go in the order in which they were opened.
                     break;
@@ -446,13 +408,7 @@ impl Lanes {
         index: usize,
         limits: Limits,
     ) -> Option<(Outgoing, usize, (Arc<Lane>, usize))> {
-        let (entries, delivery) = (&self.entries, self.entries.get(index)?.lane.delivery);
-        let is_used = |delivery| entries.iter().any(|entry| entry.lane.delivery == delivery);
-        let closing = self.streams.make_room(delivery, is_used);
         let entry = self.entries.get_mut(index)?;
-        if let Some(closing) = closing {
-            return Some((closing, 0, (entry.lane.clone(), 0)));
-        }
         let (outgoing, cost, freed) = entry.next_on_stream(&mut self.streams, limits)?;
         self.alone = 0;
         Some((outgoing, cost, (entry.lane.clone(), freed)))

@@ -1,6 +1,7 @@
 //! The queues between a node and its link: what waits to be sent, and what waits to be read, on each channel.
 
 mod inbox;
+mod lane;
 mod lanes;
 mod outbox;
 mod queues;
@@ -24,7 +25,7 @@ use crate::protocol::limits::{MAX_PACKET_BYTES, MAX_SIGNAL_BYTES};
 use crate::protocol::packet::{Kind, PacketError, PacketReader};
 
 pub(crate) use self::inbox::Subscription;
-pub(crate) use self::lanes::Lane;
+pub(crate) use self::lane::Lane;
 pub(crate) use self::outbox::NoLane;
 pub(crate) use self::queues::Queues;
 
@@ -83,8 +84,6 @@ pub(crate) enum StreamAction {
     Open(Delivery),
     /// Send this.
     Send { lossy: bool, packet: BytesMut },
-    /// Close it.
-    Close,
 }
 
 /// Why a message was not queued.
@@ -280,7 +279,7 @@ impl Pipe {
             return Err(violation(PacketError::TooLarge));
         }
         let mut closed = false;
-        let mut cost = 0;
+        let (mut cost, mut named) = (0, false);
         let mut lane = self.queues.main.clone();
         let mut reader = PacketReader::new(packet.clone());
         loop {
@@ -291,9 +290,10 @@ impl Pipe {
             }
             let Some(record) = other else { break };
             match record.kind {
-                Kind::Channel if cost == 0 => {
+                Kind::Channel if cost == 0 && !named => {
                     let [id] = record.numbers().map_err(violation)?;
-                    lane = lock(&self.queues.outbox).lane_of_remote(id).map_err(violation)?;
+                    lane = lock(&self.queues.outbox).lane_of_remote(id, false).map_err(violation)?;
+                    named = true;
                 }
                 Kind::Channel => return Err(violation(PacketError::Sequence)),
                 Kind::Frame => {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::lanes::{Entry, Lane, LaneError, Lanes, MAIN, Queued};
+use super::lane::{Lane, MAIN};
+use super::lanes::{Entry, LaneError, Lanes, Queued};
 use super::stream::{Awaited, Early, Limits, MAX_STREAM_MESSAGE_BYTES};
 use super::{Framing, Outgoing, Rejected};
 use crate::protocol::channel::{Delivery, Opening, Reliability};
@@ -46,6 +47,8 @@ pub(crate) enum NoLane {
     Unsupported,
     /// Too many are open.
     TooMany,
+    /// They are of too many kinds.
+    TooManyKinds,
 }
 
 /// What to send, and room of a channel that came free with it.
@@ -133,14 +136,18 @@ impl Outbox {
         }
     }
 
-    /// The channel of this name, which is opened if there is none.
+    /// The channel of this name, which is opened if there is none and the link is open.
     pub(super) fn open_lane(&mut self, name: &str, delivery: Delivery) -> Result<Arc<Lane>, NoLane> {
         match self.state {
             State::Packets { .. } if !self.closing => {
-                self.lanes.open_named(name, delivery).map_err(|_| NoLane::TooMany)
+                self.lanes.open_named(name, delivery).map_err(|error| match error {
+                    LaneError::TooManyKinds => NoLane::TooManyKinds,
+                    _ => NoLane::TooMany,
+                })
             }
             State::Plain { .. } if !self.closing => Err(NoLane::Unsupported),
-            _ => Err(NoLane::NotOpen),
+            // What has arrived can still be read.
+            _ => self.lanes.find_named(name).ok_or(NoLane::NotOpen),
         }
     }
 
@@ -182,8 +189,8 @@ impl Outbox {
         (self.lanes.count_on_stream(id), self.awaited.is_complete())
     }
 
-    pub(super) fn lane_of_remote(&self, id: u32) -> Result<Arc<Lane>, LaneError> {
-        self.lanes.of_remote(id)
+    pub(super) fn lane_of_remote(&self, id: u32, lossy: bool) -> Result<Arc<Lane>, LaneError> {
+        self.lanes.of_remote(id, lossy)
     }
 
     pub(super) fn close_lane(&mut self, id: u32) {

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError, watch};
 
 use super::inbox::Subscription;
-use super::lanes::Lane;
+use super::lane::Lane;
+use super::lanes::LaneError;
 use super::outbox::{NoLane, Outbox};
 use super::{MESSAGE_OVERHEAD_BYTES, Rejected, stream, violation};
 use crate::error::CloseReason;
@@ -244,16 +245,19 @@ impl Queues {
     pub(super) fn arrived_on_stream(&self, lossy: bool, packet: Bytes) -> Result<(), CloseReason> {
         let id = stream::check(&packet, self.max_message).map_err(violation)?;
         let mut outbox = lock(&self.outbox);
-        let lane = outbox.lane_of_remote(id);
+        let lane = match outbox.lane_of_remote(id, lossy) {
+            Err(error) if error != LaneError::Unknown => return Err(violation(error)),
+            lane => lane.ok(),
+        };
         if lossy {
             // Of an unknown channel: it is not announced yet, or over. It counts as lost.
-            if let Ok(lane) = lane {
+            if let Some(lane) = lane {
                 lock(&lane.inbox).push_lossy(packet);
             }
             return Ok(());
         }
         outbox.arrived(packet.len()).map_err(violation)?;
-        if lane.is_err() {
+        if lane.is_none() {
             outbox.hold(id, packet);
             return Ok(());
         }
@@ -264,7 +268,7 @@ impl Queues {
     /// Takes a packet of a reliable channel, which has been counted as arrived.
     fn take_on_stream(&self, id: u32, packet: Bytes) -> Result<(), CloseReason> {
         let mut outbox = lock(&self.outbox);
-        let lane = outbox.lane_of_remote(id).map_err(violation)?;
+        let lane = outbox.lane_of_remote(id, false).map_err(violation)?;
         let cost = packet.len();
         lock(&lane.inbox).push_packet(packet, cost).map_err(violation)?;
         let grant_is_due = outbox.taken(cost);

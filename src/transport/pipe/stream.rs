@@ -8,11 +8,11 @@
 
 use bytes::Bytes;
 
-use super::lanes::Entry;
+use super::lanes::{Entry, LaneError};
 use super::outbox::OVERHEAD_BYTES;
 use super::{Outgoing, StreamAction};
 use crate::protocol::channel::{Delivery, Reliability};
-use crate::protocol::limits::{MAX_CHANNELS, MAX_PACKET_BYTES};
+use crate::protocol::limits::{MAX_KINDS, MAX_PACKET_BYTES};
 use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder, PacketError, PacketReader};
 
 /// Small messages of a channel that may lose some share a packet of at most this size, one chunk of SCTP, in bytes: what
@@ -22,14 +22,13 @@ const LOSSY_PACKET_BYTES: usize = 1160;
 /// The largest message that goes on a stream.
 pub(super) const MAX_STREAM_MESSAGE_BYTES: usize = MAX_PACKET_BYTES - OVERHEAD_BYTES;
 
-/// Streams that this side may have. To make more, one is closed that no channel uses.
-const MAX_STREAMS: usize = 2 * MAX_CHANNELS;
-
 /// The streams on which this side sends.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     made: Vec<Made>,
     last_id: u32,
+    /// The kinds of channels that a side has opened, and whether that was the other one.
+    kinds: Vec<(bool, Delivery)>,
 }
 
 #[derive(Debug)]
@@ -56,13 +55,18 @@ impl Streams {
         }
     }
 
-    /// What to do before one for this delivery can be made: close one that is not used, if there are too many.
-    pub(super) fn make_room(&mut self, delivery: Delivery, is_used: impl Fn(Delivery) -> bool) -> Option<Outgoing> {
-        if self.made.len() < MAX_STREAMS || self.of(delivery).is_some() {
-            return None;
+    /// Notes that a side opens a channel. Each may have some kinds over the life of the link, so that is how many streams
+    /// this side makes.
+    pub(super) fn admit(&mut self, by_remote: bool, delivery: Delivery) -> Result<(), LaneError> {
+        let kind = (by_remote, delivery);
+        if OnStream::for_delivery(delivery).is_none() || self.kinds.contains(&kind) {
+            return Ok(());
         }
-        let index = self.made.iter().position(|made| !is_used(made.delivery))?;
-        Some(Outgoing::Stream { id: self.made.remove(index).id, action: StreamAction::Close })
+        if self.kinds.iter().filter(|kind| kind.0 == by_remote).count() >= MAX_KINDS {
+            return Err(LaneError::TooManyKinds);
+        }
+        self.kinds.push(kind);
+        Ok(())
     }
 }
 
@@ -200,6 +204,11 @@ impl Awaited {
 
     pub(super) fn expect(&mut self, sent: u32) {
         self.sent = Some(sent);
+    }
+
+    /// Whether it is known how many were sent.
+    pub(super) fn is_announced(&self) -> bool {
+        self.sent.is_some()
     }
 
     pub(super) fn is_complete(&self) -> bool {

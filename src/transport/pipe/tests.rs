@@ -1,4 +1,5 @@
 mod channels;
+mod hostile;
 mod interleavings;
 
 use std::collections::VecDeque;
@@ -60,7 +61,6 @@ async fn carry(from: &Pipe, to: &Pipe) -> Result<usize, CloseReason> {
                 match action {
                     StreamAction::Open(_) => from.stream_opened(id),
                     StreamAction::Send { lossy, packet } => to.deliver_on_stream(lossy, packet.freeze())?,
-                    StreamAction::Close => {}
                 }
                 count += 1;
                 continue;
@@ -259,6 +259,16 @@ async fn without_a_reader_the_latest_plain_messages_are_kept() {
     for n in first + 1..10_000 {
         assert_eq!(next(&mut messages).await.unwrap().1, n.to_string());
     }
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_is_dropped() {
+    let (b, _b) = plain_with(1 << 20);
+    b.queues.shut();
+    for _ in 0..20 {
+        b.deliver(WireMessage::Binary(vec![0; 1_000_000].into()), WhenFull::Overflow).await.unwrap();
+    }
+    assert_eq!(next(&mut b.queues.subscribe(b.queues.main())).await, None);
 }
 
 #[tokio::test]

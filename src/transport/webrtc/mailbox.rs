@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
@@ -15,7 +14,7 @@ use webrtc::peer_connection::{
 
 use crate::error::CloseReason;
 use crate::lock::lock;
-use crate::protocol::limits::MAX_CHANNELS;
+use crate::protocol::limits::MAX_STREAMS;
 
 /// The protocol of the data channels beside the main one, between pmesh peers.
 pub(super) const STREAM_PROTOCOL: &str = "pmesh";
@@ -23,8 +22,8 @@ pub(super) const STREAM_PROTOCOL: &str = "pmesh";
 /// The same, of those that may lose messages: the crate does not tell what the other side chose.
 pub(super) const LOSSY_STREAM_PROTOCOL: &str = "pmesh.lossy";
 
-/// Streams that wait to be pumped. More end the link: each side has at most this many.
-pub(super) const MAX_SIDES: usize = 2 * MAX_CHANNELS;
+/// The longest label of a stream: a number of 32 bits. The crate keeps the labels as long as the connection.
+const MAX_LABEL_BYTES: usize = 10;
 
 /// Local candidates of one link. Further ones are dropped.
 const MAX_CANDIDATES: usize = 64;
@@ -52,6 +51,7 @@ struct State {
     candidates_seen: usize,
     gathered: bool,
     channel_seen: bool,
+    streams_seen: usize,
     open: bool,
     shut: bool,
 }
@@ -67,16 +67,23 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     pub(super) fn new() -> Arc<Self> {
-        let (sides, arriving) = mpsc::channel(MAX_SIDES);
+        let (sides, arriving) = mpsc::channel(2 * MAX_STREAMS);
         Arc::new(Self { state: Mutex::default(), changed: Notify::new(), sides, arriving: Mutex::new(Some(arriving)) })
     }
 
-    /// A stream to be pumped.
+    /// A stream to be pumped. Too many of the other side end the link; the pipe bounds those of ours.
     pub(super) fn side(&self, side: Side) {
-        // Without a pump the link is over.
-        if let Err(TrySendError::Full(_)) = self.sides.try_send(side) {
-            self.end(CloseReason::Protocol("too many data channels".into()));
+        if !side.own {
+            let mut state = lock(&self.state);
+            state.streams_seen += 1;
+            let seen = state.streams_seen;
+            drop(state);
+            if seen > MAX_STREAMS {
+                return self.end(CloseReason::Protocol("too many data channels".into()));
+            }
         }
+        // There is room for all of both sides. Without a pump the link is over.
+        let _ = self.sides.try_send(side);
     }
 
     /// The streams to be pumped, once.
@@ -184,7 +191,8 @@ impl Side {
             LOSSY_STREAM_PROTOCOL => true,
             _ => return None,
         };
-        let id = stream.label().await.ok()?.parse().ok()?;
+        let label = stream.label().await.ok()?;
+        let id = label.parse().ok().filter(|_| label.len() <= MAX_LABEL_BYTES)?;
         Some(Self { id, own: false, lossy, stream })
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 use webrtc::error::Error;
 use webrtc::peer_connection::transport::DtlsTransport;
 
-use super::mailbox::{MAX_SIDES, Mailbox, Side};
+use super::mailbox::{Mailbox, Side};
 use super::pace::Pace;
 use super::runtime::Pump;
 use super::session::Streams;
@@ -62,7 +63,7 @@ impl Channels {
             mailbox: self.mailbox.clone(),
             streams: self.streams,
             made: HashMap::new(),
-            paused: false,
+            paused: None,
         };
         let reader = Reader {
             pipe: self.pipe,
@@ -80,17 +81,18 @@ impl Channels {
 async fn write(mut own: OwnStreams, channel: Arc<dyn DataChannel>, framing: Framing) {
     let (pipe, mailbox) = (own.pipe.clone(), own.mailbox.clone());
     loop {
-        let outgoing = if own.paused {
-            tokio::select! {
+        let outgoing = match own.paused {
+            None => pipe.next_outgoing().await,
+            // However much else there is to be sent.
+            Some(since) if since.elapsed() >= LOSSY_POLL => {
+                own.pace().await;
+                continue;
+            }
+            Some(since) => tokio::select! {
                 biased;
                 outgoing = pipe.next_outgoing() => outgoing,
-                () = tokio::time::sleep(LOSSY_POLL) => {
-                    own.pace().await;
-                    continue;
-                }
-            }
-        } else {
-            pipe.next_outgoing().await
+                () = tokio::time::sleep_until(since + LOSSY_POLL) => continue,
+            },
         };
         let sent = match outgoing {
             Outgoing::Binary(bytes) => channel.send(bytes).await,
@@ -127,7 +129,8 @@ struct OwnStreams {
     mailbox: Arc<Mailbox>,
     streams: Streams,
     made: HashMap<u32, Own>,
-    paused: bool,
+    /// When it was last seen that too much is on its way of what may get lost.
+    paused: Option<Instant>,
 }
 
 struct Own {
@@ -147,19 +150,12 @@ impl OwnStreams {
             StreamAction::Send { lossy, packet } => {
                 let Some(own) = self.made.get(&id) else { return Ok(()) };
                 match own.stream.send(packet).await {
-                    // The other side has closed it, and will get nothing more of its channels.
+                    // The reader will tell why.
                     Err(Error::ErrDataChannelClosed) => tracing::debug!(id, "a stream is closed"),
                     sent => sent?,
                 }
                 if lossy {
                     self.pace().await;
-                }
-            }
-            StreamAction::Close => {
-                if let Some(own) = self.made.remove(&id)
-                    && let Err(error) = own.stream.close().await
-                {
-                    tracing::debug!(%error, id, "closing a stream");
                 }
             }
         }
@@ -172,9 +168,9 @@ impl OwnStreams {
         for own in self.made.values().filter(|own| own.lossy) {
             bytes += own.stream.outstanding_bytes().await.unwrap_or_default();
         }
-        let paused = bytes >= LOSSY_BYTES;
-        if std::mem::replace(&mut self.paused, paused) != paused {
-            self.pipe.pause_lossy(paused);
+        let paused = (bytes >= LOSSY_BYTES).then(Instant::now);
+        if std::mem::replace(&mut self.paused, paused).is_some() != paused.is_some() {
+            self.pipe.pause_lossy(paused.is_some());
         }
     }
 }
@@ -302,9 +298,6 @@ impl Sides {
                     if !self.allowed {
                         return CloseReason::Protocol("an unexpected data channel".into());
                     }
-                    if self.streams.len() >= 2 * MAX_SIDES {
-                        return CloseReason::Protocol("too many data channels".into());
-                    }
                     self.streams.push(events(side));
                     continue;
                 }
@@ -312,6 +305,8 @@ impl Sides {
             };
             match event {
                 DataChannelEvent::OnOpen if own => pipe.stream_opened(id),
+                // What its channels send could never arrive. Streams stay, so this is the end of the link, or comes to it.
+                DataChannelEvent::OnClose if own => return CloseReason::Remote,
                 DataChannelEvent::OnMessage(message) if !own => {
                     if let Err(reason) = pipe.deliver_on_stream(lossy, message.data.freeze()) {
                         return reason;
@@ -326,11 +321,11 @@ impl Sides {
 /// What happens on a stream, until its end.
 fn events(side: Side) -> BoxStream<'static, (u32, bool, bool, DataChannelEvent)> {
     let Side { id, own, lossy, stream } = side;
-    let events = stream::unfold(stream, |stream| async {
-        match stream.poll().await {
-            Some(DataChannelEvent::OnClose) | None => None,
-            Some(event) => Some((event, stream)),
-        }
+    let events = stream::unfold(Some(stream), |stream| async {
+        let stream = stream?;
+        let event = stream.poll().await?;
+        let closed = matches!(event, DataChannelEvent::OnClose);
+        Some((event, (!closed).then_some(stream)))
     });
     events.map(move |event| (id, own, lossy, event)).boxed()
 }

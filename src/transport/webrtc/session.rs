@@ -222,6 +222,11 @@ impl Session {
         Some(self.connection.sctp().await?.transport())
     }
 
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Arc<dyn PeerConnection> {
+        &self.connection
+    }
+
     /// Closes the connection and waits, about 100 ms at most, until its driver has told the other side. Not to be called
     /// from the driver's task.
     pub(super) async fn close(self) {

@@ -3,9 +3,8 @@
 use futures_util::FutureExt;
 
 use super::*;
-use crate::protocol::channel::{Delivery as Promise, Opening, Reliability};
-use crate::protocol::limits::{CHANNEL_CREDIT, MAX_CHANNELS};
-use crate::protocol::packet::MAX_HEADER_BYTES;
+use crate::protocol::channel::{Delivery as Promise, Reliability};
+use crate::protocol::limits::{CHANNEL_CREDIT, MAX_CHANNELS, MAX_KINDS};
 
 fn open(pipe: &Pipe, name: &str) -> Arc<Lane> {
     pipe.queues.open_lane(name, Promise::default()).unwrap()
@@ -13,10 +12,6 @@ fn open(pipe: &Pipe, name: &str) -> Arc<Lane> {
 
 fn send(pipe: &Pipe, lane: &Lane, body: &[u8]) -> Result<(), Rejected> {
     pipe.queues.try_send(lane, Kind::Binary, Bytes::copy_from_slice(body))
-}
-
-async fn deliver(pipe: &Pipe, packet: PacketBuilder) -> Result<(), CloseReason> {
-    pipe.deliver(WireMessage::Binary(packet.finish().freeze()), WhenFull::Overflow).await
 }
 
 #[tokio::test]
@@ -218,6 +213,64 @@ async fn closing_sends_what_is_queued_then_ends_the_other_side() {
     assert_eq!(next(&mut b.queues.subscribe(&there)).await.unwrap().1, "4");
 }
 
+#[tokio::test]
+async fn a_channel_that_the_other_side_closed_is_had_by_its_name_until_everything_is_read() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let chat = open(&a, "chat");
+    for n in 0..10u8 {
+        send(&a, &chat, &[n]).unwrap();
+    }
+    a.queues.close_lane(&chat);
+    carry(&a, &b).await.unwrap();
+    for n in 0..10u8 {
+        // With a stream made anew for each message.
+        let there = open(&b, "chat");
+        assert_eq!(next(&mut b.queues.subscribe(&there)).now_or_never().unwrap().unwrap().1, [n].as_slice());
+    }
+    carry(&b, &a).await.unwrap();
+    assert_eq!((lanes(&a), lanes(&b)), (1, 1), "both sides have forgotten it");
+    assert!(open(&b, "chat").is_open());
+
+    // Who holds the stream has read everything once it has come to the end.
+    let again = open(&a, "again");
+    send(&a, &again, b"1").unwrap();
+    send(&a, &again, b"2").unwrap();
+    a.queues.close_lane(&again);
+    carry(&a, &b).await.unwrap();
+    let there = open(&b, "again");
+    let mut messages = b.queues.subscribe(&there);
+    assert_eq!(next(&mut messages).await.unwrap().1, "1");
+    assert!(Arc::ptr_eq(&open(&b, "again"), &there), "a message waits");
+    assert_eq!(next(&mut messages).await.unwrap().1, "2");
+    assert_eq!(next(&mut messages).await, None);
+    assert!(!Arc::ptr_eq(&open(&b, "again"), &there));
+}
+
+#[tokio::test]
+async fn a_part_of_a_message_is_counted_and_goes_at_the_end() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let lane = open(&a, "x");
+    send(&a, &lane, &[0; 150_000]).unwrap();
+    for _ in 0..2 {
+        let Some(Outgoing::Binary(packet)) = a.try_next_outgoing() else { panic!("nothing to send") };
+        b.deliver(WireMessage::Binary(packet.freeze()), WhenFull::Overflow).await.unwrap();
+    }
+    let there = b.queues.take_opened().unwrap();
+    let mut messages = b.queues.subscribe(&there);
+    assert!(next_now(&mut messages).is_pending());
+    drop(messages);
+    // What is read of it waits for the next reader, who would put it together.
+    let unread = |lane: &Lane| lock(&lane.inbox).unread();
+    assert!(unread(&there) > 100_000, "{} bytes", unread(&there));
+    let budget = Arc::new(Semaphore::new(10));
+    assert!(b.queues.keep_unread(&budget) > 100_000, "more than the budget was kept");
+    assert_eq!(unread(&there), 0);
+    b.queues.shut();
+    assert_eq!(next(&mut b.queues.subscribe(&there)).await, None);
+}
+
 pub(super) fn lanes(pipe: &Pipe) -> usize {
     lock(&pipe.queues.outbox).lanes().count()
 }
@@ -255,143 +308,6 @@ async fn no_channels_without_packets() {
 }
 
 #[tokio::test]
-async fn hostile_packets_end_the_link() {
-    let opening = |id, answers| {
-        Opening { id, answers, delivery: Promise::default(), name: format!("name {id}") }.encode().freeze()
-    };
-    type Fill<'a> = &'a dyn Fn(&mut PacketBuilder);
-    let cases: [(&str, Fill<'_>); 9] = [
-        ("an unknown channel", &|packet| {
-            packet.push_numbers(Kind::Channel, &[7]);
-        }),
-        ("an unknown channel is shut", &|packet| {
-            packet.push_numbers(Kind::Shut, &[7, 0]);
-        }),
-        ("the main channel is shut", &|packet| {
-            packet.push_numbers(Kind::Shut, &[0, 0]);
-        }),
-        ("a number twice", &|packet| {
-            packet.push_whole(Kind::Open, &opening(1, 0));
-            packet.push_whole(Kind::Open, &opening(1, 0));
-        }),
-        ("the number of the main channel", &|packet| {
-            packet.push_whole(Kind::Open, &opening(0, 0));
-        }),
-        ("an answer to nothing", &|packet| {
-            packet.push_whole(Kind::Open, &opening(1, 5));
-        }),
-        ("too many", &|packet| {
-            for id in 1..=MAX_CHANNELS as u32 + 1 {
-                packet.push_whole(Kind::Open, &opening(id, 0));
-            }
-        }),
-        ("two channels in a packet", &|packet| {
-            packet.push_whole(Kind::Open, &opening(1, 0));
-            packet.push(Kind::Binary, b"x", &mut 0, 1);
-            packet.push_numbers(Kind::Channel, &[1]);
-        }),
-        ("a grant for nothing", &|packet| {
-            packet.push_numbers(Kind::Arrived, &[1, 1]);
-        }),
-    ];
-    for (name, fill) in cases {
-        let (b, _b) = packets();
-        let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-        fill(&mut packet);
-        assert!(matches!(deliver(&b, packet).await, Err(CloseReason::Protocol(_))), "{name}");
-    }
-}
-
-#[tokio::test]
-async fn hostile_packets_on_streams_end_the_link() {
-    type Fill<'a> = &'a dyn Fn(&mut PacketBuilder);
-    let cases: [(&str, Fill<'_>); 5] = [
-        ("nothing", &|_| {}),
-        ("no channel", &|packet| {
-            packet.push(Kind::Binary, b"x", &mut 0, 1);
-        }),
-        ("two channels", &|packet| {
-            packet.push_numbers(Kind::Channel, &[1]);
-            packet.push_numbers(Kind::Channel, &[2]);
-        }),
-        ("a frame", &|packet| {
-            packet.push_numbers(Kind::Channel, &[1]);
-            packet.push_whole(Kind::Frame, b"[6]");
-        }),
-        ("a part of a message", &|packet| {
-            packet.push_numbers(Kind::Channel, &[1]);
-            packet.push(Kind::Binary, b"xy", &mut 0, 1);
-        }),
-    ];
-    for (name, fill) in cases {
-        for lossy in [false, true] {
-            let (b, _b) = packets();
-            let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-            fill(&mut packet);
-            let ended = b.deliver_on_stream(lossy, packet.finish().freeze());
-            assert!(matches!(ended, Err(CloseReason::Protocol(_))), "{name}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_comes_before_its_channel_is_held_within_the_credit_of_the_link() {
-    let (b, _b) = packets();
-    let packet = |id| {
-        let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-        packet.push_numbers(Kind::Channel, &[id]);
-        packet.push(Kind::Binary, &[id as u8; 10_000], &mut 0, usize::MAX);
-        packet.finish().freeze()
-    };
-    b.deliver_on_stream(true, packet(1)).unwrap();
-    b.deliver_on_stream(false, packet(1)).unwrap();
-    let mut early = 1;
-    let ended = loop {
-        match b.deliver_on_stream(false, packet(2)) {
-            Ok(()) => early += 1,
-            Err(reason) => break reason,
-        }
-    };
-    assert!(matches!(ended, CloseReason::Protocol(_)));
-    assert_eq!(early, CREDIT_BYTES as usize / packet(2).len());
-
-    let delivery = Promise { ordered: false, ..Promise::default() };
-    let mut announced = PacketBuilder::new(MAX_PACKET_BYTES);
-    announced.push_whole(Kind::Open, &Opening { id: 1, answers: 0, delivery, name: "x".into() }.encode());
-    deliver(&b, announced).await.unwrap();
-    let lane = b.queues.take_opened().unwrap();
-    let mut messages = b.queues.subscribe(&lane);
-    assert_eq!(next(&mut messages).await.unwrap().1, vec![1; 10_000], "what may get lost was lost");
-    assert!(next_now(&mut messages).is_pending());
-}
-
-#[tokio::test]
-async fn all_channels_together_keep_to_the_window_of_the_link() {
-    let (b, _b) = packets();
-    let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-    for id in 1..=20 {
-        let opening = Opening { id, answers: 0, delivery: Promise::default(), name: id.to_string() };
-        packet.push_whole(Kind::Open, &opening.encode());
-    }
-    deliver(&b, packet).await.unwrap();
-    let mut arrived = 0;
-    let result = 'flood: loop {
-        for id in 1..=20 {
-            let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
-            packet.push_numbers(Kind::Channel, &[id]);
-            packet.push(Kind::Binary, &[0; 60_000], &mut 0, usize::MAX);
-            match deliver(&b, packet).await {
-                // No grant leaves, as nobody asks for what is to be sent.
-                Ok(()) => arrived += 60_000,
-                Err(reason) => break 'flood reason,
-            }
-        }
-    };
-    assert!(matches!(result, CloseReason::Protocol(_)));
-    assert_eq!(arrived / 60_000, CREDIT_BYTES as usize / (60_000 + MAX_HEADER_BYTES));
-}
-
-#[tokio::test]
 async fn what_is_unread_on_channels_counts_in_the_budget_too() {
     let (a, _a) = packets();
     let (b, _b) = packets();
@@ -410,40 +326,69 @@ async fn what_is_unread_on_channels_counts_in_the_budget_too() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_one_that_no_channel_uses_makes_room() {
+async fn kinds_of_channels_are_bounded() {
     let (a, _a) = packets();
     let (b, _b) = packets();
-    let (mut open, mut most, mut closed) = (0, 0, 0);
-    for millis in 0..200 {
-        let delivery = Promise { ordered: false, reliability: Reliability::MaxLifetime(Duration::from_millis(millis)) };
-        let lane = a.queues.open_lane("x", delivery).unwrap();
-        send(&a, &lane, b"1").unwrap();
+    let kind =
+        |millis| Promise { ordered: false, reliability: Reliability::MaxLifetime(Duration::from_millis(millis)) };
+    let use_one = async |a: &Pipe, b: &Pipe, kind| {
+        let lane = a.queues.open_lane("x", kind)?;
+        send(a, &lane, b"1").unwrap();
         a.queues.close_lane(&lane);
-        for _ in 0..2 {
-            while let Some(outgoing) = a.try_next_outgoing() {
-                match outgoing {
-                    Outgoing::Binary(packet) => {
-                        b.deliver(WireMessage::Binary(packet.freeze()), WhenFull::Overflow).await.unwrap();
-                    }
-                    Outgoing::Stream { id, action: StreamAction::Open(got) } => {
-                        assert_eq!(got, delivery);
-                        open += 1;
-                        a.stream_opened(id);
-                    }
-                    Outgoing::Stream { action: StreamAction::Send { lossy, packet }, .. } => {
-                        b.deliver_on_stream(lossy, packet.freeze()).unwrap();
-                    }
-                    Outgoing::Stream { action: StreamAction::Close, .. } => closed += 1,
-                    other => panic!("{other:?}"),
-                }
-            }
-            most = most.max(open - closed);
-            let there = b.queues.take_opened();
-            if let Some(there) = there {
-                assert_eq!(next(&mut b.queues.subscribe(&there)).await.unwrap().1, "1");
-            }
-            carry(&b, &a).await.unwrap();
-        }
+        carry(a, b).await.unwrap();
+        let there = b.queues.take_opened().unwrap();
+        assert_eq!(next(&mut b.queues.subscribe(&there)).await.unwrap().1, "1");
+        carry(b, a).await.unwrap();
+        Ok(())
+    };
+    for millis in (0..MAX_KINDS as u64).chain(0..10) {
+        use_one(&a, &b, kind(millis)).await.unwrap();
     }
-    assert_eq!((open, most), (200, 2 * MAX_CHANNELS));
+    assert_eq!(use_one(&a, &b, kind(100)).await, Err(NoLane::TooManyKinds));
+    // The other side has as many of its own.
+    use_one(&b, &a, kind(100)).await.unwrap();
+    open(&a, "ordered and reliable");
+}
+
+#[tokio::test]
+async fn a_channel_of_which_something_is_still_on_its_way_keeps_no_new_one_out() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let unordered = Promise { ordered: false, ..Promise::default() };
+    for n in 1..MAX_CHANNELS {
+        open(&a, &n.to_string());
+    }
+    let mut late = Vec::new();
+    for n in 0..20 {
+        let lane = a.queues.open_lane("x", unordered).unwrap();
+        carry(&a, &b).await.unwrap();
+        send(&a, &lane, &[n]).unwrap();
+        let sent = loop {
+            match a.try_next_outgoing() {
+                Some(Outgoing::Stream { id, action: StreamAction::Open(_) }) => a.stream_opened(id),
+                Some(Outgoing::Stream { action: StreamAction::Send { packet, .. }, .. }) => break packet.freeze(),
+                other => panic!("{other:?}"),
+            }
+        };
+        late.push(sent);
+        b.queues.close_lane(&b.queues.open_lane("x", unordered).unwrap());
+        carry(&b, &a).await.unwrap();
+        carry(&a, &b).await.unwrap();
+    }
+    assert_eq!((lanes(&a), lanes(&b)), (MAX_CHANNELS, MAX_CHANNELS + 20));
+    for packet in late {
+        b.deliver_on_stream(false, packet).unwrap();
+    }
+    assert_eq!(lanes(&b), MAX_CHANNELS);
+}
+
+#[tokio::test]
+async fn what_waits_on_a_channel_can_be_read_by_its_name_when_the_link_is_over() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    send(&a, &open(&a, "x"), b"1").unwrap();
+    carry(&a, &b).await.unwrap();
+    b.queues.shut();
+    assert_eq!(next(&mut b.queues.subscribe(&open(&b, "x"))).await.unwrap().1, "1");
+    assert_eq!(b.queues.open_lane("y", Promise::default()).unwrap_err(), NoLane::NotOpen);
 }

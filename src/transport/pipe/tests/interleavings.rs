@@ -87,7 +87,6 @@ impl Side {
                 match action {
                     StreamAction::Open(_) => self.opening.push(id),
                     StreamAction::Send { lossy, packet } => self.streams.push((lossy, packet.freeze())),
-                    StreamAction::Close => {}
                 }
                 true
             }

@@ -1,6 +1,7 @@
 //! Real WebRTC over 127.0.0.1.
 
 mod closing;
+mod hostile;
 mod identity;
 mod loss;
 mod messages;

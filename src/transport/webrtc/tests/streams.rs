@@ -150,6 +150,30 @@ async fn a_slow_reader_of_a_lossy_channel_gets_the_newest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lossy_channel_goes_on_however_busy_the_main_one_is() {
+    let (a, b, _) = lossy_pair().await;
+    let here = lane(&a, "lossy", Delivery { ordered: false, reliability: Reliability::MaxRetransmits(0) });
+    let _reader = b.pipe.queues().subscribe(&opened(&b).await);
+    let main = async {
+        loop {
+            send_all(&a, a.pipe.queues().main(), 1, 60_000).await;
+        }
+    };
+    let read = async {
+        let mut messages = b.pipe.queues().subscribe(b.pipe.queues().main());
+        loop {
+            next(&mut messages).await;
+        }
+    };
+    // More than may be on its way, again and again.
+    tokio::select! {
+        () = send_all(&a, &here, 2000, 1000) => {}
+        () = main => {}
+        () = read => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_are_opened_and_closed_again_and_again() {
     let (a, b, _) = lossy_pair().await;
     for round in 0..100u32 {
