@@ -401,14 +401,15 @@ impl Lanes {
         }
     }
 
-    /// What is to be done for the channel there, if its next message is for a stream: what to send, what it costs in
-    /// credit, and the room that came free.
-    pub(super) fn next_on_stream(
-        &mut self,
-        index: usize,
-        limits: Limits,
-    ) -> Option<(Outgoing, usize, (Arc<Lane>, usize))> {
+    /// What is to be done if the next channel sends on a stream: what to send, what it costs in credit, and the room that
+    /// came free.
+    pub(super) fn take_on_stream(&mut self, limits: Limits) -> Option<(Outgoing, usize, (Arc<Lane>, usize))> {
+        let index = self.next_to_send(limits)?;
         let entry = self.entries.get_mut(index)?;
+        if !entry.is_for_stream(limits) {
+            self.again(index);
+            return None;
+        }
         let (outgoing, cost, freed) = entry.next_on_stream(&mut self.streams, limits)?;
         self.alone = 0;
         Some((outgoing, cost, (entry.lane.clone(), freed)))

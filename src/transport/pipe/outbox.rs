@@ -72,6 +72,8 @@ pub(super) struct Outbox {
     /// Packets sent on streams of reliable channels.
     on_streams: u32,
     lossy_paused: bool,
+    /// A channel on a stream let a packet pass, and is next.
+    yielded: bool,
 }
 
 impl Outbox {
@@ -90,6 +92,7 @@ impl Outbox {
             awaited: Awaited::default(),
             on_streams: 0,
             lossy_paused: false,
+            yielded: false,
         }
     }
 
@@ -313,12 +316,31 @@ impl Outbox {
         (Some(outgoing), Some((main.lane.clone(), message.cost as usize)))
     }
 
+    fn charge_link(&mut self, cost: usize) {
+        if let State::Packets { credit, .. } = &mut self.state {
+            credit.charge(cost);
+        }
+    }
+
+    /// What the next channel sends, if that goes on a stream.
+    fn next_on_stream(&mut self, limits: Limits) -> Option<Next> {
+        let (outgoing, cost, freed) = self.lanes.take_on_stream(limits)?;
+        self.charge_link(cost);
+        self.on_streams = self.on_streams.wrapping_add(u32::from(cost > 0));
+        Some((Some(outgoing), Some(freed)))
+    }
+
     /// A packet: grants, then news of channels, then frames, then messages of one channel.
     fn next_packet(&mut self) -> Next {
-        let State::Packets { credit: link, .. } = &mut self.state else { return (None, None) };
+        let State::Packets { credit: link, .. } = &self.state else { return (None, None) };
+        let limits = Limits { room: link.room(), window: link.window(), paused: self.lossy_paused };
+        if std::mem::take(&mut self.yielded)
+            && let Some(next) = self.next_on_stream(limits)
+        {
+            return next;
+        }
         let mut packet = PacketBuilder::new(MAX_PACKET_BYTES);
         self.lanes.announce(&mut packet);
-        let limits = Limits { room: link.room(), window: link.window(), paused: self.lossy_paused };
         let mut sending = self.lanes.next_to_send(limits);
         let may_send = !packet.is_empty() || !self.frames.is_empty() || sending.is_some();
         if may_send || self.arrivals.grant_is_due() || self.lanes.grant_is_due() {
@@ -332,16 +354,15 @@ impl Outbox {
         if let Some(index) = sending
             && self.lanes.at(index).is_some_and(|entry| entry.is_for_stream(limits))
         {
+            self.lanes.again(index);
             if packet.is_empty()
                 && self.frames.is_empty()
-                && let Some((outgoing, cost, freed)) = self.lanes.next_on_stream(index, limits)
+                && let Some(next) = self.next_on_stream(limits)
             {
-                link.charge(cost);
-                self.on_streams = self.on_streams.wrapping_add(u32::from(cost > 0));
-                return (Some(outgoing), Some(freed));
+                return next;
             }
-            // After what is on its way to the packet.
-            self.lanes.again(index);
+            // After what is for a packet now, and before what comes then.
+            self.yielded = true;
             sending = None;
         }
         let room = sending.and_then(|index| self.lanes.at(index)).map_or(0, |entry| self.lanes.room(entry, limits));
@@ -369,10 +390,10 @@ impl Outbox {
                 packet.push_numbers(Kind::Channel, &[entry.lane.id]);
             }
             freed = Some((entry.lane.clone(), entry.fill(&mut packet, room)));
-            link.charge(packet.cost());
         }
         if let Some(index) = sending {
             self.lanes.charge(index, packet.cost());
+            self.charge_link(packet.cost());
         }
         if self.closing && packet.is_empty() && self.frames.is_empty() && self.lanes.iter().all(Entry::is_sent) {
             if self.close_sent {

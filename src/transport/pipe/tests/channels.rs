@@ -392,3 +392,25 @@ async fn what_waits_on_a_channel_can_be_read_by_its_name_when_the_link_is_over()
     assert_eq!(next(&mut b.queues.subscribe(&open(&b, "x"))).await.unwrap().1, "1");
     assert_eq!(b.queues.open_lane("y", Promise::default()).unwrap_err(), NoLane::NotOpen);
 }
+
+#[tokio::test]
+async fn frames_do_not_starve_streams() {
+    let (a, _a) = packets();
+    let (b, _b) = packets();
+    let unordered = Promise { ordered: false, ..Promise::default() };
+    let lane = a.queues.open_lane("x", unordered).unwrap();
+    carry(&a, &b).await.unwrap();
+    let there = b.queues.take_opened().unwrap();
+    a.queues.try_send(&lane, Kind::Json, Bytes::from_static(b"1")).unwrap();
+    for _ in 0..6 {
+        a.queues.signal("x".repeat(MAX_PACKET_BYTES)).unwrap();
+        match a.try_next_outgoing() {
+            Some(Outgoing::Stream { id, action: StreamAction::Open(_) }) => a.stream_opened(id),
+            Some(Outgoing::Stream { action: StreamAction::Send { packet, .. }, .. }) => {
+                b.deliver_on_stream(false, packet.freeze()).unwrap();
+            }
+            other => assert!(matches!(other, Some(Outgoing::Binary(_))), "{other:?}"),
+        }
+    }
+    assert!(next_now(&mut b.queues.subscribe(&there)).is_ready());
+}
