@@ -135,6 +135,9 @@ impl RootBuilder {
     }
 
     /// The largest message that is sent or taken, in bytes: 16 MiB by default. A peer that sends a larger one is cut off.
+    ///
+    /// Parts of a message that is not complete are kept in memory, for each reader: so much on the main channel, and on each
+    /// of up to 64 named ones that messages have begun on and that somebody reads.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message = bytes;
         self

@@ -52,7 +52,7 @@ impl ChannelOptions {
 
     /// A message is sent again so often at most, then it is given up: 0 for never again. Replaces a lifetime.
     ///
-    /// Messages are 64,949 bytes long at most. Sending waits while the network has not taken the earlier ones, and not for
+    /// When the channel is closed, messages that are still on their way are lost. Messages are 64,949 bytes long at most. Sending waits while the network has not taken the earlier ones, and not for
     /// the reader of the other side: if that is slow, the oldest of more than 256 KiB are dropped there.
     pub fn max_retransmits(mut self, times: u16) -> Self {
         self.delivery.reliability = Reliability::MaxRetransmits(times);

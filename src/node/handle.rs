@@ -216,18 +216,20 @@ impl Node {
     /// The channel of a name, which is opened if there is none, as an own sequence of messages beside those of the node.
     ///
     /// It is open at once: the other side is told with the next packet. Whoever opens a name, it is one channel; the options
-    /// count for a new one only. One that the other side has closed is had until everything is read.
+    /// count for a new one only. One that the other side has closed is had until everything is read, that is until a reader has
+    /// come to the end or has stopped after the last message. So are those of a node that is over.
     ///
     /// # Errors
     ///
-    /// [`ChannelError`] if the node is not open, the other side knows no channels, too many are open, or the name is too
-    /// long.
+    /// [`ChannelError`] if the node is not open, the other side knows no channels, too many are open, they are of too
+    /// many kinds, or the name is too long.
     pub fn open_channel(&self, options: impl Into<ChannelOptions>) -> Result<Channel, ChannelError> {
         Channel::open(self, options.into())
     }
 
-    /// Channels that the other side opens, and that this side has not got by their name. Each comes once; those that
-    /// nobody has taken wait. The stream ends with the node. Dropping it stops listening.
+    /// Channels that the other side opens, and that this side has not got by their name. Each comes at most once; those that
+    /// nobody has taken wait, unless the other side has closed them without a message. The stream ends with the node. Dropping
+    /// it stops listening.
     pub fn channels(&self) -> Channels {
         Channels::new(self.clone())
     }

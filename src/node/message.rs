@@ -10,7 +10,8 @@ use crate::protocol::packet::Kind;
 pub enum Message {
     /// A JSON value.
     Json(Value),
-    /// Bytes. Cheap to clone.
+    /// Bytes. Cheap to clone. Small ones that arrive share memory with the packet they came in, of at most 64,960 bytes: who
+    /// keeps a few of many for long should copy them.
     Binary(Bytes),
 }
 

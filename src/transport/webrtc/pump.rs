@@ -1,12 +1,16 @@
 //! Carries messages between the pipe and the data channels.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelMessage};
 use webrtc::error::Error;
@@ -220,14 +224,15 @@ async fn receive(reader: Reader) -> Option<CloseReason> {
         pace.settle();
     }
     pace.portion(receive_window());
-    let mut sides = Sides { arriving: mailbox.take_sides()?, streams: SelectAll::new(), allowed: extension };
+    let mut sides =
+        Sides { arriving: mailbox.take_sides()?, waiting: None, streams: SelectAll::new(), allowed: extension };
     let mut taken = 0u32;
     loop {
         // What is on the main channel first: it tells what the others are.
         let event = tokio::select! {
             biased;
             event = next(&main, second.as_ref()) => event,
-            ended = sides.pump(&pipe) => return Some(ended),
+            ended = poll_fn(|cx| sides.poll(&pipe, cx)) => return Some(ended),
         };
         match event {
             Some(DataChannelEvent::OnMessage(message)) => {
@@ -284,37 +289,54 @@ async fn confirm(
 /// The streams of channels, of both sides. All are polled as long as they live.
 struct Sides {
     arriving: mpsc::Receiver<Side>,
+    /// Who is woken when one arrives.
+    waiting: Option<Waker>,
     streams: SelectAll<BoxStream<'static, (u32, bool, bool, DataChannelEvent)>>,
     /// Whether the other side may make any.
     allowed: bool,
 }
 
 impl Sides {
-    /// Hands on what arrives on streams, until the link is over for the reason that it returns. Cancel safe.
-    async fn pump(&mut self, pipe: &Pipe) -> CloseReason {
-        loop {
-            let (id, own, lossy, event) = tokio::select! {
-                Some(side) = self.arriving.recv() => {
-                    if !self.allowed {
-                        return CloseReason::Protocol("an unexpected data channel".into());
-                    }
-                    self.streams.push(events(side));
-                    continue;
-                }
-                Some(event) = self.streams.next(), if !self.streams.is_empty() => event,
-            };
+    /// Hands on what arrives on streams, until the link is over for the reason that it returns. While there are none, it
+    /// costs next to nothing: it is polled whenever the main channel is.
+    fn poll(&mut self, pipe: &Pipe, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        if self.streams.is_empty() && self.arriving.is_empty() && self.waits_for(cx.waker()) {
+            return Poll::Pending;
+        }
+        while let Poll::Ready(Some(side)) = self.poll_arriving(cx) {
+            if !self.allowed {
+                return Poll::Ready(CloseReason::Protocol("an unexpected data channel".into()));
+            }
+            self.streams.push(events(side));
+        }
+        while let Poll::Ready(Some((id, own, lossy, event))) = self.streams.poll_next_unpin(cx) {
             match event {
                 DataChannelEvent::OnOpen if own => pipe.stream_opened(id),
                 // What its channels send could never arrive. Streams stay, so this is the end of the link, or comes to it.
-                DataChannelEvent::OnClose if own => return CloseReason::Remote,
+                DataChannelEvent::OnClose if own => return Poll::Ready(CloseReason::Remote),
                 DataChannelEvent::OnMessage(message) if !own => {
                     if let Err(reason) = pipe.deliver_on_stream(lossy, message.data.freeze()) {
-                        return reason;
+                        return Poll::Ready(reason);
                     }
                 }
                 _ => {}
             }
         }
+        Poll::Pending
+    }
+
+    /// Whether this is who is woken when a stream arrives.
+    fn waits_for(&self, waker: &Waker) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker))
+    }
+
+    fn poll_arriving(&mut self, cx: &mut Context<'_>) -> Poll<Option<Side>> {
+        // Without the budget of the task: so if it is pending, who asked is woken.
+        let polled = pin!(unconstrained(poll_fn(|cx| self.arriving.poll_recv(cx)))).poll(cx);
+        if !self.waits_for(cx.waker()) {
+            self.waiting = Some(cx.waker().clone());
+        }
+        polled
     }
 }
 
