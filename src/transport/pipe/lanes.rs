@@ -157,8 +157,9 @@ pub(super) struct Lanes {
     entries: Vec<Entry>,
     last_id: u32,
     pub(super) streams: Streams,
-    /// Where to look first for something to send.
+    /// Where to look first for something to send, now and before the last look.
     turn: usize,
+    last_turn: usize,
     /// Bytes that the main channel has sent since another one has.
     alone: usize,
     /// Credit that each side gives for a new channel: `(by us, to us)`.
@@ -177,6 +178,7 @@ impl Lanes {
             last_id: MAIN,
             streams: Streams::default(),
             turn: 0,
+            last_turn: 0,
             alone: usize::MAX,
             windows: (lane_window(own_window), (0, 0)),
         }
@@ -374,6 +376,7 @@ impl Lanes {
     /// overtaken by those that need less of it, or it could wait for ever.
     pub(super) fn next_to_send(&mut self, limits: Limits) -> Option<usize> {
         let (first, count) = (self.turn, self.entries.len());
+        self.last_turn = first;
         let mut waits = false;
         for index in (0..count).map(|step| (first + step) % count) {
             let Some(needed) = self.needed(&self.entries[index], limits) else { continue };
@@ -407,7 +410,7 @@ impl Lanes {
         let index = self.next_to_send(limits)?;
         let entry = self.entries.get_mut(index)?;
         if !entry.is_for_stream(limits) {
-            self.again(index);
+            self.again();
             return None;
         }
         let (outgoing, cost, freed) = entry.next_on_stream(&mut self.streams, limits)?;
@@ -434,9 +437,9 @@ impl Lanes {
         self.alone = if entry.lane.id == MAIN { self.alone.saturating_add(cost) } else { 0 };
     }
 
-    /// Gives the turn back to a channel that could not use it.
-    pub(super) fn again(&mut self, index: usize) {
-        self.turn = index;
+    /// Gives the turn back to the channel that got it last and could not use it.
+    pub(super) fn again(&mut self) {
+        self.turn = self.last_turn;
     }
 
     pub(super) fn at(&self, index: usize) -> Option<&Entry> {

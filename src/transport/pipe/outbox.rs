@@ -354,7 +354,7 @@ impl Outbox {
         if let Some(index) = sending
             && self.lanes.at(index).is_some_and(|entry| entry.is_for_stream(limits))
         {
-            self.lanes.again(index);
+            self.lanes.again();
             if packet.is_empty()
                 && self.frames.is_empty()
                 && let Some(next) = self.next_on_stream(limits)
