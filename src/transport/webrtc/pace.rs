@@ -14,7 +14,10 @@
 //!   other side is gone.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use webrtc::runtime::{RecvMeta, Transmit};
 
 /// Sleeps that end at once after something has arrived, until the link is open.
 const KICKS: u8 = 2;
@@ -33,9 +36,9 @@ const HURRY: Duration = Duration::from_secs(2);
 /// Longest sleep of a link that is not open and in no hurry: an offer nobody has answered yet.
 const PATIENT_SLEEP: Duration = Duration::from_millis(50);
 
-/// Sleeps in a row without a message after which a link counts as quiet: four seconds, in which the first two
-/// retransmissions of SCTP would have passed.
-const QUIET_SLEEPS: u8 = 20;
+/// How long no record must have passed until a link counts as quiet: in this time the first two retransmissions of SCTP
+/// would have passed.
+const QUIET_AFTER: Duration = Duration::from_secs(4);
 
 /// How long the driver may sleep.
 #[derive(Debug)]
@@ -54,9 +57,9 @@ pub(super) struct Pace {
     portion: AtomicUsize,
     /// How long a quiet link sleeps.
     keepalive: Duration,
-    /// Whether a message, or part of one, has passed since the latest sleep, and sleeps since one has.
+    /// Whether a record has passed since the latest sleep, and when one had, in milliseconds since `created`.
     busy: AtomicBool,
-    quiet: AtomicU8,
+    busy_at: AtomicU64,
     /// Whether anything at all has arrived since the latest sleep.
     heard: AtomicBool,
     /// End of the hurry, in milliseconds since `created`.
@@ -76,14 +79,25 @@ impl Pace {
             portion: AtomicUsize::new(usize::MAX),
             keepalive,
             busy: AtomicBool::new(true),
-            quiet: AtomicU8::new(0),
+            busy_at: AtomicU64::new(0),
             heard: AtomicBool::new(false),
             hurry_until: AtomicU64::new(0),
         }
     }
 
+    /// Datagrams go out.
+    pub(super) fn sent(&self, transmit: &Transmit<'_>) {
+        self.passes(transmit.contents, transmit.segment_size.unwrap_or(transmit.contents.len()));
+    }
+
+    /// Datagrams have arrived.
+    pub(super) fn received(&self, buffer: &[u8], meta: &RecvMeta) {
+        self.passes(&buffer[..meta.len.min(buffer.len())], meta.stride);
+        self.arrived(meta.len.div_ceil(meta.stride.max(1)));
+    }
+
     /// So many datagrams have arrived: what they cause must not wait for a timer.
-    pub(super) fn arrived(&self, datagrams: usize) {
+    fn arrived(&self, datagrams: usize) {
         if !self.settled.load(Ordering::Relaxed) {
             self.kicks.store(KICKS, Ordering::Relaxed);
         }
@@ -92,9 +106,9 @@ impl Pace {
         self.portion.store(left.saturating_sub(datagrams), Ordering::Relaxed);
     }
 
-    /// A datagram that starts like this passes. Only DTLS records count: ICE checks the path of a quiet link too.
-    pub(super) fn passes(&self, first_byte: Option<&u8>) {
-        if first_byte.is_some_and(|byte| (20..64).contains(byte)) {
+    /// Datagrams of `stride` bytes each pass. Only those with DTLS records count: ICE checks the path of a quiet link too.
+    fn passes(&self, datagrams: &[u8], stride: usize) {
+        if datagrams.chunks(stride.max(1)).any(carries_record) {
             self.busy.store(true, Ordering::Relaxed);
         }
     }
@@ -121,6 +135,10 @@ impl Pace {
     pub(super) fn hurry(&self) {
         let until = self.created.elapsed() + HURRY;
         self.hurry_until.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> u64 {
+        self.created.elapsed().as_millis() as u64
     }
 
     /// The link is open: sleep as the driver wishes.
@@ -158,20 +176,26 @@ impl Pace {
             self.kicks.store(kicks - 1, Ordering::Relaxed);
             return Duration::ZERO;
         }
-        let hurried = (self.created.elapsed().as_millis() as u64) < self.hurry_until.load(Ordering::Relaxed);
+        let hurried = self.age() < self.hurry_until.load(Ordering::Relaxed);
         wish.min(if hurried { HURRIED_SLEEP } else { PATIENT_SLEEP })
     }
 
     fn stretch(&self, wish: Duration) -> Duration {
         let heard = self.heard.swap(false, Ordering::Relaxed);
+        let now = self.age();
         if self.busy.swap(false, Ordering::Relaxed) {
-            self.quiet.store(0, Ordering::Relaxed);
+            self.busy_at.store(now, Ordering::Relaxed);
             return wish;
         }
-        let quiet = self.quiet.load(Ordering::Relaxed).saturating_add(1);
-        self.quiet.store(quiet, Ordering::Relaxed);
-        if quiet > QUIET_SLEEPS && heard { wish.max(self.keepalive) } else { wish }
+        let silence = Duration::from_millis(now.saturating_sub(self.busy_at.load(Ordering::Relaxed)));
+        if silence > QUIET_AFTER && heard { wish.max(self.keepalive) } else { wish }
     }
+}
+
+/// Whether there is a DTLS record in a datagram: by itself, or as a TURN server relays it. On a channel it comes after
+/// the number and the length; Send and Data indications are for the time before that, and count whatever they carry.
+fn carries_record(datagram: &[u8]) -> bool {
+    matches!(datagram, [20..64, ..] | [64..80, _, _, _, 20..64, ..] | [0, 0x16 | 0x17, ..])
 }
 
 #[cfg(test)]
@@ -210,31 +234,62 @@ mod tests {
         assert_eq!(pace().sleep(WISH), PATIENT_SLEEP);
     }
 
-    fn quiet() -> Pace {
+    const CHECK: &[u8] = &[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
+    const RECORD: &[u8] = &[23, 254, 253, 0, 1];
+
+    async fn quiet() -> Pace {
         let pace = pace();
         pace.settle();
-        for _ in 0..=QUIET_SLEEPS {
-            assert_eq!(pace.sleep(WISH), WISH);
-        }
+        assert_eq!(pace.sleep(WISH), WISH);
+        tokio::time::advance(QUIET_AFTER + WISH).await;
         pace
     }
 
-    #[test]
-    fn a_quiet_link_sleeps_until_its_keepalive_as_long_as_no_message_passes() {
-        let pace = quiet();
+    /// How long a quiet link sleeps after this has arrived.
+    async fn sleep_after(datagrams: &[u8], stride: usize) -> Duration {
+        let pace = quiet().await;
+        pace.passes(datagrams, stride);
         pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), KEEPALIVE);
-        pace.passes(Some(&1));
-        pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), KEEPALIVE, "a check of the path is no message");
-        pace.passes(Some(&23));
-        pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), WISH);
+        pace.sleep(WISH)
     }
 
-    #[test]
-    fn a_quiet_link_that_hears_nothing_looks_around() {
-        let pace = quiet();
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_link_sleeps_until_its_keepalive_as_long_as_no_record_passes() {
+        assert_eq!(sleep_after(CHECK, 8).await, KEEPALIVE, "a check of the path is no record");
+        assert_eq!(sleep_after(RECORD, 5).await, WISH);
+        assert_eq!(sleep_after(&[CHECK, RECORD].concat(), 8).await, WISH, "behind a check");
+        assert_eq!(sleep_after(&[], 0).await, KEEPALIVE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_link_through_a_turn_server_too() {
+        let on_channel = |data: &[u8]| [&[0x40, 1, 0, data.len() as u8], data].concat();
+        assert_eq!(sleep_after(&on_channel(CHECK), 12).await, KEEPALIVE);
+        assert_eq!(sleep_after(&on_channel(RECORD), 9).await, WISH);
+        assert_eq!(sleep_after(&on_channel(&[]), 4).await, KEEPALIVE);
+        assert_eq!(sleep_after(&[0, 0x16, 0, 0], 4).await, WISH, "sent before there is a channel");
+        assert_eq!(sleep_after(&[0, 0x17, 0, 0], 4).await, WISH);
+        assert_eq!(sleep_after(&[1, 4, 0, 0], 4).await, KEEPALIVE, "a refresh");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_is_not_quiet_soon_after_a_record_however_much_else_arrives() {
+        let pace = quiet().await;
+        pace.passes(RECORD, 5);
+        assert_eq!(pace.sleep(WISH), WISH);
+        for _ in 0..1000 {
+            pace.passes(CHECK, 8);
+            pace.arrived(1);
+            assert_eq!(pace.sleep(WISH), WISH);
+        }
+        tokio::time::advance(QUIET_AFTER + WISH).await;
+        pace.arrived(1);
+        assert_eq!(pace.sleep(WISH), KEEPALIVE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_link_that_hears_nothing_looks_around() {
+        let pace = quiet().await;
         pace.arrived(1);
         assert_eq!(pace.sleep(WISH), KEEPALIVE);
         // The other side dies. The sleep ends, a keepalive goes out, and no answer comes.

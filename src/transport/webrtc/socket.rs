@@ -136,7 +136,7 @@ impl AsyncUdpSocket for PacedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.pace.passes(transmit.contents.first());
+        self.pace.sent(transmit);
         poll_send(&self.inner, cx, transmit)
     }
 
@@ -152,8 +152,9 @@ impl AsyncUdpSocket for PacedSocket {
         }
         let received = self.inner.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = received {
-            self.pace.passes(bufs.first().and_then(|buf| buf.first()));
-            self.pace.arrived(meta.iter().take(count).map(|m| m.len.div_ceil(m.stride.max(1))).sum());
+            for (buf, meta) in bufs.iter().zip(&*meta).take(count) {
+                self.pace.received(buf, meta);
+            }
         }
         received
     }

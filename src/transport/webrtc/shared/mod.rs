@@ -179,7 +179,7 @@ impl AsyncUdpSocket for SharedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.pace.passes(transmit.contents.first());
+        self.pace.sent(transmit);
         match &self.relay {
             Some(relay) if stun::classify(transmit.contents) == Kind::Relay => {
                 socket::poll_send(&**relay, cx, transmit)
@@ -206,8 +206,7 @@ impl AsyncUdpSocket for SharedSocket {
             }
             (Poll::Pending, None) => return Poll::Pending,
         }
-        self.pace.passes(bufs[0].first());
-        self.pace.arrived(meta[0].len.div_ceil(meta[0].stride.max(1)));
+        self.pace.received(&bufs[0], &meta[0]);
         Poll::Ready(Ok(1))
     }
 
