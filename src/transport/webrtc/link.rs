@@ -114,7 +114,7 @@ impl LinkTask {
     }
 
     async fn offer(&mut self, slot: &mut Option<Session>) -> Result<Phase, CloseReason> {
-        let purpose = Purpose { max_message: LARGE_MESSAGE, mdns: self.config.mdns };
+        let purpose = Purpose { offer: true, max_message: LARGE_MESSAGE, mdns: self.config.mdns };
         let built = Session::build(&self.config, &self.mailbox, purpose).await.map_err(failed)?;
         let session = slot.insert(built);
         let own = session.create_channel().await.map_err(failed)?;
@@ -130,9 +130,9 @@ impl LinkTask {
     ) -> Result<Phase, CloseReason> {
         let original = remote == Remote::Original;
         let purpose = if original {
-            Purpose { max_message: LARGE_MESSAGE, mdns: self.config.mdns }
+            Purpose { offer: false, max_message: LARGE_MESSAGE, mdns: self.config.mdns }
         } else {
-            Purpose { max_message: PACKET_MESSAGE, mdns: false }
+            Purpose { offer: false, max_message: PACKET_MESSAGE, mdns: false }
         };
         let built = Session::build(&self.config, &self.mailbox, purpose).await.map_err(failed)?;
         let session = slot.insert(built);
@@ -249,6 +249,11 @@ impl LinkTask {
     }
 
     async fn follow(&mut self, session: &mut Session, mut phase: Phase, news: News) -> Next {
+        if self.mailbox.is_open()
+            && let Some(ports) = session.runtime.ports()
+        {
+            ports.opened();
+        }
         for candidate in news.candidates {
             if let Some(candidate) = session.to_send(candidate) {
                 self.pipe.emit(LinkEvent::Candidate(candidate)).await;

@@ -37,6 +37,8 @@ pub(super) const MAX_REMOTE_CANDIDATES: usize = 64;
 /// What the connection is to be made for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Purpose {
+    /// Whether it is to be offered, not to answer.
+    pub(super) offer: bool,
     /// The largest message accepted, in bytes.
     pub(super) max_message: u32,
     /// Whether the other side may send `.local` candidates.
@@ -68,7 +70,7 @@ impl Session {
     async fn make(config: &WebRtcConfig, mailbox: &Arc<Mailbox>, purpose: Purpose) -> Result<Self> {
         let mdns = purpose.mdns && has_multicast();
         let none = Some(Duration::ZERO);
-        let ports = config.ports.as_ref().map(|ports| ports.enter(config)).transpose();
+        let ports = config.ports.as_ref().map(|ports| ports.enter(config, purpose.offer)).transpose();
         let ports = ports.map_err(|error| Error::Other(error.to_string()))?;
         let mut settings = SettingEngineBuilder::new()
             .with_ice_timeouts(Some(config.disconnected_after), Some(config.failed_after), Some(config.keepalive))

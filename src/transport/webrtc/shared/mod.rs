@@ -58,12 +58,12 @@ impl SharedPorts {
         Self { number, ports: Mutex::default() }
     }
 
-    /// What a new link uses. Binds what is not bound yet.
+    /// What a new link uses, which our side offers or answers. Binds what is not bound yet.
     ///
     /// # Errors
     ///
     /// A port is taken, or none can be bound.
-    pub(super) fn enter(&self, config: &WebRtcConfig) -> io::Result<LinkPorts> {
+    pub(super) fn enter(&self, config: &WebRtcConfig, offered: bool) -> io::Result<LinkPorts> {
         let wanted: Vec<IpAddr> = addresses::to_bind(config).iter().map(SocketAddr::ip).collect();
         let mut ports = lock(&self.ports);
         // An address that the machine has lost is kept as long as links are on it.
@@ -97,9 +97,10 @@ impl SharedPorts {
         Ok(LinkPorts {
             user: Alphanumeric.sample_string(&mut rand::rng(), USER_CHARACTERS),
             password: Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_CHARACTERS),
+            offered,
             ports,
             relayed: config.ice_servers.iter().any(|server| server.urls.iter().any(|url| url.starts_with("turn"))),
-            names: Mutex::default(),
+            joined: Mutex::default(),
         })
     }
 
@@ -112,16 +113,25 @@ impl SharedPorts {
     }
 }
 
+/// A shared port that a link is on.
+struct Joined {
+    /// By which address the crate knows it.
+    name: SocketAddr,
+    port: Arc<Port>,
+    link: LinkKey,
+}
+
 /// The shared ports as one link uses them.
 pub(super) struct LinkPorts {
     /// The ICE credentials of the link: requests are routed by the user fragment.
     pub(super) user: String,
     pub(super) password: String,
+    /// Whether our side makes the offer.
+    offered: bool,
     ports: Vec<Arc<Port>>,
     /// Whether there is a TURN server, which knows a client by its address: each link needs a socket of its own for it.
     relayed: bool,
-    /// By which address the crate knows each port.
-    names: Mutex<Vec<(SocketAddr, u16)>>,
+    joined: Mutex<Vec<Joined>>,
 }
 
 impl LinkPorts {
@@ -140,17 +150,24 @@ impl LinkPorts {
         let port = self.ports.iter().find(|port| port.address().ip() == name.ip());
         let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?.clone();
         let relay = if self.relayed { Some(socket::open(bound)?) } else { None };
-        lock(&self.names).push((name, port.address().port()));
-        let (link, inbox) = port.join(&self.user);
+        let (link, inbox) = port.join(&self.user, self.offered);
+        lock(&self.joined).push(Joined { name, port: port.clone(), link });
         Ok(Arc::new(SharedSocket { name, port, link, inbox, relay, pace }))
     }
 
     /// Puts the shared port into the candidates of a description, or into a single one.
     pub(super) fn rename(&self, text: &str) -> String {
-        lock(&self.names).iter().fold(text.to_owned(), |text, (name, port)| {
-            let (ip, number) = (name.ip(), name.port());
-            text.replace(&format!(" {ip} {number} typ "), &format!(" {ip} {port} typ "))
+        lock(&self.joined).iter().fold(text.to_owned(), |text, Joined { name, port, .. }| {
+            let (ip, number, shared) = (name.ip(), name.port(), port.address().port());
+            text.replace(&format!(" {ip} {number} typ "), &format!(" {ip} {shared} typ "))
         })
+    }
+
+    /// The link is open, and keeps its address from others. Doing it again does nothing.
+    pub(super) fn opened(&self) {
+        for Joined { port, link, .. } in &*lock(&self.joined) {
+            port.opened(*link);
+        }
     }
 }
 

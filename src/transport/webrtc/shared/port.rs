@@ -89,15 +89,20 @@ impl Port {
     }
 
     /// Adds a link with this user fragment: what is for it comes into the inbox.
-    pub(super) fn join(&self, user: &str) -> (LinkKey, Arc<Inbox>) {
+    pub(super) fn join(&self, user: &str, offered: bool) -> (LinkKey, Arc<Inbox>) {
         let inbox = Arc::new(Inbox::new(inbox_bytes()));
         let mut state = lock(&self.io.state);
-        let key = state.routes.open(user);
+        let key = state.routes.open(user, offered);
         state.inboxes.insert(key, inbox.clone());
         if state.broken {
             inbox.fail(io::ErrorKind::NotConnected);
         }
         (key, inbox)
+    }
+
+    /// A link is open.
+    pub(super) fn opened(&self, link: LinkKey) {
+        lock(&self.io.state).routes.opened(link);
     }
 
     /// Forgets a link.
@@ -109,14 +114,16 @@ impl Port {
         lock(&self.io.writers.waiting).remove(&link);
     }
 
-    /// Sends for a link.
+    /// Sends for a link. What it may not send now counts as sent, and lost.
     pub(super) fn poll_send(
         &self,
         link: LinkKey,
         cx: &Context<'_>,
         transmit: &Transmit<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.io.learn(link, transmit);
+        if !self.io.learn(link, transmit) {
+            return Poll::Ready(Ok(transmit.contents.len()));
+        }
         let waker = self.io.writers.clone().into();
         let mut shared = Context::from_waker(&waker);
         let sent = socket::poll_send(&*self.io.socket, &mut shared, transmit);
@@ -146,13 +153,13 @@ impl Drop for Port {
 }
 
 impl Io {
-    fn learn(&self, link: LinkKey, transmit: &Transmit<'_>) {
+    /// Returns whether all of it may be sent.
+    fn learn(&self, link: LinkKey, transmit: &Transmit<'_>) -> bool {
         let now = Instant::now();
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         let routes = &mut lock(&self.state).routes;
-        for datagram in transmit.contents.chunks(segment) {
-            routes.sent(now, link, transmit.destination, datagram);
-        }
+        let mut datagrams = transmit.contents.chunks(segment);
+        datagrams.all(|datagram| routes.sent(now, link, transmit.destination, datagram))
     }
 
     /// Hands out what has arrived. Datagrams of one link that follow each other stay together.

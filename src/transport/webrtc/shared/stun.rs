@@ -15,7 +15,9 @@ pub(super) enum Kind<'a> {
     Request(Transaction, &'a [u8]),
     /// A response to a Binding request; whether it says success.
     Response(Transaction, bool),
-    /// DTLS, or a Binding indication: known by the address only.
+    /// What a DTLS client says first.
+    Hello,
+    /// Other DTLS, or a Binding indication: known by the address only.
     Flow,
     /// What a client and a TURN server say to each other.
     Relay,
@@ -27,6 +29,8 @@ pub(super) enum Kind<'a> {
 pub(super) fn classify(datagram: &[u8]) -> Kind<'_> {
     match datagram.first() {
         Some(0..4) => stun(datagram).unwrap_or(Kind::Other),
+        // A record of a handshake, not encrypted, and the first message of all.
+        Some(22) if datagram.get(3..5) == Some(&[0, 0]) && datagram.get(13) == Some(&1) => Kind::Hello,
         Some(20..64) => Kind::Flow,
         Some(64..80) => Kind::Relay,
         _ => Kind::Other,
@@ -97,6 +101,8 @@ pub(super) mod tests {
         message(0x101, transaction, &[])
     }
 
+    pub(in super::super) const HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+
     const ID: Transaction = [7; 12];
 
     #[test]
@@ -111,6 +117,10 @@ pub(super) mod tests {
         }
         assert_eq!(classify(&[0x40, 0, 0, 0]), Kind::Relay);
         assert_eq!(classify(&[22, 254, 253]), Kind::Flow);
+        assert_eq!(classify(HELLO), Kind::Hello);
+        let (mut encrypted, mut answer) = (HELLO.to_vec(), HELLO.to_vec());
+        (encrypted[4], answer[13]) = (1, 2);
+        assert_eq!((classify(&encrypted), classify(&answer)), (Kind::Flow, Kind::Flow));
         assert_eq!(classify(&[0x80; 40]), Kind::Other);
         assert_eq!(classify(&[]), Kind::Other);
     }

@@ -146,24 +146,34 @@ async fn opened(events: &mut mpsc::Receiver<(LinkId, LinkEvent)>, other: &dyn Li
     }
 }
 
-async fn open_between(here: &WebRtc, there: &WebRtc, remote: Remote) -> (Peer, Peer) {
+/// Brings offer and answer. The offerer comes first.
+async fn negotiate(here: &WebRtc, there: &WebRtc, remote: Remote) -> (Peer, Peer) {
     let mut offerer = Peer::start(here, Target::Offer);
     let offer = offerer.description().await;
     let mut answerer = Peer::start(there, Target::Answer { offer: offer.clone(), remote });
     let description = answerer.description().await;
     assert!(description.sdp.contains("a=setup:active") || description.sdp.contains("a=setup:passive"));
-    let extension = remote != Remote::Original;
-    if extension {
-        join(&offerer, &offer, &answerer, description);
-    } else {
+    if remote == Remote::Original {
         offerer.command(Command::Answer { description, remote });
+    } else {
+        join(&offerer, &offer, &answerer, description);
     }
-    let opened = tokio::join!(
+    (offerer, answerer)
+}
+
+/// Waits until both ends are open.
+async fn both_opened((offerer, answerer): &mut (Peer, Peer)) -> (bool, bool) {
+    tokio::join!(
         opened(&mut offerer.events, answerer.link.as_deref().unwrap()),
         opened(&mut answerer.events, offerer.link.as_deref().unwrap()),
-    );
-    assert_eq!(opened, (extension, extension));
-    (offerer, answerer)
+    )
+}
+
+async fn open_between(here: &WebRtc, there: &WebRtc, remote: Remote) -> (Peer, Peer) {
+    let mut ends = negotiate(here, there, remote).await;
+    let extension = remote != Remote::Original;
+    assert_eq!(both_opened(&mut ends).await, (extension, extension));
+    ends
 }
 
 async fn open() -> (Peer, Peer) {

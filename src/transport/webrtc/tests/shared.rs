@@ -132,15 +132,38 @@ async fn links_close_and_open_again_between_the_same_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_links_between_the_same_ports_the_newer_works_and_then_the_older_again() {
+async fn an_open_link_goes_on_beside_a_newer_one_between_the_same_ports_which_opens_after_it() {
     let (here, there) = (sharing(0), sharing(0));
-    let old = open_between(&here, &there, pmesh()).await;
-    let mut new = open_between(&there, &here, pmesh()).await;
+    let mut old = open_between(&here, &there, pmesh()).await;
+    let mut new = negotiate(&there, &here, pmesh()).await;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(500) {
+        echo(&old.0, &old.1, Kind::Binary, "old".into()).await;
+    }
+    assert!(timeout(Duration::ZERO, both_opened(&mut new)).await.is_err());
+    old.0.command(Command::Close);
+    old.1.closed().await;
+    both_opened(&mut new).await;
     echo(&new.0, &new.1, Kind::Binary, "new".into()).await;
-    new.0.command(Command::Close);
-    new.1.closed().await;
-    new.0.closed().await;
-    echo(&old.0, &old.1, Kind::Binary, "old".into()).await;
+    println!("open {:?} after the offer", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_links_that_are_made_together_between_the_same_ports_one_opens_and_works() {
+    for _ in 0..10 {
+        let (here, there) = (sharing(0), sharing(0));
+        let started = Instant::now();
+        let (mut x, mut y) = tokio::join!(negotiate(&here, &there, pmesh()), negotiate(&there, &here, pmesh()));
+        let (winner, mut loser) = tokio::select! {
+            _ = both_opened(&mut x) => (x, y),
+            _ = both_opened(&mut y) => (y, x),
+        };
+        println!("open after {:?}", started.elapsed());
+        echo(&winner.0, &winner.1, Kind::Binary, "one".into()).await;
+        loser.0.command(Command::Close);
+        loser.0.closed().await;
+        echo(&winner.0, &winner.1, Kind::Binary, "still".into()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
