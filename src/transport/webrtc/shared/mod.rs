@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use rand::distr::{Alphanumeric, SampleString};
+use tokio::task::coop;
 use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 
 use self::inbox::Inbox;
@@ -34,6 +35,7 @@ use self::port::Port;
 use self::routes::LinkKey;
 use self::stun::Kind;
 use super::pace::Pace;
+use super::receive::LeanSocket;
 use super::{WebRtcConfig, addresses, socket};
 use crate::lock::lock;
 
@@ -99,7 +101,7 @@ impl SharedPorts {
             password: Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_CHARACTERS),
             offered,
             ports,
-            relayed: config.ice_servers.iter().any(|server| server.urls.iter().any(|url| url.starts_with("turn"))),
+            relayed: config.ice_servers.iter().flat_map(|server| &server.urls).any(|url| is_turn(url)),
             joined: Mutex::default(),
         })
     }
@@ -111,6 +113,10 @@ impl SharedPorts {
             _ => Port::bind((ip, self.number).into()),
         }
     }
+}
+
+fn is_turn(url: &str) -> bool {
+    url.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("turn"))
 }
 
 /// A shared port that a link is on.
@@ -149,7 +155,7 @@ impl LinkPorts {
         let name = bound.local_addr()?;
         let port = self.ports.iter().find(|port| port.address().ip() == name.ip());
         let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?.clone();
-        let relay = if self.relayed { Some(socket::open(bound)?) } else { None };
+        let relay = if self.relayed { Some(LeanSocket::new(socket::open(bound)?)) } else { None };
         let (link, inbox) = port.join(&self.user, self.offered);
         lock(&self.joined).push(Joined { name, port: port.clone(), link });
         Ok(Arc::new(SharedSocket { name, port, link, inbox, relay, pace }))
@@ -186,7 +192,7 @@ struct SharedSocket {
     link: LinkKey,
     inbox: Arc<Inbox>,
     /// What is said to TURN servers goes through this one.
-    relay: Option<Arc<dyn AsyncUdpSocket>>,
+    relay: Option<LeanSocket>,
     pace: Arc<Pace>,
 }
 
@@ -198,9 +204,7 @@ impl AsyncUdpSocket for SharedSocket {
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         self.pace.sent(transmit);
         match &self.relay {
-            Some(relay) if stun::classify(transmit.contents) == Kind::Relay => {
-                socket::poll_send(&**relay, cx, transmit)
-            }
+            Some(relay) if stun::classify(transmit.contents) == Kind::Relay => socket::poll_send(relay, cx, transmit),
             _ => self.port.poll_send(self.link, cx, transmit),
         }
     }
@@ -215,6 +219,8 @@ impl AsyncUdpSocket for SharedSocket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        // The port's task may refill the inbox as fast as it is read.
+        let turn = ready!(coop::poll_proceed(cx));
         let (Some(buffer), Some(first)) = (bufs.first_mut(), meta.first_mut()) else { return Poll::Ready(Ok(0)) };
         match (self.inbox.poll_read(cx, buffer), &self.relay) {
             (Poll::Ready(received), _) => *first = received?,
@@ -223,6 +229,7 @@ impl AsyncUdpSocket for SharedSocket {
             }
             (Poll::Pending, None) => return Poll::Pending,
         }
+        turn.made_progress();
         self.pace.received(&bufs[0], &meta[0]);
         Poll::Ready(Ok(1))
     }
@@ -232,7 +239,7 @@ impl AsyncUdpSocket for SharedSocket {
     }
 
     fn max_gro_segments(&self) -> usize {
-        self.relay.as_ref().map_or(BATCH, |relay| relay.max_gro_segments())
+        BATCH
     }
 }
 
@@ -242,6 +249,51 @@ impl Drop for SharedSocket {
         let lost = self.inbox.lost();
         if lost > 0 {
             tracing::debug!(lost, "datagrams that a link on a shared port did not read in time");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn config() -> WebRtcConfig {
+        WebRtcConfig { bind: vec![(Ipv4Addr::LOCALHOST, 0).into()], ..WebRtcConfig::default() }
+    }
+
+    #[tokio::test]
+    async fn a_link_whose_inbox_is_refilled_lets_others_have_their_turn() {
+        let port = Arc::new(Port::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap());
+        let (link, inbox) = port.join("a", true);
+        let name = port.address();
+        let pace = Arc::new(Pace::new(Duration::from_secs(5)));
+        let socket = SharedSocket { name, port, link, inbox: inbox.clone(), relay: None, pace };
+        let mut buffer = [0; 2000];
+        let turns = std::future::poll_fn(move |cx| {
+            for turn in 0..10_000 {
+                inbox.push(name, 10, &[0; 10]);
+                let polled = socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut [RecvMeta::default()]);
+                if polled.is_pending() {
+                    return Poll::Ready(Some(turn));
+                }
+            }
+            Poll::Ready(None)
+        });
+        assert!(tokio::spawn(turns).await.unwrap().is_some_and(|turns| turns > 10));
+    }
+
+    #[tokio::test]
+    async fn a_link_through_a_turn_server_has_a_socket_for_it_and_no_larger_buffers() {
+        for (url, relayed) in [("turn:x", true), ("TURN:x", true), ("Turns:x", true), ("stun:x", false), ("", false)] {
+            let ice_servers = vec![super::super::IceServer { urls: vec![url.into()], ..Default::default() }];
+            let ports = SharedPorts::new(0).enter(&WebRtcConfig { ice_servers, ..config() }, true).unwrap();
+            assert_eq!(ports.relayed, relayed, "{url}");
+            let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let socket = ports.replace(bound, Arc::new(Pace::new(Duration::from_secs(5)))).unwrap();
+            assert_eq!(socket.max_gro_segments(), BATCH);
         }
     }
 }
