@@ -12,6 +12,9 @@ use crate::transport::Transport;
 use crate::transport::webrtc::{IceServer, WebRtc, WebRtcConfig, credit_window};
 use crate::transport::websocket::WebSocket;
 
+/// Three of the shortest signs of life.
+const MIN_PEER_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Settings of a root. Made by [`Root::builder`].
 #[derive(Debug, Clone)]
 #[must_use]
@@ -114,9 +117,13 @@ impl RootBuilder {
         self
     }
 
-    /// After how much silence a peer counts as lost: 15 seconds by default. An idle link sends a sign of life after a
-    /// third of it, and after 5 seconds at the latest.
+    /// After how much silence a peer counts as lost: 15 seconds by default, 300 milliseconds at least. An idle link sends a
+    /// sign of life after a third of it, and after 5 seconds at the latest.
+    ///
+    /// It bounds the set-up too: a connection for which the two find no path within this time fails.
     pub fn peer_timeout(mut self, timeout: Duration) -> Self {
+        // Zero would mean never to the crate.
+        let timeout = timeout.max(MIN_PEER_TIMEOUT);
         self.webrtc.failed_after = timeout / 3;
         self.webrtc.disconnected_after = timeout - timeout / 3;
         self.webrtc.keepalive = (timeout / 3).clamp(Duration::from_millis(100), Duration::from_secs(5));
@@ -173,5 +180,19 @@ impl RootBuilder {
             require_identity: self.require_identity,
         };
         Root::start(settings, self.policy, websocket, webrtc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_peer_timeout_means_never() {
+        for timeout in [Duration::ZERO, Duration::from_nanos(2), Duration::from_secs(9)] {
+            let webrtc = RootBuilder::default().peer_timeout(timeout).webrtc;
+            assert_eq!(webrtc.disconnected_after + webrtc.failed_after, timeout.max(MIN_PEER_TIMEOUT));
+            assert!(webrtc.keepalive <= webrtc.failed_after && !webrtc.failed_after.is_zero());
+        }
     }
 }

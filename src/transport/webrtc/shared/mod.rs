@@ -22,7 +22,7 @@ mod stun;
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
@@ -66,21 +66,21 @@ impl SharedPorts {
     ///
     /// A port is taken, or none can be bound.
     pub(super) fn enter(&self, config: &WebRtcConfig, offered: bool) -> io::Result<LinkPorts> {
-        let wanted: Vec<IpAddr> = addresses::to_bind(config).iter().map(SocketAddr::ip).collect();
+        let wanted = addresses::to_bind(config);
+        let is_wanted = |port: &Arc<Port>| wanted.iter().any(|wanted| wanted.ip() == port.address().ip());
         let mut ports = lock(&self.ports);
         // An address that the machine has lost is kept as long as links are on it.
-        ports
-            .retain(|port| !port.is_broken() && (wanted.contains(&port.address().ip()) || Arc::strong_count(port) > 1));
+        ports.retain(|port| !port.is_broken() && (is_wanted(port) || Arc::strong_count(port) > 1));
         let mut failure = None;
-        for &ip in &wanted {
-            if ports.iter().any(|port| port.address().ip() == ip) {
+        for &address in &wanted {
+            if ports.iter().any(|port| port.address().ip() == address.ip()) {
                 continue;
             }
-            match self.bind(ip, ports.first().map(|port| port.address().port())) {
+            match self.bind(address, ports.first().map(|port| port.address().port())) {
                 Ok(port) => ports.push(Arc::new(port)),
                 Err(error) => {
-                    let message =
-                        format!("the shared port {} cannot be bound: {error}", SocketAddr::new(ip, self.number));
+                    let address = numbered(address, self.number);
+                    let message = format!("the shared port {address} cannot be bound: {error}");
                     let named = io::Error::new(error.kind(), message);
                     if error.kind() == io::ErrorKind::AddrInUse {
                         return Err(named);
@@ -90,7 +90,7 @@ impl SharedPorts {
                 }
             }
         }
-        let ports: Vec<_> = ports.iter().filter(|port| wanted.contains(&port.address().ip())).cloned().collect();
+        let ports: Vec<_> = ports.iter().filter(|port| is_wanted(port)).cloned().collect();
         if let Some(failure) = failure
             && ports.is_empty()
         {
@@ -107,12 +107,20 @@ impl SharedPorts {
     }
 
     /// Without a number of its own, a further address gets that of the first, if it is free there.
-    fn bind(&self, ip: IpAddr, first: Option<u16>) -> io::Result<Port> {
+    fn bind(&self, address: SocketAddr, first: Option<u16>) -> io::Result<Port> {
         match first {
-            Some(first) if self.number == 0 => Port::bind((ip, first).into()).or_else(|_| Port::bind((ip, 0).into())),
-            _ => Port::bind((ip, self.number).into()),
+            Some(first) if self.number == 0 => {
+                Port::bind(numbered(address, first)).or_else(|_| Port::bind(numbered(address, 0)))
+            }
+            _ => Port::bind(numbered(address, self.number)),
         }
     }
+}
+
+/// Another port of the same address, with its scope.
+fn numbered(mut address: SocketAddr, number: u16) -> SocketAddr {
+    address.set_port(number);
+    address
 }
 
 fn is_turn(url: &str) -> bool {
@@ -143,7 +151,7 @@ pub(super) struct LinkPorts {
 impl LinkPorts {
     /// What the crate is to bind: to be replaced by the shared ports.
     pub(super) fn to_bind(&self) -> Vec<SocketAddr> {
-        self.ports.iter().map(|port| (port.address().ip(), 0).into()).collect()
+        self.ports.iter().map(|port| numbered(port.address(), 0)).collect()
     }
 
     /// The shared port instead of a socket that the crate has bound.
@@ -283,6 +291,30 @@ mod tests {
             Poll::Ready(None)
         });
         assert!(tokio::spawn(turns).await.unwrap().is_some_and(|turns| turns > 10));
+    }
+
+    #[test]
+    fn another_port_of_an_address_keeps_its_scope() {
+        let address: SocketAddr = "[fe80::1%3]:5".parse().unwrap();
+        assert_eq!(numbered(address, 7).to_string(), "[fe80::1%3]:7");
+    }
+
+    /// Elsewhere there is one loopback address only.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_port_whose_address_is_gone_stays_while_links_are_on_it_and_is_there_when_it_comes_back() {
+        let ports = SharedPorts::new(0);
+        let with = |ip: [u8; 4]| WebRtcConfig { bind: vec![(ip, 0).into()], ..config() };
+        let number_of = |link: &LinkPorts| link.ports[0].address();
+        let one = ports.enter(&with([127, 0, 0, 1]), true).unwrap();
+        let address = number_of(&one);
+        let two = ports.enter(&with([127, 0, 0, 2]), true).unwrap();
+        assert_eq!(two.to_bind(), with([127, 0, 0, 2]).bind, "new links are on what is there");
+        assert_eq!(number_of(&ports.enter(&with([127, 0, 0, 1]), true).unwrap()), address);
+        drop(one);
+        ports.enter(&with([127, 0, 0, 2]), true).unwrap();
+        tokio::task::yield_now().await;
+        assert!(lock(&ports.ports).iter().all(|port| port.address() != address), "nobody needs it");
     }
 
     #[tokio::test]

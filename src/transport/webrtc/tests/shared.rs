@@ -1,7 +1,7 @@
 //! Links of one shared port.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use super::*;
 
@@ -223,4 +223,18 @@ async fn the_port_is_closed_with_the_last_link_and_the_root() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_is_shared_over_ipv6_too() {
+    let bind: Vec<SocketAddr> = vec![(Ipv6Addr::LOCALHOST, 0).into()];
+    if UdpSocket::bind(bind[0]).is_err() {
+        return;
+    }
+    let sharing = || WebRtc::new(WebRtcConfig { shared_port: Some(0), bind: bind.clone(), ..config() });
+    let hub = sharing();
+    let pairs = [open_between(&hub, &sharing(), pmesh()).await, open_between(&sharing(), &hub, pmesh()).await];
+    for (a, b) in &pairs {
+        echo(a, b, Kind::Binary, vec![6; 60_000].into()).await;
+    }
 }
