@@ -20,7 +20,7 @@ struct Hostile {
 impl Hostile {
     async fn connect(remote: Remote) -> Self {
         let mailbox = Mailbox::new();
-        let purpose = Purpose { max_message: 65_536, mdns: false };
+        let purpose = Purpose { max_message: 65_536, mdns: false, offer: true };
         let mut connection = Connection::build(&config(), &mailbox, purpose).await.unwrap();
         let main = connection.create_channel().await.unwrap();
         let offer = connection.describe(DescriptionKind::Offer, true).await.unwrap();
