@@ -14,7 +14,8 @@
 //! that is open, as long as the address answers its checks; before, the one with the larger user fragments, which both
 //! ends know. So a peer that has two others call each other in its own name cannot cut them off either. When the link
 //! closes, or its other end is gone, the other one has its turn. Until then it sends no DTLS, and what a client says
-//! first goes to a link that made the offer: a handshake that hears of another one does not recover.
+//! first goes to a link that made the offer: a handshake that hears of another one does not recover. It still may, if both
+//! are under way before either end knows of both links; then both fail.
 
 use core::net::SocketAddr;
 use std::collections::{HashMap, VecDeque};
