@@ -94,8 +94,8 @@ impl RootBuilder {
     /// is held for it (at most 2 MiB); what comes beyond is lost to that peer only. The system's buffer is one for all:
     /// where many send at once, let it be large (on Linux `net.core.rmem_max`, 4 MiB). Between two shared ports there can
     /// be one connection at a time: while one is open, a second one, as to the same peer under the address that another
-    /// onramp gave it, does not open, and fails. A peer that was started anew on the same port can be
-    /// reached again after 12 seconds.
+    /// onramp gave it, does not open, and fails. A peer that was started anew on the same port can be reached again after
+    /// 12 seconds.
     ///
     /// The port is bound when the first connection is made, and closed when the root and its connections are gone. While
     /// it is taken by somebody else, connections fail with [`CloseReason::Failed`](crate::CloseReason::Failed), which says
