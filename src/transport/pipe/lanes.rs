@@ -423,11 +423,15 @@ impl Lanes {
         self.own_room(entry, limits).min(limits.room)
     }
 
-    /// What its own credit lets a channel send. While others send too, the main one leaves them half of the link: they then
-    /// need not wait for what it has on its way to arrive, and wait for less of it.
+    /// What a channel may send as far as its own credit goes. While others send too, the main one uses no more than half of
+    /// the link: they then need not wait for what it has on its way to arrive, and wait for less of it. It does not mind that
+    /// the link is full of what others send.
     fn own_room(&self, entry: &Entry, limits: Limits) -> usize {
-        let alone = entry.lane.id != MAIN || self.alone >= limits.window.saturating_mul(ALONE_WINDOWS);
-        entry.credit.room().saturating_sub(if alone { 0 } else { limits.window / 2 })
+        let room = entry.credit.room();
+        if entry.lane.id != MAIN || self.alone >= limits.window.saturating_mul(ALONE_WINDOWS) {
+            return room;
+        }
+        room.min(room.max(limits.room).saturating_sub(limits.window / 2))
     }
 
     /// Charges the channel there for a packet.
