@@ -125,7 +125,7 @@ impl Runtime for LinkRuntime {
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let socket = match &self.ports {
             Some(ports) if socket.local_addr()?.port() != socket::MDNS_PORT => {
-                ports.replace(socket, self.pace.clone())?
+                socket::paced(ports.replace(socket)?, self.pace.clone())
             }
             _ => socket::wrap(socket, self.pace.clone())?,
         };

@@ -98,7 +98,7 @@ pub(super) fn wrap(socket: UdpSocket, pace: Arc<Pace>) -> io::Result<Arc<dyn Asy
     if socket.local_addr()?.port() == MDNS_PORT {
         return Ok(Arc::new(LeanSocket::new(TokioRuntime.wrap_udp_socket(socket)?)));
     }
-    Ok(Arc::new(PacedSocket { inner: LeanSocket::new(open(socket)?), pace }))
+    Ok(paced(LeanSocket::new(open(socket)?), pace))
 }
 
 /// A bound socket with large buffers.
@@ -111,33 +111,30 @@ pub(super) fn open(socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     TokioRuntime.wrap_udp_socket(socket)
 }
 
-/// Sends a batch, in two parts if it is too long for one call.
-pub(super) fn poll_send(
-    socket: &dyn AsyncUdpSocket,
-    cx: &mut Context<'_>,
-    transmit: &Transmit<'_>,
-) -> Poll<io::Result<usize>> {
-    let Some((head, tail)) = split(transmit) else { return socket.poll_send(cx, transmit) };
-    std::task::ready!(socket.poll_send(cx, &head))?;
-    // If the rest must wait, the driver comes again with the whole: a datagram that arrives twice is harmless.
-    std::task::ready!(socket.poll_send(cx, &tail))?;
-    Poll::Ready(Ok(transmit.contents.len()))
+/// A socket for the crate's driver, which gets from it what `pace` allows. What passes is told to `pace`; a batch that is too
+/// long for one call of the system goes in two.
+pub(super) fn paced(inner: impl AsyncUdpSocket + 'static, pace: Arc<Pace>) -> Arc<dyn AsyncUdpSocket> {
+    Arc::new(PacedSocket { inner, pace })
 }
 
 #[derive(Debug)]
-struct PacedSocket {
-    inner: LeanSocket,
+struct PacedSocket<S> {
+    inner: S,
     pace: Arc<Pace>,
 }
 
-impl AsyncUdpSocket for PacedSocket {
+impl<S: AsyncUdpSocket> AsyncUdpSocket for PacedSocket<S> {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         self.pace.sent(transmit);
-        poll_send(&self.inner, cx, transmit)
+        let Some((head, tail)) = split(transmit) else { return self.inner.poll_send(cx, transmit) };
+        std::task::ready!(self.inner.poll_send(cx, &head))?;
+        // If the rest must wait, the driver comes again with the whole: a datagram that arrives twice is harmless.
+        std::task::ready!(self.inner.poll_send(cx, &tail))?;
+        Poll::Ready(Ok(transmit.contents.len()))
     }
 
     fn poll_recv(

@@ -34,7 +34,6 @@ use self::inbox::Inbox;
 use self::port::Port;
 use self::routes::LinkKey;
 use self::stun::Kind;
-use super::pace::Pace;
 use super::receive::LeanSocket;
 use super::{WebRtcConfig, addresses, socket};
 use crate::lock::lock;
@@ -159,14 +158,14 @@ impl LinkPorts {
     /// # Errors
     ///
     /// There is none for its address, or the system's.
-    pub(super) fn replace(&self, bound: UdpSocket, pace: Arc<Pace>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    pub(super) fn replace(&self, bound: UdpSocket) -> io::Result<SharedSocket> {
         let name = bound.local_addr()?;
         let port = self.ports.iter().find(|port| port.address().ip() == name.ip());
         let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?.clone();
         let relay = if self.relayed { Some(LeanSocket::new(socket::open(bound)?)) } else { None };
         let (link, inbox) = port.join(&self.user, self.offered);
         lock(&self.joined).push(Joined { name, port: port.clone(), link });
-        Ok(Arc::new(SharedSocket { name, port, link, inbox, relay, pace }))
+        Ok(SharedSocket { name, port, link, inbox, relay })
     }
 
     /// Puts the shared port into the candidates of a description, or into a single one.
@@ -193,7 +192,7 @@ impl fmt::Debug for LinkPorts {
 
 /// A shared port as the driver of one link sees it. Dropping it makes the port forget the link.
 #[derive(Debug)]
-struct SharedSocket {
+pub(super) struct SharedSocket {
     /// The address of the socket that the crate has bound.
     name: SocketAddr,
     port: Arc<Port>,
@@ -201,7 +200,6 @@ struct SharedSocket {
     inbox: Arc<Inbox>,
     /// What is said to TURN servers goes through this one.
     relay: Option<LeanSocket>,
-    pace: Arc<Pace>,
 }
 
 impl AsyncUdpSocket for SharedSocket {
@@ -210,9 +208,8 @@ impl AsyncUdpSocket for SharedSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.pace.sent(transmit);
         match &self.relay {
-            Some(relay) if stun::classify(transmit.contents) == Kind::Relay => socket::poll_send(relay, cx, transmit),
+            Some(relay) if stun::classify(transmit.contents) == Kind::Relay => relay.poll_send(cx, transmit),
             _ => self.port.poll_send(self.link, cx, transmit),
         }
     }
@@ -223,10 +220,6 @@ impl AsyncUdpSocket for SharedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if self.pace.is_sated() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         // The port's task may refill the inbox as fast as it is read.
         let turn = ready!(coop::poll_proceed(cx));
         let (Some(buffer), Some(first)) = (bufs.first_mut(), meta.first_mut()) else { return Poll::Ready(Ok(0)) };
@@ -238,7 +231,6 @@ impl AsyncUdpSocket for SharedSocket {
             (Poll::Pending, None) => return Poll::Pending,
         }
         turn.made_progress();
-        self.pace.received(&bufs[0], &meta[0]);
         Poll::Ready(Ok(1))
     }
 
@@ -264,7 +256,6 @@ impl Drop for SharedSocket {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     use super::*;
 
@@ -277,8 +268,7 @@ mod tests {
         let port = Arc::new(Port::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap());
         let (link, inbox) = port.join("a", true);
         let name = port.address();
-        let pace = Arc::new(Pace::new(Duration::from_secs(5)));
-        let socket = SharedSocket { name, port, link, inbox: inbox.clone(), relay: None, pace };
+        let socket = SharedSocket { name, port, link, inbox: inbox.clone(), relay: None };
         let mut buffer = [0; 2000];
         let turns = std::future::poll_fn(move |cx| {
             for turn in 0..10_000 {
@@ -324,7 +314,7 @@ mod tests {
             let ports = SharedPorts::new(0).enter(&WebRtcConfig { ice_servers, ..config() }, true).unwrap();
             assert_eq!(ports.relayed, relayed, "{url}");
             let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let socket = ports.replace(bound, Arc::new(Pace::new(Duration::from_secs(5)))).unwrap();
+            let socket = ports.replace(bound).unwrap();
             assert_eq!(socket.max_gro_segments(), BATCH);
         }
     }

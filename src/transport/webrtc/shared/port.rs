@@ -140,13 +140,13 @@ impl Port {
         }
         let waker = self.io.writers.clone().into();
         let mut shared = Context::from_waker(&waker);
-        let sent = socket::poll_send(&*socket, &mut shared, transmit);
+        let sent = socket.poll_send(&mut shared, transmit);
         if sent.is_ready() {
             return sent;
         }
         lock(&self.io.writers.waiting).insert(link, cx.waker().clone());
         // There may be room since, and those that waited have been woken without this one.
-        socket::poll_send(&*socket, &mut shared, transmit)
+        socket.poll_send(&mut shared, transmit)
     }
 
     pub(super) fn max_gso_segments(&self) -> usize {
