@@ -245,17 +245,17 @@ impl<P: Clone> Tree<P> {
                     self.refuse(via, &from, session, Refusal::Connected);
                     return;
                 }
-                match (self.verify_offer(&description, &data, ext.as_ref()), &ext) {
-                    (Ok(Some(offered)), Some(ext)) if offered.key() == self.settings.identity.peer_id() => {
-                        self.own_offer(via, &from, ext.session);
+                match self.verify_offer(&description, &data, ext.as_ref()) {
+                    Ok(Some(offered)) if offered.key() == self.settings.identity.peer_id() => {
+                        self.own_offer(via, &from, session);
                     }
-                    (Ok(offered), _) => {
+                    Ok(offered) => {
                         if offered.is_some() {
                             proof::normalize(&mut data);
                         }
                         self.offer(via, from, Incoming::new(description, data, ext, offered), now);
                     }
-                    (Err(_), _) => {
+                    Err(_) => {
                         self.counters.unverified += 1;
                         self.refuse(via, &from, session, Refusal::Identity);
                     }

@@ -117,13 +117,13 @@ impl<P: Clone> Tree<P> {
     }
 
     /// An offer of ours has come to us.
-    pub(super) fn own_offer(&mut self, via: NodeId, from: &Address, session: Session) {
+    pub(super) fn own_offer(&mut self, via: NodeId, from: &Address, session: Option<Session>) {
         match self.pending.get(via, from) {
-            Some(node) if self.nodes.get(&node).is_some_and(|entry| entry.session == Some(session)) => {
+            Some(node) if self.nodes.get(&node).is_some_and(|entry| entry.session == session) => {
                 self.fail(node, CloseReason::OwnAddress);
             }
             // Through another node, or by another root with our key.
-            _ => self.refuse(via, from, Some(session), Refusal::Own),
+            _ => self.refuse(via, from, session, Refusal::Own),
         }
     }
 

@@ -41,13 +41,15 @@ impl<P: Clone> Tree<P> {
         description: &Description,
         data: &Value,
         ext: Option<&Extension>,
-    ) -> Result<Option<Offered>, CloseReason> {
-        let Some(ext) = ext else {
-            return if self.settings.require_identity { Err(CloseReason::NoIdentity) } else { Ok(None) };
-        };
-        let proof = ext.identity.as_ref().ok_or(ProofError::Missing);
-        let offered = proof.and_then(|proof| Offered::verify(proof, ext.terms(), data, &description.sdp));
-        offered.map(Some).map_err(unverified)
+    ) -> Result<Option<Offered>, ProofError> {
+        match ext {
+            None if self.settings.require_identity => Err(ProofError::Missing),
+            None => Ok(None),
+            Some(ext) => {
+                let proof = ext.identity.as_ref().ok_or(ProofError::Missing)?;
+                Offered::verify(proof, ext.terms(), data, &description.sdp).map(Some)
+            }
+        }
     }
 
     /// Who answers an offer of ours, and what is to be confirmed; nothing if an original does.

@@ -19,14 +19,19 @@ fn pair(seed: u64, rules: [Rule; 2]) -> (Sim, [usize; 2]) {
     (sim, hosts)
 }
 
+/// Each calls the other at some time within so many milliseconds.
+fn dial_both(sim: &mut Sim, a: usize, b: usize, within: u64) {
+    for (from, to) in [(a, b), (b, a)] {
+        let delay = sim.rng.random_range(0..within);
+        sim.dial_at(delay, from, "ws0", to);
+    }
+}
+
 #[test]
 fn glare_ends_with_one_connection_whatever_the_timing() {
     seeds(200, |seed| {
         let (mut sim, [a, b]) = pair(seed, [Rule::Accept; 2]);
-        for (from, to) in [(a, b), (b, a)] {
-            let delay = sim.rng.random_range(0..150);
-            sim.dial_at(delay, from, "ws0", to);
-        }
+        dial_both(&mut sim, a, b, 150);
         sim.run();
         sim.assert_quiet();
         assert_eq!((sim.open(a, b), sim.open(b, a)), (1, 1));
@@ -39,10 +44,7 @@ fn glare_with_one_side_that_refuses_or_ignores_still_connects() {
     seeds(200, |seed| {
         let rule = if seed % 2 == 0 { Rule::Refuse } else { Rule::Ignore };
         let (mut sim, [a, b]) = pair(seed, [rule, Rule::Accept]);
-        for (from, to) in [(a, b), (b, a)] {
-            let delay = sim.rng.random_range(0..150);
-            sim.dial_at(delay, from, "ws0", to);
-        }
+        dial_both(&mut sim, a, b, 150);
         sim.run();
         sim.assert_quiet();
         assert_eq!((sim.open(a, b), sim.open(b, a)), (1, 1));
@@ -54,10 +56,7 @@ fn glare_with_one_side_that_refuses_or_ignores_still_connects() {
 fn a_call_succeeds_although_the_other_side_gives_its_own_up_at_any_time() {
     seeds(300, |seed| {
         let (mut sim, [a, b]) = pair(seed, [Rule::Accept; 2]);
-        for (from, to) in [(a, b), (b, a)] {
-            let delay = sim.rng.random_range(0..100);
-            sim.dial_at(delay, from, "ws0", to);
-        }
+        dial_both(&mut sim, a, b, 100);
         let delay = sim.rng.random_range(0..400);
         sim.at(delay, Event::AbandonLatest(a));
         sim.run();
