@@ -137,6 +137,7 @@ mod identity;
 mod lock;
 mod node;
 pub mod onramp;
+pub mod overlay;
 mod protocol;
 mod transport;
 

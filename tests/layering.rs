@@ -12,11 +12,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &["error", "identity"]),
     ("transport", &["error", "identity", "lock", "protocol"]),
     ("node", &["error", "identity", "lock", "protocol", "transport"]),
+    ("overlay", &["error", "identity", "lock", "protocol", "transport", "node"]),
     ("onramp", &["error", "lock", "protocol", "transport"]),
-    ("lib", &["error", "identity", "protocol", "transport", "node", "onramp"]),
+    ("lib", &["error", "identity", "protocol", "transport", "node", "overlay", "onramp"]),
 ];
 
-/// Pure parts: no runtime, no sockets, no clock, no randomness.
+/// Pure parts: no runtime, no sockets, no clock, no randomness but from a seed.
 const PURE: &[&str] = &[
     "src/error.rs",
     "src/protocol",
@@ -26,8 +27,12 @@ const PURE: &[&str] = &[
     "src/node/budget.rs",
     "src/node/firewall.rs",
     "src/onramp/hub",
+    "src/overlay/id.rs",
+    "src/overlay/routing",
+    "src/overlay/router",
 ];
-const IMPURE: &[&str] = &["tokio::", "Instant::now", "SystemTime::now", "rand::", "std::net::", "std::thread"];
+const IMPURE: &[&str] =
+    &["tokio::", "Instant::now", "SystemTime::now", "rand::random", "rand::rng()", "std::net::", "std::thread"];
 
 /// The only places that name these crates.
 const ADAPTERS: &[(&str, &str)] = &[
