@@ -3,7 +3,7 @@
 //! A [`Routing`] is a pure state machine: time is an argument, randomness is seeded when it is made, and what it wants done comes
 //! out of [`Routing::poll_action`]. So the same code runs in a program and in a simulation of 100,000 peers.
 //!
-//! A *neighbour* is a peer to which there is a link, and whose id is verified by the link.
+//! A *neighbour* is a peer to which there is a link.
 
 use std::fmt;
 use std::time::Instant;
@@ -76,8 +76,9 @@ pub trait Routing: fmt::Debug + Send {
     fn admits(&self, peer: &OverlayId) -> Admission;
 
     /// There is a link to this peer now. A link that does not [fit](Self::admits) may come all the same, as somebody else
-    /// wanted it: it is then used to send to that peer itself, and not shown to others.
-    fn up(&mut self, peer: OverlayId, now: Instant);
+    /// wanted it: it is then used to send to that peer itself, and not shown to others. One whose id is not `verified`, that
+    /// of an original, takes the place of no other.
+    fn up(&mut self, peer: OverlayId, verified: bool, now: Instant);
 
     /// The link to this peer is gone.
     fn down(&mut self, peer: &OverlayId, now: Instant);
@@ -95,6 +96,9 @@ pub trait Routing: fmt::Debug + Send {
 
     /// Whether this peer answers for `target`: by what it knows, nobody is closer.
     fn is_responsible(&self, target: &OverlayId) -> bool;
+
+    /// Looks for a way to this id that may be new: the table may wish for links that bring it closer.
+    fn look_for(&mut self, target: &OverlayId, now: Instant);
 
     /// Takes a message of the same routing of another peer. What is malformed or not asked for is ignored and counted.
     fn receive(&mut self, from: Sender, message: &[u8], now: Instant);
