@@ -356,6 +356,11 @@ impl Lanes {
         self.entries.retain(|entry| !(entry.shut && entry.remote_shut));
     }
 
+    /// Whether there is only the main channel, and it has nothing to send and no grant that is due.
+    pub(super) fn are_idle(&self) -> bool {
+        matches!(&self.entries[..], [main] if main.is_sent()) && !self.grant_is_due()
+    }
+
     /// Whether some channel must not wait any longer for a grant.
     pub(super) fn grant_is_due(&self) -> bool {
         self.entries.iter().any(|entry| entry.granting().is_some() && lock(&entry.lane.inbox).grant_is_due())

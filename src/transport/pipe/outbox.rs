@@ -334,6 +334,9 @@ impl Outbox {
     fn next_packet(&mut self) -> Next {
         let State::Packets { credit: link, .. } = &self.state else { return (None, None) };
         let limits = Limits { room: link.room(), window: link.window(), paused: self.lossy_paused };
+        if !self.closing && self.frames.is_empty() && !self.arrivals.grant_is_due() && self.lanes.are_idle() {
+            return (None, None);
+        }
         if std::mem::take(&mut self.yielded)
             && let Some(next) = self.next_on_stream(limits)
         {

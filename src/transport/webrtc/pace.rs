@@ -137,8 +137,8 @@ impl Pace {
         self.hurry_until.store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
-    fn age(&self) -> u64 {
-        self.created.elapsed().as_millis() as u64
+    fn age(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.created).as_millis() as u64
     }
 
     /// The link is open: sleep as the driver wishes.
@@ -166,23 +166,22 @@ impl Pace {
         self.roused.load(Ordering::Relaxed)
     }
 
-    /// How long to sleep instead of `wish`.
-    pub(super) fn sleep(&self, wish: Duration) -> Duration {
+    /// How long to sleep from now on instead of `wish`.
+    pub(super) fn sleep(&self, wish: Duration, now: Instant) -> Duration {
         if self.settled.load(Ordering::Relaxed) {
-            return self.stretch(wish);
+            return self.stretch(wish, self.age(now));
         }
         let kicks = self.kicks.load(Ordering::Relaxed);
         if kicks > 0 {
             self.kicks.store(kicks - 1, Ordering::Relaxed);
             return Duration::ZERO;
         }
-        let hurried = self.age() < self.hurry_until.load(Ordering::Relaxed);
+        let hurried = self.age(now) < self.hurry_until.load(Ordering::Relaxed);
         wish.min(if hurried { HURRIED_SLEEP } else { PATIENT_SLEEP })
     }
 
-    fn stretch(&self, wish: Duration) -> Duration {
+    fn stretch(&self, wish: Duration, now: u64) -> Duration {
         let heard = self.heard.swap(false, Ordering::Relaxed);
-        let now = self.age();
         if self.busy.swap(false, Ordering::Relaxed) {
             self.busy_at.store(now, Ordering::Relaxed);
             return wish;
@@ -213,11 +212,11 @@ mod tests {
     fn what_arrives_during_set_up_is_answered_at_once() {
         let pace = pace();
         pace.hurry();
-        assert_eq!(pace.sleep(WISH), HURRIED_SLEEP);
+        assert_eq!(pace.sleep(WISH, Instant::now()), HURRIED_SLEEP);
         pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), Duration::ZERO);
-        assert_eq!(pace.sleep(WISH), Duration::ZERO);
-        assert_eq!(pace.sleep(WISH), HURRIED_SLEEP);
+        assert_eq!(pace.sleep(WISH, Instant::now()), Duration::ZERO);
+        assert_eq!(pace.sleep(WISH, Instant::now()), Duration::ZERO);
+        assert_eq!(pace.sleep(WISH, Instant::now()), HURRIED_SLEEP);
     }
 
     #[test]
@@ -226,12 +225,12 @@ mod tests {
         pace.hurry();
         pace.settle();
         pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), WISH);
+        assert_eq!(pace.sleep(WISH, Instant::now()), WISH);
     }
 
     #[test]
     fn an_unanswered_offer_does_not_spin() {
-        assert_eq!(pace().sleep(WISH), PATIENT_SLEEP);
+        assert_eq!(pace().sleep(WISH, Instant::now()), PATIENT_SLEEP);
     }
 
     const CHECK: &[u8] = &[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
@@ -240,7 +239,7 @@ mod tests {
     async fn quiet() -> Pace {
         let pace = pace();
         pace.settle();
-        assert_eq!(pace.sleep(WISH), WISH);
+        assert_eq!(pace.sleep(WISH, Instant::now()), WISH);
         tokio::time::advance(QUIET_AFTER + WISH).await;
         pace
     }
@@ -250,7 +249,7 @@ mod tests {
         let pace = quiet().await;
         pace.passes(datagrams, stride);
         pace.arrived(1);
-        pace.sleep(WISH)
+        pace.sleep(WISH, Instant::now())
     }
 
     #[tokio::test(start_paused = true)]
@@ -276,28 +275,28 @@ mod tests {
     async fn a_link_is_not_quiet_soon_after_a_record_however_much_else_arrives() {
         let pace = quiet().await;
         pace.passes(RECORD, 5);
-        assert_eq!(pace.sleep(WISH), WISH);
+        assert_eq!(pace.sleep(WISH, Instant::now()), WISH);
         for _ in 0..1000 {
             pace.passes(CHECK, 8);
             pace.arrived(1);
-            assert_eq!(pace.sleep(WISH), WISH);
+            assert_eq!(pace.sleep(WISH, Instant::now()), WISH);
         }
         tokio::time::advance(QUIET_AFTER + WISH).await;
         pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), KEEPALIVE);
+        assert_eq!(pace.sleep(WISH, Instant::now()), KEEPALIVE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_quiet_link_that_hears_nothing_looks_around() {
         let pace = quiet().await;
         pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), KEEPALIVE);
+        assert_eq!(pace.sleep(WISH, Instant::now()), KEEPALIVE);
         // The other side dies. The sleep ends, a keepalive goes out, and no answer comes.
         for _ in 0..100 {
-            assert_eq!(pace.sleep(WISH), WISH);
+            assert_eq!(pace.sleep(WISH, Instant::now()), WISH);
         }
         pace.arrived(1);
-        assert_eq!(pace.sleep(WISH), KEEPALIVE);
+        assert_eq!(pace.sleep(WISH, Instant::now()), KEEPALIVE);
     }
 
     #[test]

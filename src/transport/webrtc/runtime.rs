@@ -4,7 +4,6 @@
 //!   and what arrives wakes the application directly: no hop between tasks on the way of a message.
 //! - The driver sleeps as [`Pace`] says.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn, ready};
 use std::io;
@@ -15,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
 };
@@ -23,7 +23,7 @@ use super::mailbox::Mailbox;
 use super::pace::Pace;
 use super::shared::LinkPorts;
 use super::socket;
-use super::wakes::{DRIVER, READER, WRITER, Wakers};
+use super::wakes::{DRIVER, Driving, READER, WRITER, Wakers};
 use crate::lock::lock;
 
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -157,16 +157,17 @@ impl Runtime for LinkRuntime {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<()> {
         // The crate sleeps elsewhere too: when it closes a connection, and when a writer waits for room.
-        if !DRIVING.get() {
+        if !Driving::now() {
             return TokioRuntime.sleep(duration);
         }
-        let duration = self.pace.sleep(duration);
+        let now = Instant::now();
+        let duration = self.pace.sleep(duration, now);
         if duration.is_zero() {
             return Box::pin(ready(()));
         }
         let pace = self.pace.clone();
         Box::pin(async move {
-            let mut sleep = pin!(tokio::time::sleep(duration));
+            let mut sleep = pin!(tokio::time::sleep_until(now + duration));
             poll_fn(|cx| {
                 if pace.take_rousing() {
                     return Poll::Ready(());
@@ -191,27 +192,6 @@ impl Runtime for LinkRuntime {
 
     fn name(&self) -> &'static str {
         "pmesh"
-    }
-}
-
-thread_local! {
-    /// Whether this thread is polling the crate's driver.
-    static DRIVING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Sets [`DRIVING`] as long as it lives.
-struct Driving;
-
-impl Driving {
-    fn begin() -> Self {
-        DRIVING.set(true);
-        Self
-    }
-}
-
-impl Drop for Driving {
-    fn drop(&mut self) {
-        DRIVING.set(false);
     }
 }
 
@@ -262,7 +242,8 @@ impl DriverTask {
         }
         // Woken after its turn: in the next round.
         self.fresh |= (meanwhile & WRITER) | (later & (WRITER | DRIVER));
-        if self.pace.take_poll_due() {
+        // What the driver asks of itself does not count, so it is said here that it has more to take.
+        if self.pace.take_poll_due() || self.pace.is_sated() {
             self.fresh |= DRIVER;
         }
         // Once the driver is done, the reader still hands on what has arrived.
@@ -337,13 +318,13 @@ mod tests {
         runtime.pace().hurry();
         runtime.pace().rouse();
         let wish = Duration::from_millis(100);
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         runtime.sleep(wish).await;
         assert_eq!(start.elapsed(), wish, "closing a connection takes its time");
         let driving = Driving::begin();
         let paced = runtime.sleep(wish);
         drop(driving);
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         paced.await;
         assert!(start.elapsed() < wish);
     }

@@ -2,7 +2,11 @@
 //!
 //! What one part wakes in another, as the writer does the driver with each message, then costs no trip through the
 //! scheduler, and a part that nobody has woken is not polled.
+//!
+//! The crate's driver asks to be polled again whenever it waits for its only socket, as `FuturesUnordered` is fair to the
+//! others that it might have. There is nothing for it to find, so what it asks for during its own poll does not count.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Wake, Waker};
@@ -50,9 +54,38 @@ impl Wake for PartWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if self.part == DRIVER && Driving::now() {
+            return;
+        }
         if self.wakes.state.fetch_or(self.part, Ordering::AcqRel) == 0 {
             self.wakes.task.wake();
         }
+    }
+}
+
+thread_local! {
+    /// Whether this thread is polling the crate's driver.
+    static DRIVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread is polling the crate's driver, as long as it lives.
+pub(super) struct Driving;
+
+impl Driving {
+    pub(super) fn begin() -> Self {
+        DRIVING.set(true);
+        Self
+    }
+
+    /// Whether it lives on this thread.
+    pub(super) fn now() -> bool {
+        DRIVING.get()
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        DRIVING.set(false);
     }
 }
 
@@ -116,5 +149,21 @@ mod tests {
         wakers.driver.wake_by_ref();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(wakers.take(), READER | DRIVER);
+    }
+
+    #[test]
+    fn what_the_driver_asks_of_itself_does_not_count() {
+        let wakers = Wakers::new();
+        assert_eq!(wakers.take(), 0);
+        let driving = Driving::begin();
+        wakers.driver.wake_by_ref();
+        wakers.reader.wake_by_ref();
+        let other = wakers.driver.clone();
+        assert_eq!(wakers.take(), READER);
+        std::thread::spawn(|| other.wake()).join().unwrap();
+        assert_eq!(wakers.take(), DRIVER, "woken from elsewhere");
+        drop(driving);
+        wakers.driver.wake_by_ref();
+        assert_eq!(wakers.take(), DRIVER);
     }
 }
