@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
@@ -242,8 +243,8 @@ impl DriverTask {
         }
         // Woken after its turn: in the next round.
         self.fresh |= (meanwhile & WRITER) | (later & (WRITER | DRIVER));
-        // What the driver asks of itself does not count, so it is said here that it has more to take.
-        if self.pace.take_poll_due() || self.pace.is_sated() {
+        // What the driver asks of itself does not count, so it is said here that it may have more to take.
+        if self.pace.take_poll_due() || self.pace.is_sated() || !has_budget_remaining() {
             self.fresh |= DRIVER;
         }
         // Once the driver is done, the reader still hands on what has arrived.
@@ -275,7 +276,7 @@ impl Future for DriverTask {
             if this.fresh == 0 && this.wakers.leave() {
                 return Poll::Pending;
             }
-            if this.pace.is_sated() {
+            if this.pace.is_sated() || !has_budget_remaining() {
                 // Now it is the application's turn.
                 break;
             }
