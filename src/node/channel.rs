@@ -13,7 +13,7 @@ use super::error::{ChannelError, SendError, TrySendError};
 use super::handle::Node;
 use super::message::Message;
 use super::streams::{Binaries, Messages};
-use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS, MAX_KINDS};
+use crate::protocol::limits::{MAX_CHANNEL_NAME_BYTES, MAX_CHANNELS, MAX_KINDS, RESERVED_CHANNELS};
 use crate::protocol::{Delivery, Reliability};
 use crate::transport::{Lane, NoLane};
 
@@ -39,7 +39,8 @@ pub struct ChannelOptions {
 }
 
 impl ChannelOptions {
-    /// A channel of this name, at most 256 bytes long, on which all messages arrive, in order.
+    /// A channel of this name, at most 256 bytes long, on which all messages arrive, in order. Names that begin with `pmesh.`
+    /// are the library's own.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), delivery: Delivery::default() }
     }
@@ -112,9 +113,17 @@ impl Channel {
     }
 
     pub(super) fn open(node: &Node, options: ChannelOptions) -> Result<Self, ChannelError> {
+        if options.name.starts_with(RESERVED_CHANNELS) {
+            return Err(ChannelError::NameReserved { prefix: RESERVED_CHANNELS });
+        }
         if options.name.len() > MAX_CHANNEL_NAME_BYTES {
             return Err(ChannelError::NameTooLong { limit: MAX_CHANNEL_NAME_BYTES });
         }
+        Self::open_reserved(node, options)
+    }
+
+    /// Like [`open`](Self::open), of any name.
+    pub(super) fn open_reserved(node: &Node, options: ChannelOptions) -> Result<Self, ChannelError> {
         let lane = node.inner.queues.open_lane(&options.name, options.delivery).map_err(|reason| match reason {
             NoLane::NotOpen => ChannelError::NotOpen,
             NoLane::Unsupported => ChannelError::Unsupported,

@@ -164,6 +164,12 @@ pub enum ChannelError {
         /// The most kinds that the channels of a side may have while the node is open.
         limit: usize,
     },
+    /// The name is one of those that the library uses itself.
+    #[error("names of channels that begin with {prefix} are reserved")]
+    NameReserved {
+        /// How they begin.
+        prefix: &'static str,
+    },
     /// The name is too long.
     #[error("the name of a channel is longer than {limit} bytes")]
     NameTooLong {

@@ -227,6 +227,12 @@ impl Node {
         Channel::open(self, options.into())
     }
 
+    /// Like [`channel`](Self::channel), of a name that applications cannot use.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the overlay will use it"))]
+    pub(crate) fn reserved_channel(&self, name: &str) -> Result<Channel, ChannelError> {
+        Channel::open_reserved(self, ChannelOptions::new(name))
+    }
+
     /// Channels that the other side opens, and that this side has not got by their name. Each comes at most once; those that
     /// nobody has taken wait, unless the other side has closed them without a message. The stream ends with the node. Dropping
     /// it stops listening.

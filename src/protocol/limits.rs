@@ -47,5 +47,8 @@ pub(crate) const MAX_STREAMS: usize = 2 * MAX_KINDS;
 /// Longest name of a channel, in bytes. Opening a longer one is an error; receiving one ends the link.
 pub(crate) const MAX_CHANNEL_NAME_BYTES: usize = 256;
 
+/// How the names of channels begin that are not for applications.
+pub(crate) const RESERVED_CHANNELS: &str = "pmesh.";
+
 /// Credit of a channel besides the main one, in bytes and packets, where the window of the link is not smaller.
 pub(crate) const CHANNEL_CREDIT: (u32, u32) = (256 * 1024, 64);

@@ -54,6 +54,19 @@ async fn channels_of_the_other_side_come_once_whenever_they_were_opened() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn channels_of_the_library_are_not_for_applications() {
+    let world = World::new();
+    let ((_a, to_b), (_b, to_a)) = pair(&world).await;
+    assert_eq!(to_b.channel("pmesh.own").unwrap_err(), ChannelError::NameReserved { prefix: "pmesh." });
+    let (here, there) = (to_b.reserved_channel("pmesh.own").unwrap(), to_a.reserved_channel("pmesh.own").unwrap());
+    to_b.reserved_channel("pmesh.unknown").unwrap().send("nobody looks at this").await.unwrap();
+    here.send("hello").await.unwrap();
+    assert_eq!(there.messages().next().await, Some("hello".into()));
+    to_b.channel("files").unwrap();
+    assert_eq!(to_a.channels().next().await.unwrap().name(), "files", "the others are not shown");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_of_one_channel_blocks_no_other() {
     let world = World::new();
     let ((_a, to_b), (_b, to_a)) = pair(&world).await;

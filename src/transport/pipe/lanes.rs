@@ -17,7 +17,7 @@ use super::{Outgoing, Rejected};
 use crate::lock::lock;
 use crate::protocol::channel::{Delivery, Opening, Reliability};
 use crate::protocol::credit::SendCredit;
-use crate::protocol::limits::{CHANNEL_CREDIT, CREDIT_PACKETS, MAX_CHANNELS};
+use crate::protocol::limits::{CHANNEL_CREDIT, CREDIT_PACKETS, MAX_CHANNELS, RESERVED_CHANNELS};
 use crate::protocol::packet::{Kind, MAX_HEADER_BYTES, PacketBuilder};
 
 /// Channels that both sides have shut while packets of them are still on their way. Each has one at least, which takes
@@ -268,10 +268,11 @@ impl Lanes {
             return Err(LaneError::Unknown);
         }
         self.admit(true, opening.delivery)?;
+        let fresh = !opening.name.starts_with(RESERVED_CHANNELS);
         let entry = self.make(opening.name, opening.delivery)?;
         (entry.remote, entry.remote_lossy) = (Some(opening.id), lossy);
-        (entry.by_remote, entry.fresh) = (true, true);
-        Ok(true)
+        (entry.by_remote, entry.fresh) = (true, fresh);
+        Ok(fresh)
     }
 
     /// The channel on which the other side sends under this number, as what may get lost or not.
