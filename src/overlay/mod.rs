@@ -2,8 +2,12 @@
 //!
 //! - [`id`](OverlayId): names in a key space of 160 bits, derived from the peers' public keys.
 //! - [`routing`]: which neighbours a peer keeps, and which of them is next on the way to an id. Pure.
+//! - [`seal`]: messages are encrypted and authenticated from end to end.
+//! - [`router`]: how messages get to their id, hop by hop. Pure.
 
 mod id;
+pub mod router;
 pub mod routing;
+pub mod seal;
 
 pub use id::{Distance, InvalidOverlayId, OverlayId, RingId};
