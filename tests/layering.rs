@@ -39,7 +39,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("webrtc::", "src/transport/webrtc"),
     ("rtc::", "src/transport/webrtc"),
     ("rustls::", "src/transport/websocket.rs"),
-    ("httparse::", "src/onramp"),
+    ("httparse::", "src/transport/upgrade.rs"),
     ("ed25519_dalek::", "src/identity"),
 ];
 

@@ -18,11 +18,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::handshake::{self, Answer, Page, Upgrade};
-use super::hub::{Inbound, Next, PeerId, Reason, Refusal};
+use super::hub::{Dialect, Inbound, Next, PeerId, Reason, Refusal};
 use super::serve::Shared;
-use super::socket::Socket;
-use crate::protocol::Address;
+use crate::protocol::{Address, P_PROTOCOL, PMESH_PROTOCOL};
+use crate::transport::socket::Socket;
+use crate::transport::upgrade::{self, Page, Site, Upgrade};
 
 /// How long a close handshake may take.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,6 +32,13 @@ const UNANSWERED_PINGS: u32 = 2;
 
 /// Read buffer of the WebSocket layer: [`Socket`] reads ahead, so this one may be tiny.
 const READ_BUFFER: usize = 512;
+
+const SITE: Site = Site {
+    protocols: &[PMESH_PROTOCOL, P_PROTOCOL],
+    plain: false,
+    hello: "This is a pmesh onramp. Connect with a WebSocket and the subprotocol \"pmesh.1\" or \"p\".\n",
+    no_protocol: "Offer the WebSocket subprotocol \"pmesh.1\" or \"p\".\n",
+};
 
 /// Tells a connection that the hub has something for it.
 #[derive(Debug, Default)]
@@ -65,7 +72,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
 async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<Link> {
     let mut closing = shared.closing();
     let head = tokio::select! {
-        head = timeout(shared.options.handshake_timeout, request(&mut tcp)) => head,
+        head = timeout(shared.options.handshake_timeout, upgrade::request(&mut tcp, &SITE)) => head,
         _ = closing.wait_for(|closing| *closing) => return None,
     };
     let page = match head {
@@ -92,25 +99,6 @@ async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<Link> {
     None
 }
 
-/// Reads a request head. None if the connection ends before.
-async fn request(tcp: &mut TcpStream) -> Option<(Result<Upgrade, Page>, Vec<u8>)> {
-    let mut received = Vec::with_capacity(1024);
-    loop {
-        match handshake::answer(&received) {
-            Answer::Incomplete => {}
-            Answer::Page(page) => return Some((Err(page), Vec::new())),
-            Answer::Upgrade(upgrade) => {
-                let ahead = received.split_off(upgrade.head_bytes);
-                return Some((Ok(upgrade), ahead));
-            }
-        }
-        let room = (handshake::MAX_HEAD_BYTES - received.len()) as u64;
-        if (&mut *tcp).take(room).read_buf(&mut received).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
-
 /// A place in the hub. Dropping it leaves.
 struct Member {
     shared: Arc<Shared>,
@@ -126,9 +114,10 @@ impl Member {
         let text: &str = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
         let address = Address::new(text).expect("a UUID has 36 bytes");
         let bell = Arc::new(Bell::default());
-        let id = shared.with(|hub, bells| hub.connect(address.clone(), upgrade.dialect, bell.clone(), bells))?;
+        let dialect = if upgrade.protocol == Some(PMESH_PROTOCOL) { Dialect::Pmesh } else { Dialect::P };
+        let id = shared.with(|hub, bells| hub.connect(address.clone(), dialect, bell.clone(), bells))?;
         bell.ring();
-        tracing::debug!(%address, dialect = ?upgrade.dialect, "new peer");
+        tracing::debug!(%address, ?dialect, "new peer");
         Ok(Self { shared: shared.clone(), bell, id, address, here: true })
     }
 

@@ -54,12 +54,10 @@
 //! buffers of that size, [`max_frame_bytes`](Builder::max_frame_bytes) at most in each direction, until it ends.
 
 mod connection;
-mod handshake;
 mod hub;
 mod options;
 mod rate;
 mod serve;
-mod socket;
 mod stats;
 
 use std::fmt;

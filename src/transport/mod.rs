@@ -14,6 +14,8 @@ use crate::protocol::signal::{Candidate, Description};
 #[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod pipe;
+pub(crate) mod socket;
+pub(crate) mod upgrade;
 pub(crate) mod webrtc;
 pub(crate) mod websocket;
 

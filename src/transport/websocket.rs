@@ -32,30 +32,34 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Buffer for reading: an onramp carries signalling only.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Makes WebSocket links: [`Target::Url`]. Must be used within a tokio runtime.
-#[derive(Debug, Default)]
-pub(crate) struct WebSocket {
+/// Opens WebSockets, `ws` and `wss`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dialler {
     /// Certificate authorities to trust besides the system's.
     extra_roots: Vec<CertificateDer<'static>>,
     /// Made at the first `wss` connection: reading the system's certificates takes a while.
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
+/// Makes WebSocket links: [`Target::Url`]. Must be used within a tokio runtime.
+#[derive(Debug, Default)]
+pub(crate) struct WebSocket(Dialler);
+
 impl WebSocket {
     pub(crate) fn new(extra_roots: Vec<CertificateDer<'static>>) -> Self {
-        Self { extra_roots, tls: Arc::default() }
+        Self(Dialler::new(extra_roots))
     }
 }
 
 impl Transport for WebSocket {
     fn start(&self, target: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
         let (commands, receiver) = mpsc::channel(1);
-        let (tls, extra_roots) = (self.tls.clone(), self.extra_roots.clone());
+        let dialler = self.0.clone();
         tokio::spawn(async move {
             let reason = match target {
-                Target::Url(url) => run(&url, &tls, extra_roots, &pipe, receiver).await,
+                Target::Url(url) => run(&url, &dialler, &pipe, receiver).await,
                 _ => CloseReason::Failed("a WebSocket goes to a URL".into()),
             };
             pipe.finish(reason).await;
@@ -74,21 +78,16 @@ impl Link for Handle {
     }
 }
 
-async fn run(
-    url: &str,
-    tls: &OnceLock<Arc<ClientConfig>>,
-    extra_roots: Vec<CertificateDer<'static>>,
-    pipe: &Pipe,
-    mut commands: mpsc::Receiver<Command>,
-) -> CloseReason {
+async fn run(url: &str, dialler: &Dialler, pipe: &Pipe, mut commands: mpsc::Receiver<Command>) -> CloseReason {
     let socket = tokio::select! {
-        socket = dial(url, tls, extra_roots) => match socket {
+        socket = dialler.dial(url, &[PMESH_PROTOCOL, P_PROTOCOL], MAX_MESSAGE_BYTES) => match socket {
             Ok(socket) => socket,
             Err(why) => return CloseReason::Failed(why),
         },
         _ = commands.recv() => return CloseReason::Local,
     };
-    let (socket, extension) = socket;
+    let (socket, protocol) = socket;
+    let extension = protocol.as_deref() == Some(PMESH_PROTOCOL);
     pipe.open(Framing::Plain { max_message: MAX_MESSAGE_BYTES }, None);
     pipe.emit(LinkEvent::Opened { extension }).await;
     let (sink, stream) = socket.split();
@@ -114,36 +113,55 @@ async fn run(
     CloseReason::Local
 }
 
-async fn dial(
-    url: &str,
-    tls: &OnceLock<Arc<ClientConfig>>,
-    extra_roots: Vec<CertificateDer<'static>>,
-) -> Result<(Socket, bool), String> {
-    let mut request = url.into_client_request().map_err(|error| error.to_string())?;
-    let protocols = HeaderValue::from_str(&format!("{PMESH_PROTOCOL}, {P_PROTOCOL}")).map_err(|e| e.to_string())?;
-    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
-    let connector = match request.uri().scheme_str() {
-        Some("wss") => Connector::Rustls(match tls.get() {
-            Some(config) => config.clone(),
-            None => {
-                // Reads files: not on the tasks of the runtime.
-                let config = tokio::task::spawn_blocking(move || client_config(extra_roots)).await;
-                let config = config.map_err(|error| error.to_string())??;
-                tls.get_or_init(|| config).clone()
-            }
-        }),
-        _ => Connector::Plain,
-    };
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(2 * MAX_MESSAGE_BYTES)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
-    let (socket, response) = connected.map_err(|error| error.to_string())?;
-    let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
-    Ok((socket, chosen == Some(PMESH_PROTOCOL)))
+impl Dialler {
+    /// One that trusts these certificate authorities (DER) too.
+    pub(crate) fn new(extra_roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { extra_roots, tls: Arc::default() }
+    }
+
+    /// Connects to a URL, and offers these subprotocols, the best first. Messages may have so many bytes in both directions.
+    /// Returns the subprotocol that the server has chosen too.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for people.
+    pub(crate) async fn dial(
+        &self,
+        url: &str,
+        protocols: &[&str],
+        max_message: usize,
+    ) -> Result<(Socket, Option<String>), String> {
+        let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+        if !protocols.is_empty() {
+            let protocols = HeaderValue::from_str(&protocols.join(", ")).map_err(|error| error.to_string())?;
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
+        }
+        let connector = match request.uri().scheme_str() {
+            Some("wss") => Connector::Rustls(self.tls().await?),
+            _ => Connector::Plain,
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(2 * max_message)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
+        let (socket, response) = connected.map_err(|error| error.to_string())?;
+        let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+        Ok((socket, chosen.map(str::to_owned)))
+    }
+
+    async fn tls(&self) -> Result<Arc<ClientConfig>, String> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        // Reads files: not on the tasks of the runtime.
+        let extra_roots = self.extra_roots.clone();
+        let config = tokio::task::spawn_blocking(move || client_config(extra_roots)).await;
+        let config = config.map_err(|error| error.to_string())??;
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
 }
 
 fn client_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {

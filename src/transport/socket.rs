@@ -23,7 +23,7 @@ thread_local! {
 }
 
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     tcp: TcpStream,
     /// Read and not yet taken, from `taken` on. Empty and without memory when all is taken.
     ahead: Vec<u8>,
@@ -37,22 +37,22 @@ pub(super) struct Socket {
 
 impl Socket {
     /// Wraps a socket from which `ahead` was read already.
-    pub(super) fn new(tcp: TcpStream, ahead: Vec<u8>) -> Self {
+    pub(crate) fn new(tcp: TcpStream, ahead: Vec<u8>) -> Self {
         Self { tcp, ahead, taken: 0, out: Vec::new(), gone: 0, written: 0, received: 0 }
     }
 
     /// Bytes that the operating system has taken so far.
-    pub(super) fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
     /// Bytes that have come so far.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// Gives up what is not yet sent: closing resets the connection.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         // It fails only if the connection is gone already.
         let _ = self.tcp.set_zero_linger();
     }

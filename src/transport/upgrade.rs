@@ -1,4 +1,4 @@
-//! The HTTP side: which requests become WebSockets, and what the others are told.
+//! The HTTP side of a WebSocket server: which requests become WebSockets, and what the others are told.
 
 use std::time::Duration;
 
@@ -6,11 +6,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::hub::Dialect;
-use crate::protocol::{P_PROTOCOL, PMESH_PROTOCOL};
+/// What there is at a port.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// The subprotocols, the best first.
+    pub(crate) protocols: &'static [&'static str],
+    /// Whether a WebSocket without any is taken too.
+    pub(crate) plain: bool,
+    /// What a browser is told.
+    pub(crate) hello: &'static str,
+    /// What is told to who offers none of the subprotocols.
+    pub(crate) no_protocol: &'static str,
+}
 
 /// Longest request head, in bytes. A longer one is answered with 431.
-pub(super) const MAX_HEAD_BYTES: usize = 8 * 1024;
+const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Most header lines of a request. More are answered with 431.
 const MAX_HEADERS: usize = 64;
@@ -20,7 +30,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a request gets.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+enum Answer {
     /// The head is not complete: read on.
     Incomplete,
     /// It becomes a WebSocket.
@@ -31,30 +41,33 @@ pub(super) enum Answer {
 
 /// A request that may become a WebSocket.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Upgrade {
-    pub(super) dialect: Dialect,
-    /// The subprotocol as the client spelled it.
-    protocol: String,
+pub(crate) struct Upgrade {
+    /// The subprotocol, as the site has it. `None` of a plain WebSocket.
+    pub(crate) protocol: Option<&'static str>,
+    /// The same as the client spelled it.
+    spelled: Option<String>,
     accept: String,
     /// Bytes of the head; what follows belongs to the WebSocket.
-    pub(super) head_bytes: usize,
+    head_bytes: usize,
 }
 
 impl Upgrade {
     /// The answer that switches protocols.
-    pub(super) fn response(&self) -> String {
+    pub(crate) fn response(&self) -> String {
+        let protocol = self.spelled.as_ref().map(|spelled| format!("Sec-WebSocket-Protocol: {spelled}\r\n"));
         format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
-            self.accept, self.protocol
+             Sec-WebSocket-Accept: {}\r\n{}\r\n",
+            self.accept,
+            protocol.unwrap_or_default()
         )
     }
 }
 
 /// An answer that is not a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) status: &'static str,
+pub(crate) struct Page {
+    pub(crate) status: &'static str,
     header: &'static str,
     text: &'static str,
     without_body: bool,
@@ -65,13 +78,8 @@ impl Page {
         Self { status, header: "", text, without_body: false }
     }
 
-    const HELLO: Self = Self::new(
-        "200 OK",
-        "This is a pmesh onramp. Connect with a WebSocket and the subprotocol \"pmesh.1\" or \"p\".\n",
-    );
     const BAD_REQUEST: Self = Self::new("400 Bad Request", "This is not an HTTP request.\n");
     const BAD_UPGRADE: Self = Self::new("400 Bad Request", "This is not a WebSocket upgrade.\n");
-    const NO_PROTOCOL: Self = Self::new("400 Bad Request", "Offer the WebSocket subprotocol \"pmesh.1\" or \"p\".\n");
     const METHOD: Self = Self {
         header: "Allow: GET, HEAD\r\n",
         ..Self::new("405 Method Not Allowed", "Only GET and HEAD are known here.\n")
@@ -82,8 +90,8 @@ impl Page {
     };
     const HEAD_TOO_BIG: Self =
         Self::new("431 Request Header Fields Too Large", "The head of the request is too large.\n");
-    pub(super) const TIMEOUT: Self = Self::new("408 Request Timeout", "The request did not arrive in time.\n");
-    pub(super) const FULL: Self = Self {
+    pub(crate) const TIMEOUT: Self = Self::new("408 Request Timeout", "The request did not arrive in time.\n");
+    pub(crate) const FULL: Self = Self {
         header: "Retry-After: 10\r\n",
         ..Self::new("503 Service Unavailable", "No more connections are possible at the moment.\n")
     };
@@ -99,7 +107,7 @@ impl Page {
     }
 
     /// Answers, and waits for a bounded time until the client has it.
-    pub(super) async fn send(self, mut tcp: TcpStream) {
+    pub(crate) async fn send(self, mut tcp: TcpStream) {
         let answer = async {
             tcp.write_all(self.response().as_bytes()).await?;
             tcp.shutdown().await?;
@@ -112,8 +120,27 @@ impl Page {
     }
 }
 
+/// Reads a request head, and what came after it. `None` if the connection ends before.
+pub(crate) async fn request(tcp: &mut TcpStream, site: &Site) -> Option<(Result<Upgrade, Page>, Vec<u8>)> {
+    let mut received = Vec::with_capacity(1024);
+    loop {
+        match answer(&received, site) {
+            Answer::Incomplete => {}
+            Answer::Page(page) => return Some((Err(page), Vec::new())),
+            Answer::Upgrade(upgrade) => {
+                let ahead = received.split_off(upgrade.head_bytes);
+                return Some((Ok(upgrade), ahead));
+            }
+        }
+        let room = (MAX_HEAD_BYTES - received.len()) as u64;
+        if (&mut *tcp).take(room).read_buf(&mut received).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
 /// Decides about what was received of a request so far.
-pub(super) fn answer(received: &[u8]) -> Answer {
+fn answer(received: &[u8], site: &Site) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let head_bytes = match request.parse(received) {
@@ -124,17 +151,17 @@ pub(super) fn answer(received: &[u8]) -> Answer {
     };
     let wants_upgrade = has_token(&request, "upgrade", "websocket");
     match request.method {
-        Some("GET") if wants_upgrade => match upgrade(&request, head_bytes) {
+        Some("GET") if wants_upgrade => match upgrade(&request, head_bytes, site) {
             Ok(upgrade) => Answer::Upgrade(upgrade),
             Err(page) => Answer::Page(page),
         },
-        Some("GET") => Answer::Page(Page::HELLO),
-        Some("HEAD") => Answer::Page(Page { without_body: true, ..Page::HELLO }),
+        Some("GET") => Answer::Page(Page::new("200 OK", site.hello)),
+        Some("HEAD") => Answer::Page(Page { without_body: true, ..Page::new("200 OK", site.hello) }),
         _ => Answer::Page(Page::METHOD),
     }
 }
 
-fn upgrade(request: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Upgrade, Page> {
+fn upgrade(request: &httparse::Request<'_, '_>, head_bytes: usize, site: &Site) -> Result<Upgrade, Page> {
     if request.version != Some(1) || !has_token(request, "connection", "upgrade") {
         return Err(Page::BAD_UPGRADE);
     }
@@ -144,12 +171,13 @@ fn upgrade(request: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Upg
     let key = values(request, "sec-websocket-key").next().filter(|key| key.len() == 24).ok_or(Page::BAD_UPGRADE)?;
     // The original compares without regard to case and answers with the client's spelling.
     let offered = |name: &str| tokens(request, "sec-websocket-protocol").find(|t| t.eq_ignore_ascii_case(name));
-    let (dialect, protocol) = match (offered(PMESH_PROTOCOL), offered(P_PROTOCOL)) {
-        (Some(protocol), _) => (Dialect::Pmesh, protocol),
-        (None, Some(protocol)) => (Dialect::P, protocol),
-        (None, None) => return Err(Page::NO_PROTOCOL),
-    };
-    Ok(Upgrade { dialect, protocol: protocol.to_owned(), accept: derive_accept_key(key), head_bytes })
+    let chosen = site.protocols.iter().find_map(|name| Some((*name, offered(name)?.to_owned())));
+    let plain = site.plain && values(request, "sec-websocket-protocol").next().is_none();
+    if chosen.is_none() && !plain {
+        return Err(Page::new("400 Bad Request", site.no_protocol));
+    }
+    let (protocol, spelled) = chosen.unzip();
+    Ok(Upgrade { protocol, spelled, accept: derive_accept_key(key), head_bytes })
 }
 
 fn values<'a>(request: &'a httparse::Request<'_, '_>, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -173,6 +201,12 @@ mod tests {
     const GOOD: &str = "Host: x\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://any.example\r\n";
 
+    const SITE: Site = Site { protocols: &["pmesh.1", "p"], plain: false, hello: "hello", no_protocol: "which?" };
+
+    fn answer(received: &[u8]) -> Answer {
+        super::answer(received, &SITE)
+    }
+
     fn request(lines: &str) -> Answer {
         answer(format!("GET /any/path?x=1 HTTP/1.1\r\n{lines}\r\n").as_bytes())
     }
@@ -186,20 +220,34 @@ mod tests {
 
     #[test]
     fn the_best_subprotocol_is_chosen_from_lists_and_repeated_headers() {
-        for (offer, dialect, chosen) in [
-            ("Sec-WebSocket-Protocol: p\r\n", Dialect::P, "p"),
-            ("Sec-WebSocket-Protocol: P\r\n", Dialect::P, "P"),
-            ("Sec-WebSocket-Protocol: pmesh.1, p\r\n", Dialect::Pmesh, "pmesh.1"),
-            ("Sec-WebSocket-Protocol: p,pmesh.1\r\n", Dialect::Pmesh, "pmesh.1"),
-            ("Sec-WebSocket-Protocol: x, p , y\r\n", Dialect::P, "p"),
-            ("Sec-WebSocket-Protocol: p\r\nsec-websocket-protocol: pmesh.1\r\n", Dialect::Pmesh, "pmesh.1"),
+        for (offer, protocol, chosen) in [
+            ("Sec-WebSocket-Protocol: p\r\n", "p", "p"),
+            ("Sec-WebSocket-Protocol: P\r\n", "p", "P"),
+            ("Sec-WebSocket-Protocol: pmesh.1, p\r\n", "pmesh.1", "pmesh.1"),
+            ("Sec-WebSocket-Protocol: p,pmesh.1\r\n", "pmesh.1", "pmesh.1"),
+            ("Sec-WebSocket-Protocol: x, p , y\r\n", "p", "p"),
+            ("Sec-WebSocket-Protocol: p\r\nsec-websocket-protocol: pmesh.1\r\n", "pmesh.1", "pmesh.1"),
         ] {
             let Answer::Upgrade(upgrade) = request(&format!("{GOOD}{offer}")) else { panic!("refused: {offer}") };
-            assert_eq!((upgrade.dialect, &*upgrade.protocol), (dialect, chosen));
+            assert_eq!((upgrade.protocol, upgrade.spelled.as_deref()), (Some(protocol), Some(chosen)));
             // The example of RFC 6455 section 1.3.
             assert!(upgrade.response().contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
             assert!(upgrade.response().ends_with(&format!("\r\nSec-WebSocket-Protocol: {chosen}\r\n\r\n")));
         }
+    }
+
+    #[test]
+    fn a_site_may_take_websockets_without_a_subprotocol() {
+        let site = Site { plain: true, ..SITE };
+        let request = |lines: &str| super::answer(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes(), &site);
+        let Answer::Upgrade(upgrade) = request(GOOD) else { panic!("refused") };
+        assert_eq!(upgrade.protocol, None);
+        assert!(upgrade.response().ends_with("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
+        assert_eq!(status(request(&format!("{GOOD}Sec-WebSocket-Protocol: chat\r\n"))), "400 Bad Request");
+        let Answer::Upgrade(upgrade) = request(&format!("{GOOD}Sec-WebSocket-Protocol: p\r\n")) else {
+            panic!("refused")
+        };
+        assert_eq!(upgrade.protocol, Some("p"));
     }
 
     #[test]
