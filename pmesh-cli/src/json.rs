@@ -242,5 +242,6 @@ fn kind(node: &Node) -> &'static str {
     match node.kind() {
         NodeKind::WebSocket => "websocket",
         NodeKind::WebRtc => "webrtc",
+        NodeKind::Overlay => "overlay",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::protocol::Address;
 use crate::protocol::limits::MAX_OFFER_DATA_BYTES;
 use crate::protocol::proof::Base64;
 use crate::protocol::signal::Session;
+use crate::transport::Transport;
 
 /// Whom to connect to, and how. Texts and addresses convert into it.
 ///
@@ -149,15 +151,23 @@ impl Connecting {
     }
 
     pub(super) fn to_url(root: &Root, connect: Connect) -> Self {
+        Self::to_onramp(root, NodeKind::WebSocket, connect, None)
+    }
+
+    pub(super) fn to_overlay(root: &Root, connect: Connect, transport: Arc<dyn Transport>) -> Self {
+        Self::to_onramp(root, NodeKind::Overlay, connect, Some(transport))
+    }
+
+    fn to_onramp(root: &Root, kind: NodeKind, connect: Connect, transport: Option<Arc<dyn Transport>>) -> Self {
         let shared = root.shared().clone();
-        Self::new(shared, NodeKind::WebSocket, connect, |node, address, connect, timeout| {
+        Self::new(shared, kind, connect, |node, address, connect, timeout| {
             let policy = connect.policy.unwrap_or_else(|| node.shared.policy.clone());
-            Request::ConnectUrl { node, url: address, policy, timeout }
+            Request::ConnectUrl { node, url: address, policy, timeout, transport }
         })
     }
 
     fn new(
-        shared: std::sync::Arc<Shared>,
+        shared: Arc<Shared>,
         kind: NodeKind,
         mut connect: Connect,
         request: impl FnOnce(Node, Address, Connect, Duration) -> Request,
@@ -166,7 +176,7 @@ impl Connecting {
         let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout).min(MAX_TIMEOUT);
         let shown = address.clone().unwrap_or_else(|_| Address::new("invalid").expect("it has 1 to 512 bytes"));
         let node = Node::new(shared.new_id(), shown, kind, shared.clone());
-        let no_onramp = connect.expect.filter(|_| kind == NodeKind::WebSocket);
+        let no_onramp = connect.expect.filter(|_| kind != NodeKind::WebRtc);
         let request = match address {
             Err(error) => Err(ConnectError::InvalidAddress(error)),
             Ok(_) if json_bytes(&connect.data) > MAX_OFFER_DATA_BYTES => {
@@ -258,6 +268,17 @@ impl Drop for Guard {
 
 /// What the handles ask of the driver.
 pub(super) enum Request {
-    ConnectUrl { node: Node, url: Address, policy: Policy, timeout: Duration },
-    Connect { node: Node, via: NodeId, dial: Dial<Policy> },
+    ConnectUrl {
+        node: Node,
+        url: Address,
+        policy: Policy,
+        timeout: Duration,
+        /// What makes the link, if that is not a WebSocket.
+        transport: Option<Arc<dyn Transport>>,
+    },
+    Connect {
+        node: Node,
+        via: NodeId,
+        dial: Dial<Policy>,
+    },
 }

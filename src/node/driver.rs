@@ -45,6 +45,8 @@ pub(super) struct Driver {
     tree: Tree<Policy>,
     websocket: Arc<dyn Transport>,
     webrtc: Arc<dyn Transport>,
+    /// Of nodes that have one of their own, until their link is started.
+    attached: HashMap<NodeId, Arc<dyn Transport>>,
     nodes: HashMap<NodeId, Node>,
     /// Nodes of which the application was told, with their introducers. Others end quietly.
     announced: HashMap<NodeId, Option<Node>>,
@@ -78,6 +80,7 @@ impl Driver {
             tree: Tree::new(settings),
             websocket,
             webrtc,
+            attached: HashMap::new(),
             nodes: HashMap::new(),
             announced: HashMap::new(),
             links: HashMap::new(),
@@ -125,7 +128,10 @@ impl Driver {
         }
         self.nodes.insert(id, node.clone());
         match request {
-            Request::ConnectUrl { url, policy, timeout, .. } => self.tree.connect_url(id, url, policy, timeout, now),
+            Request::ConnectUrl { url, policy, timeout, transport, .. } => {
+                self.attached.extend(transport.map(|transport| (id, transport)));
+                self.tree.connect_url(id, url, policy, timeout, now);
+            }
             Request::Connect { via, dial, .. } => self.tree.connect(id, via, dial, now),
         }
     }
@@ -260,10 +266,11 @@ impl Driver {
         }
     }
 
-    fn start(&mut self, node: NodeId, link: LinkId, target: Target) {
-        let Some(node) = self.nodes.get(&node) else { return };
+    fn start(&mut self, id: NodeId, link: LinkId, target: Target) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        let attached = self.attached.remove(&id);
         let transport = match target {
-            Target::Url(_) => &self.websocket,
+            Target::Url(_) => attached.as_ref().unwrap_or(&self.websocket),
             Target::Offer | Target::Answer { .. } => &self.webrtc,
         };
         let pipe = Pipe::new(link, self.report_to.clone(), node.inner.queues.clone());

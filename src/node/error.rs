@@ -236,7 +236,7 @@ pub enum Event {
     Connection {
         /// The new node.
         node: Node,
-        /// The introducing node; `None` for a WebSocket node.
+        /// The introducing node; `None` for an onramp and for the overlay.
         via: Option<Node>,
     },
     /// A node is open.
@@ -255,7 +255,8 @@ pub enum Event {
     Disconnection {
         /// The node that is over.
         node: Node,
-        /// The node that introduced it, which may be over itself; `None` for a WebSocket node.
+        /// The node that introduced it, which may be over itself; `None` for an onramp and for the
+        /// overlay.
         via: Option<Node>,
     },
     /// A neighbour said that one of its peers has left. Only onramps of pmesh say so.

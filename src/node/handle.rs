@@ -28,6 +28,8 @@ pub enum NodeKind {
     WebSocket,
     /// A WebRTC data channel, to a peer.
     WebRtc,
+    /// The overlay: it introduces any peer by its overlay id. Takes no messages: those sent to it are dropped.
+    Overlay,
 }
 
 /// Where a node is in its life. It only moves forward.
@@ -41,7 +43,7 @@ pub enum NodeState {
     Closed(CloseReason),
 }
 
-/// A node of the tree: an onramp, or a peer.
+/// A node of the tree: an onramp, a peer, or the overlay.
 ///
 /// Handles are cheap to clone, and equal if they are of the same node. Dropping them does nothing: the tree keeps the
 /// connection until either side closes it, it is lost, or the last [`Root`](super::Root) is dropped.
@@ -89,7 +91,7 @@ impl Node {
         self.inner.id
     }
 
-    /// The peer's address, or the onramp's URL.
+    /// The peer's address, the onramp's URL, or that of the overlay.
     pub fn address(&self) -> &Address {
         &self.inner.address
     }

@@ -177,6 +177,13 @@ impl Root {
         Connecting::to_url(self, url.into())
     }
 
+    /// Adds a node whose link this transport makes, once, and which for the rest is an onramp: it introduces peers. Its
+    /// address tells it from other nodes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
+    pub(crate) fn attach(&self, address: impl Into<Connect>, transport: Arc<dyn Transport>) -> Connecting {
+        Connecting::to_overlay(self, address.into(), transport)
+    }
+
     /// All nodes that are not closed, oldest first.
     pub fn peers(&self) -> Vec<Node> {
         self.shared().nodes()

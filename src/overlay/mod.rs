@@ -6,6 +6,8 @@
 //! - [`router`]: how messages get to their id, hop by hop. Pure.
 
 mod id;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
+mod link;
 pub mod router;
 pub mod routing;
 pub mod seal;

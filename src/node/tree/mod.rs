@@ -133,7 +133,7 @@ impl Phase {
 #[derive(Debug)]
 struct Member<P> {
     address: Address,
-    /// `None` for a WebSocket node. The via may be gone by now.
+    /// `None` for an onramp and the overlay. The via may be gone by now.
     via: Option<NodeId>,
     policy: P,
     phase: Phase,
@@ -177,7 +177,7 @@ pub(crate) struct Tree<P> {
     links: HashMap<LinkId, NodeId>,
     /// Open WebRTC nodes.
     open: HashMap<Address, NodeId>,
-    /// WebSocket nodes, and how many there are of each address.
+    /// Onramps and the overlay, and how many there are of each address.
     onramps: HashMap<Address, usize>,
     /// Negotiations.
     pending: Table<NodeId>,
