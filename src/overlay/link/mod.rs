@@ -1,5 +1,156 @@
-//! Links to neighbours.
+//! Links to neighbours: what carries packets between two peers, reliably and in order.
 //!
 //! - [`signal`]: how new WebRTC nodes come about, through the overlay itself
+//! - [`websocket`], [`listener`]: links to peers that listen, and that listening
+//! - [`handshake`]: how the two ends of such a WebSocket prove who they are. Pure.
 
+pub(crate) mod handshake;
+pub(crate) mod listener;
 pub(crate) mod signal;
+pub(crate) mod websocket;
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use super::OverlayId;
+use crate::identity::PeerId;
+use crate::node::{Channel, Message, Messages, TrySendError};
+
+/// The named channel of a node that carries packets.
+pub(crate) const CHANNEL: &str = "pmesh.overlay";
+/// Largest packet, in bytes. A larger one is not sent, and ends the link if the other side sends it.
+pub(crate) const MAX_PACKET_BYTES: usize = 64 * 1024;
+
+/// A link to a neighbour whose id is proven.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// The neighbour.
+    pub(crate) id: OverlayId,
+    /// Its key, of which the id is derived.
+    pub(crate) key: PeerId,
+    /// Where packets to it go.
+    pub(crate) sender: Sender,
+    /// Packets from it.
+    pub(crate) packets: Packets,
+}
+
+impl Link {
+    /// The link that is a [channel](CHANNEL) of an open node. `None` if its peer has no identity.
+    pub(crate) fn over(channel: Channel) -> Option<Self> {
+        let key = channel.node().peer_id()?;
+        let packets = Packets(Source::Channel { messages: channel.messages(), channel: channel.clone() });
+        Some(Self { id: OverlayId::of(&key), key, sender: Sender(Sink::Channel(channel)), packets })
+    }
+}
+
+/// Why a packet was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotSent {
+    /// The neighbour does not keep up.
+    #[error("the link is full")]
+    Full,
+    /// The link is over.
+    #[error("the link is over")]
+    Closed,
+    /// The packet is larger than [`MAX_PACKET_BYTES`].
+    #[error("the packet is too large")]
+    TooLarge,
+}
+
+/// Sends packets over a link. Dropping it closes the link, after what is queued is sent, for a bounded time.
+pub(crate) struct Sender(Sink);
+
+enum Sink {
+    Channel(Channel),
+    WebSocket(websocket::Queue),
+}
+
+impl Sender {
+    /// Queues a packet. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: then it is dropped.
+    pub(crate) fn try_send(&self, packet: Bytes) -> Result<(), NotSent> {
+        if packet.len() > MAX_PACKET_BYTES {
+            return Err(NotSent::TooLarge);
+        }
+        match &self.0 {
+            Sink::Channel(channel) => channel.try_send(packet).map_err(|error| match error {
+                TrySendError::Full(_) => NotSent::Full,
+                TrySendError::NotOpen(_) => NotSent::Closed,
+                TrySendError::TooLarge { .. } => NotSent::TooLarge,
+            }),
+            Sink::WebSocket(queue) => queue.try_send(packet),
+        }
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // A socket ends when its queue is dropped.
+        if let Sink::Channel(channel) = &self.0 {
+            close(channel);
+        }
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Sink::Channel(_) => "Sender(channel)",
+            Sink::WebSocket(_) => "Sender(WebSocket)",
+        })
+    }
+}
+
+/// The packets that arrive on a link, in order: a stream that ends with the link. Who does not read slows the neighbour down.
+/// Dropping it closes the link too.
+#[derive(Debug)]
+pub(crate) struct Packets(Source);
+
+#[derive(Debug)]
+enum Source {
+    Channel { messages: Messages, channel: Channel },
+    WebSocket(mpsc::Receiver<Bytes>),
+}
+
+impl Stream for Packets {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        match &mut self.0 {
+            Source::Channel { messages, channel } => match ready!(messages.poll_next_unpin(cx)) {
+                Some(Message::Binary(packet)) if packet.len() <= MAX_PACKET_BYTES => Poll::Ready(Some(packet)),
+                Some(_) => {
+                    // No packet: the neighbour has another idea of the protocol.
+                    close(channel);
+                    Poll::Ready(None)
+                }
+                None => Poll::Ready(None),
+            },
+            Source::WebSocket(packets) => packets.poll_recv(cx),
+        }
+    }
+}
+
+impl Drop for Packets {
+    fn drop(&mut self) {
+        if let Source::Channel { channel, .. } = &self.0 {
+            close(channel);
+        }
+    }
+}
+
+fn close(channel: &Channel) {
+    // Once polled, the closing goes on.
+    let _ = channel.close().now_or_never();
+}
+
+#[cfg(test)]
+mod tests;

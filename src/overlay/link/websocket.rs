@@ -1,0 +1,238 @@
+//! Links over WebSockets between two pmesh peers: a neighbour that can be reached before any other is known.
+//!
+//! Both ends send signs of life by themselves, so one that is not heard of for the peer timeout is lost, even if nobody sends it
+//! anything.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::http::Uri;
+
+use super::handshake::{Answered, Dialling, HandshakeError};
+use super::{Link, MAX_PACKET_BYTES, NotSent, Packets, Sender, Sink, Source};
+use crate::identity::{Identity, PeerId};
+use crate::overlay::OverlayId;
+use crate::transport::websocket::Dialler;
+
+/// The subprotocol.
+pub(super) const PROTOCOL: &str = "pmesh.overlay.1";
+/// From the first byte to the open link.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long closing in good order may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Packets that may wait to be sent, in bytes. At it, `try_send` says full.
+const QUEUE_BYTES: usize = 1024 * 1024;
+/// What a queued packet costs beside its bytes, so that many small ones are bounded too.
+const OVERHEAD_BYTES: usize = 128;
+/// Packets that have arrived and may wait to be read. At it, the neighbour is read no further.
+const ARRIVED: usize = 16;
+
+/// Why there is no link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DialError {
+    /// There is no WebSocket, or it ended in the middle of the handshake; the text says why.
+    #[error("could not connect: {0}")]
+    Failed(String),
+    /// Not open after 10 seconds.
+    #[error("not open in time")]
+    TimedOut,
+    /// The other side did not prove who it is, or is this peer.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+/// Makes a link to whoever listens at a URL, `ws://` or `wss://`. A neighbour that is silent for the peer timeout is lost.
+///
+/// # Errors
+///
+/// [`DialError`], after 10 seconds at the latest.
+///
+/// # Cancel safety
+///
+/// Dropping the future gives the attempt up.
+pub(crate) async fn dial(
+    dialler: &Dialler,
+    url: &str,
+    identity: &Identity,
+    peer_timeout: Duration,
+) -> Result<Link, DialError> {
+    let uri: Uri = url.parse().map_err(|error| DialError::Failed(format!("{error}")))?;
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let handshake = Dialling::new(identity.clone(), rand::random(), host)?;
+    let attempt = async {
+        let dialled = dialler.dial(url, &[PROTOCOL], MAX_PACKET_BYTES).await;
+        let (mut socket, _) = dialled.map_err(DialError::Failed)?;
+        say(&mut socket, handshake.hello()).await?;
+        let (peer, proof) = handshake.answer(&hear(&mut socket).await?)?;
+        say(&mut socket, proof).await?;
+        Ok(link(socket, peer, peer_timeout))
+    };
+    timeout(HANDSHAKE_TIMEOUT, attempt).await.unwrap_or(Err(DialError::TimedOut))
+}
+
+/// The other side of [`dial`], on a WebSocket that somebody has opened.
+pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    mut socket: WebSocketStream<S>,
+    identity: &Identity,
+    hosts: &[String],
+    peer_timeout: Duration,
+) -> Result<Link, DialError> {
+    let hello = hear(&mut socket).await?;
+    let (answered, answer) = Answered::new(identity, rand::random(), hosts, &hello)?;
+    say(&mut socket, answer).await?;
+    let peer = answered.proof(&hear(&mut socket).await?)?;
+    Ok(link(socket, peer, peer_timeout))
+}
+
+async fn say<S>(socket: &mut WebSocketStream<S>, message: Vec<u8>) -> Result<(), DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    socket.send(Message::binary(message)).await.map_err(|error| DialError::Failed(error.to_string()))
+}
+
+async fn hear<S>(socket: &mut WebSocketStream<S>) -> Result<Bytes, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Binary(message))) => return Ok(message),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Text(_) | Message::Frame(_))) => return Err(HandshakeError::Malformed.into()),
+            Some(Err(error)) => return Err(DialError::Failed(error.to_string())),
+            Some(Ok(Message::Close(_))) | None => return Err(DialError::Failed("the other side closed it".into())),
+        }
+    }
+}
+
+/// What waits to be sent. Dropping it closes the link.
+pub(super) struct Queue {
+    packets: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+}
+
+/// A packet, and the room that it takes until it is written.
+type Queued = (Bytes, OwnedSemaphorePermit);
+
+impl Queue {
+    fn new() -> (Self, mpsc::Receiver<Queued>) {
+        let (packets, receiver) = mpsc::channel(QUEUE_BYTES / OVERHEAD_BYTES);
+        (Self { packets, room: Arc::new(Semaphore::new(QUEUE_BYTES)) }, receiver)
+    }
+
+    pub(super) fn try_send(&self, packet: Bytes) -> Result<(), NotSent> {
+        if self.packets.is_closed() {
+            return Err(NotSent::Closed);
+        }
+        let cost = (packet.len() + OVERHEAD_BYTES) as u32;
+        let room = self.room.clone().try_acquire_many_owned(cost).map_err(|_| NotSent::Full)?;
+        self.packets.try_send((packet, room)).map_err(|error| match error {
+            TrySendError::Full(_) => NotSent::Full,
+            TrySendError::Closed(_) => NotSent::Closed,
+        })
+    }
+}
+
+fn link<S>(socket: WebSocketStream<S>, key: PeerId, peer_timeout: Duration) -> Link
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (queue, queued) = Queue::new();
+    let (arrived, packets) = mpsc::channel(ARRIVED);
+    let id = OverlayId::of(&key);
+    tokio::spawn(async move {
+        let end = run(socket, queued, arrived, peer_timeout).await;
+        tracing::debug!(%id, end, "link over");
+    });
+    Link { id, key, sender: Sender(Sink::WebSocket(queue)), packets: Packets(Source::WebSocket(packets)) }
+}
+
+/// Returns why it is over, for people.
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: WebSocketStream<S>,
+    queued: mpsc::Receiver<Queued>,
+    arrived: mpsc::Sender<Bytes>,
+    peer_timeout: Duration,
+) -> &'static str {
+    let (sink, stream) = socket.split();
+    let mut reading = pin!(read(stream, arrived, peer_timeout));
+    let mut writing = pin!(write(sink, queued, peer_timeout));
+    tokio::select! {
+        end = &mut reading => end,
+        end = &mut writing => {
+            // After our close frame the other side answers with its own.
+            let _ = timeout(CLOSE_TIMEOUT, reading).await;
+            end
+        }
+    }
+}
+
+async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: SplitStream<WebSocketStream<S>>,
+    arrived: mpsc::Sender<Bytes>,
+    peer_timeout: Duration,
+) -> &'static str {
+    loop {
+        let message = tokio::select! {
+            message = timeout(peer_timeout, stream.next()) => message,
+            () = arrived.closed() => return "closed by this side",
+        };
+        match message {
+            Ok(Some(Ok(Message::Binary(packet)))) => {
+                // While nobody reads, the silence is ours.
+                if arrived.send(packet).await.is_err() {
+                    return "closed by this side";
+                }
+            }
+            Ok(Some(Ok(Message::Text(_)))) => return "text instead of packets",
+            Ok(Some(Ok(_))) => {}
+            Ok(Some(Err(_)) | None) => return "closed by the other side, or broken",
+            Err(_) => return "silent for too long",
+        }
+    }
+}
+
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    mut sink: SplitSink<WebSocketStream<S>, Message>,
+    mut queued: mpsc::Receiver<Queued>,
+    peer_timeout: Duration,
+) -> &'static str {
+    let interval = peer_timeout / 3;
+    let mut ping = interval_at(Instant::now() + interval, interval);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut next = tokio::select! {
+            queued = queued.recv() => queued.map(|(packet, room)| (Message::Binary(packet), Some(room))),
+            _ = ping.tick() => Some((Message::Ping(Bytes::new()), None)),
+        };
+        if next.is_none() {
+            let _ = timeout(CLOSE_TIMEOUT, sink.close()).await;
+            return "closed by this side";
+        }
+        // What else waits goes with it, in one flush.
+        while let Some((message, _room)) = next {
+            if !matches!(timeout(peer_timeout, sink.feed(message)).await, Ok(Ok(()))) {
+                return STUCK;
+            }
+            next = queued.try_recv().ok().map(|(packet, room)| (Message::Binary(packet), Some(room)));
+        }
+        if !matches!(timeout(peer_timeout, sink.flush()).await, Ok(Ok(()))) {
+            return STUCK;
+        }
+    }
+}
+
+/// A neighbour that takes nothing is of no use, even if it is alive.
+const STUCK: &str = "broken, or the other side takes nothing";
