@@ -1,7 +1,8 @@
-//! Links over real sockets on 127.0.0.1, and over channels of nodes within the process.
+//! Links over real sockets on 127.0.0.1, and within the process over channels of nodes and, under a paused clock, over pipes.
 
 mod channel;
 mod hostile;
+mod liveness;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message as Frame;
 

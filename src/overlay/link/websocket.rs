@@ -15,8 +15,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::handshake::{Answered, Dialling, HandshakeError};
 use super::{Link, MAX_PACKET_BYTES, NotSent, Packets, Sender, Sink, Source};
@@ -145,7 +145,7 @@ impl Queue {
     }
 }
 
-fn link<S>(socket: WebSocketStream<S>, key: PeerId, peer_timeout: Duration) -> Link
+pub(super) fn link<S>(socket: WebSocketStream<S>, key: PeerId, peer_timeout: Duration) -> Link
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -154,27 +154,44 @@ where
     let id = OverlayId::of(&key);
     tokio::spawn(async move {
         let end = run(socket, queued, arrived, peer_timeout).await;
-        tracing::debug!(%id, end, "link over");
+        tracing::debug!(%id, ?end, "link over");
     });
     Link { id, key, sender: Sender(Sink::WebSocket(queue)), packets: Packets(Source::WebSocket(packets)) }
 }
 
-/// Returns why it is over, for people.
+/// Why a link is over.
+#[derive(Debug)]
+enum End {
+    /// This side closed it.
+    Local,
+    /// The other side closed it, or it broke.
+    Remote,
+    /// Nothing was heard of the other side.
+    Silent,
+    /// It takes nothing: of no use, even if it is alive.
+    Stuck,
+    /// It sends what is no packet.
+    Protocol,
+}
+
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     socket: WebSocketStream<S>,
     queued: mpsc::Receiver<Queued>,
     arrived: mpsc::Sender<Bytes>,
     peer_timeout: Duration,
-) -> &'static str {
+) -> End {
     let (sink, stream) = socket.split();
     let mut reading = pin!(read(stream, arrived, peer_timeout));
     let mut writing = pin!(write(sink, queued, peer_timeout));
     tokio::select! {
         end = &mut reading => end,
-        end = &mut writing => {
-            // After our close frame the other side answers with its own.
-            let _ = timeout(CLOSE_TIMEOUT, reading).await;
-            end
+        written = &mut writing => match written {
+            Ok(()) => {
+                // After our close frame the other side answers with its own.
+                let _ = timeout(CLOSE_TIMEOUT, reading).await;
+                End::Local
+            }
+            Err(end) => end,
         }
     }
 }
@@ -183,32 +200,34 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: SplitStream<WebSocketStream<S>>,
     arrived: mpsc::Sender<Bytes>,
     peer_timeout: Duration,
-) -> &'static str {
+) -> End {
     loop {
         let message = tokio::select! {
             message = timeout(peer_timeout, stream.next()) => message,
-            () = arrived.closed() => return "closed by this side",
+            () = arrived.closed() => return End::Local,
         };
         match message {
             Ok(Some(Ok(Message::Binary(packet)))) => {
                 // While nobody reads, the silence is ours.
                 if arrived.send(packet).await.is_err() {
-                    return "closed by this side";
+                    return End::Local;
                 }
             }
-            Ok(Some(Ok(Message::Text(_)))) => return "text instead of packets",
+            Ok(Some(Ok(Message::Text(_)))) => return End::Protocol,
             Ok(Some(Ok(_))) => {}
-            Ok(Some(Err(_)) | None) => return "closed by the other side, or broken",
-            Err(_) => return "silent for too long",
+            Ok(Some(Err(Error::Capacity(_)))) => return End::Protocol,
+            Ok(Some(Err(_)) | None) => return End::Remote,
+            Err(_) => return End::Silent,
         }
     }
 }
 
+/// Returns when this side has closed the link and everything is sent.
 async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut queued: mpsc::Receiver<Queued>,
     peer_timeout: Duration,
-) -> &'static str {
+) -> Result<(), End> {
     let interval = peer_timeout / 3;
     let mut ping = interval_at(Instant::now() + interval, interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -218,21 +237,18 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
             _ = ping.tick() => Some((Message::Ping(Bytes::new()), None)),
         };
         if next.is_none() {
-            let _ = timeout(CLOSE_TIMEOUT, sink.close()).await;
-            return "closed by this side";
+            return taken(CLOSE_TIMEOUT, sink.close()).await;
         }
         // What else waits goes with it, in one flush.
         while let Some((message, _room)) = next {
-            if !matches!(timeout(peer_timeout, sink.feed(message)).await, Ok(Ok(()))) {
-                return STUCK;
-            }
+            taken(peer_timeout, sink.feed(message)).await?;
             next = queued.try_recv().ok().map(|(packet, room)| (Message::Binary(packet), Some(room)));
         }
-        if !matches!(timeout(peer_timeout, sink.flush()).await, Ok(Ok(()))) {
-            return STUCK;
-        }
+        taken(peer_timeout, sink.flush()).await?;
     }
 }
 
-/// A neighbour that takes nothing is of no use, even if it is alive.
-const STUCK: &str = "broken, or the other side takes nothing";
+async fn taken(limit: Duration, writing: impl Future<Output = Result<(), Error>>) -> Result<(), End> {
+    let written = timeout(limit, writing).await.map_err(|_| End::Stuck)?;
+    written.map_err(|_| End::Remote)
+}

@@ -140,26 +140,6 @@ async fn who_listens_must_prove_its_key_too() {
 }
 
 #[tokio::test]
-async fn a_neighbour_that_is_silent_is_lost() {
-    let (mut listener, url) = listener(ListenOptions { peer_timeout: Duration::from_millis(300), ..options() }).await;
-    let mut socket = raw(&url).await;
-    introduce(&mut socket, &handshake(2)).await;
-    let mut link = accepted(&mut listener).await;
-    // While it is polled it answers pings, and so is heard of, far beyond the timeout.
-    let started = std::time::Instant::now();
-    while started.elapsed() < Duration::from_millis(900) {
-        let ping = in_time(socket.next()).await.unwrap().unwrap();
-        assert_eq!(ping, Frame::Ping(Bytes::new()));
-    }
-    assert_eq!(link.packets.next().now_or_never(), None);
-    let silent = std::time::Instant::now();
-    assert_eq!(in_time(link.packets.next()).await, None);
-    let took = silent.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
-    assert_eq!(link.sender.try_send(Bytes::new()), Err(NotSent::Closed));
-}
-
-#[tokio::test]
 async fn one_address_has_so_many_handshakes_at_once() {
     let (mut listener, url) = listener(options()).await;
     let mut waiting = Vec::new();
