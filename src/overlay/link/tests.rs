@@ -3,6 +3,7 @@
 mod channel;
 mod hostile;
 mod liveness;
+mod secure;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};

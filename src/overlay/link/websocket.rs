@@ -28,6 +28,8 @@ use crate::transport::websocket::Dialler;
 pub(super) const PROTOCOL: &str = "pmesh.overlay.1";
 /// From the first byte to the open link.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between signs of life, however short the peer timeout is.
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
 /// How long closing in good order may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -228,7 +230,7 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     mut queued: mpsc::Receiver<Queued>,
     peer_timeout: Duration,
 ) -> Result<(), End> {
-    let interval = peer_timeout / 3;
+    let interval = (peer_timeout / 3).max(MIN_PING_INTERVAL);
     let mut ping = interval_at(Instant::now() + interval, interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
