@@ -20,6 +20,7 @@ mod streams;
 mod tests;
 mod tree;
 
+pub(crate) use budget::Budget;
 pub use builder::RootBuilder;
 pub use channel::{Channel, ChannelOptions, Channels};
 pub use connect::{Connect, Connecting};

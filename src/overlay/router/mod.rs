@@ -1,12 +1,70 @@
 //! Messages to any id, hop by hop. Pure: time is an argument, and randomness comes from a seed.
+//!
+//! Each message goes to one neighbour, which by the terms of the routing is closer to its destination, and so on. One that wants
+//! a confirmation passes these states at each hop:
+//!
+//! ```text
+//!            receive                          taken                       a while
+//! previous ----------> waiting for the next ----------> kept, as it may ----------> forgotten
+//!     ^     (taken)       |          ^                  come back
+//!     |                   | refused, |                      |
+//!     |                   | too late | another neighbour    | refused
+//!     |                   v link gone|                      |
+//!     +---- refused ---- is there another? <----------------+
+//!              no
+//! ```
+//!
+//! At its source it waits for the key of the destination (`keys`), then for the receipt (`sends`), and is sent again along
+//! another way if that does not come. At its destination it is opened, and delivered once (`arrive`).
+//!
+//! - `wire`: what travels, and the rules for reading it
+//! - `neighbours`, `budgets`: links, and what may come over them
+//! - `forward`, `held`: messages of others
+//! - `sends`, `keys`: messages of ours
+//! - `arrive`, `window`: messages for us
+//! - `foreign`: messages of original peer-relays
+//! - `cache`, `timers`: what is remembered, and what is due
+//!
+//! # What others can do
+//!
+//! A hop can drop, delay and repeat messages, and it sees who writes to whom, when and how much. It cannot read, alter or invent what
+//! is sealed, nor have it delivered twice. Whatever others send, memory stays within the bounds of the [`RouterConfig`].
+//!
+//! - *A message causes so many sends, and no more.* Each forwarding and each way back uses up one. A hop handles a message once and
+//!   tries four neighbours. Only where a hop is too slow to answer in time both it and another may send the message on.
+//! - *Replays.* For each source a window tells which numbers have been here. Of at least
+//!   [`remembered_peers`](RouterConfig::remembered_peers) sources it is kept: with as many keys an attacker that has recorded what was
+//!   sealed for us since our start can have it delivered again. So what must not come twice needs more, as streams have.
+//! - *Routing messages, requests for keys and their answers are open.* They only name candidates, as a link proves the id;
+//!   a key is proven by its hash, and an answer by the random number of the question. An on-path hop can answer with a wrong session:
+//!   then the destination says that it is stale.
+//! - *Foreign messages can be read and altered by every hop.* With [`compat`](RouterConfig::compat) a hop can claim that an unknown
+//!   destination is an original, and then reads the JSON that is sent there without a confirmation.
 
 mod api;
+mod arrive;
+mod budgets;
+mod cache;
+mod foreign;
+mod forward;
+mod held;
+mod keys;
+mod neighbours;
+mod sends;
+mod timers;
+mod window;
+mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+#[cfg(test)]
+mod tests;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 pub use api::{
     Counters, ForeignMessage, Kind, MAX_BODY_BYTES, MAX_FOREIGN_BYTES, MAX_FOREIGN_NONCE_BYTES, MAX_FOREIGN_PATH,
@@ -14,138 +72,111 @@ pub use api::{
 };
 
 use super::OverlayId;
-use super::routing::Routing;
-use super::seal::{PublicKey, Seal};
+use super::routing::{Action, Routing, Sender};
+use super::seal::{Contact, Seal};
+use crate::node::Budget;
+
+use cache::Cache;
+use held::HeldTable;
+use keys::{Known, Numbers, Wanted};
+use neighbours::Neighbour;
+use sends::Pending;
+use timers::{Due, Timers};
+use window::Window;
+use wire::{Head, Mode, Purpose};
+
+/// No more messages are kept, whatever the configuration says.
+const MAX_HELD: usize = 8192;
+/// Messages of the table to itself, one after the other. Those beyond are dropped.
+const MAX_TO_ITSELF: usize = 64;
+/// How many senders are told at once, and each second, that they seal for an earlier session.
+const NOTICES: Budget = Budget::new(100, 20);
 
 /// A peer's part in the overlay. See the [module documentation](self).
 #[derive(Debug)]
 pub struct Router {
     me: OverlayId,
+    contact: Contact,
     routing: Box<dyn Routing>,
     seal: Box<dyn Seal>,
     config: RouterConfig,
-    neighbours: BTreeMap<OverlayId, Option<PublicKey>>,
+    neighbours: HashMap<OverlayId, Neighbour>,
+    contacts: Cache<OverlayId, Known>,
+    windows: Cache<(OverlayId, [u8; Numbers::EPOCH_BYTES]), Window>,
+    /// Numbers of sends that were confirmed.
+    delivered: Cache<(OverlayId, u64), ()>,
+    /// Fingerprints of messages that have passed.
+    seen: Cache<u64, ()>,
+    /// From which neighbour the last message of a peer has come.
+    trails: Cache<OverlayId, OverlayId>,
+    held: HeldTable,
+    sends: BTreeMap<u64, Pending>,
+    sends_bytes: usize,
+    next_send: u64,
+    wanted: BTreeMap<OverlayId, Wanted>,
+    timers: Timers,
+    notices: Budget,
+    /// For messages that are not sealed.
+    numbers: Numbers,
+    rng: StdRng,
+    hash_key: u64,
     outputs: VecDeque<Output>,
     counters: Counters,
-    sends: u64,
 }
 
 impl Router {
-    /// A router without neighbours. The `seed` must be random and secret, and another one at each start.
+    /// A router without neighbours. The `seed` must be random and secret, and another one at each start: nonces depend on it.
     pub fn new(routing: Box<dyn Routing>, seal: Box<dyn Seal>, config: RouterConfig, seed: u64) -> Self {
-        let me = routing.id();
-        let _ = seed;
-        let (neighbours, outputs) = Default::default();
-        Self { me, routing, seal, config, neighbours, outputs, counters: Counters::default(), sends: 0 }
-    }
-
-    /// There is a link to this peer now, whose id is proven by its `key`. Without a key it is an original, and the id only
-    /// what it says.
-    pub fn neighbour_up(&mut self, id: OverlayId, key: Option<PublicKey>, now: Instant) {
-        debug_assert!(key.is_none_or(|key| self.seal.id_of(&key) == id));
-        self.neighbours.insert(id, key);
-        self.routing.up(id, key.is_some(), now);
-        self.outputs.push_back(Output::NeighbourUp(id));
-    }
-
-    /// The link to this neighbour is gone.
-    pub fn neighbour_down(&mut self, id: &OverlayId, now: Instant) {
-        if self.neighbours.remove(id).is_some() {
-            self.routing.down(id, now);
-            self.outputs.push_back(Output::NeighbourDown(*id));
+        let mut rng = StdRng::seed_from_u64(seed);
+        let held_messages = config.held_messages.min(MAX_HELD);
+        let config = RouterConfig { hops: config.hops.clamp(1, 63), held_messages, ..config };
+        let (peers, messages) = (config.remembered_peers, config.remembered_messages);
+        Self {
+            me: routing.id(),
+            contact: seal.contact(),
+            routing,
+            seal,
+            neighbours: HashMap::new(),
+            contacts: Cache::new(peers),
+            windows: Cache::new(peers),
+            delivered: Cache::new(messages),
+            seen: Cache::new(messages),
+            trails: Cache::new(peers),
+            held: HeldTable::new(held_messages, config.held_bytes),
+            sends: BTreeMap::new(),
+            sends_bytes: 0,
+            // Numbers of an earlier run are not met again.
+            next_send: rng.next_u64(),
+            wanted: BTreeMap::new(),
+            timers: Timers::default(),
+            notices: NOTICES,
+            numbers: Numbers::new(rng.next_u64()),
+            hash_key: rng.next_u64(),
+            rng,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            config,
         }
-    }
-
-    /// A link for which [`Output::Connect`] has asked could not be made.
-    pub fn connect_failed(&mut self, id: &OverlayId, now: Instant) {
-        self.routing.unreachable(id, now);
-    }
-
-    /// Takes a packet from a neighbour's link. What is malformed is dropped and counted.
-    pub fn receive(&mut self, from: &OverlayId, packet: Bytes, _now: Instant) {
-        let kind = match packet.first() {
-            Some(0) => Kind::Json,
-            Some(1) => Kind::Binary,
-            Some(2) => Kind::Datagram,
-            Some(3) => Kind::Stream,
-            Some(4) => Kind::Signal,
-            Some(5) => Kind::Topic,
-            _ => return self.counters.malformed += 1,
-        };
-        self.counters.delivered += 1;
-        self.outputs.push_back(Output::Deliver { from: *from, verified: true, kind, body: packet.slice(1..) });
-    }
-
-    /// Takes a message from an original's link.
-    pub fn receive_foreign(&mut self, from: &OverlayId, message: ForeignMessage, now: Instant) {
-        let _ = (from, message, now, self.config.compat);
-        self.counters.foreign += 1;
-    }
-
-    /// Sends a message. With `confirm` [`Output::Confirmed`] or [`Output::Failed`] follows within that time.
-    ///
-    /// # Errors
-    ///
-    /// See [`SendRefused`].
-    pub fn send(
-        &mut self,
-        to: OverlayId,
-        kind: Kind,
-        body: Bytes,
-        confirm: Option<Duration>,
-        _now: Instant,
-    ) -> Result<SendId, SendRefused> {
-        if body.len() > MAX_BODY_BYTES {
-            return Err(SendRefused::TooLarge);
-        }
-        self.sends += 1;
-        let send = SendId(self.sends);
-        if to == self.me {
-            self.outputs.push_back(Output::Deliver { from: to, verified: true, kind, body });
-        } else if self.neighbours.contains_key(&to) {
-            let mut packet = BytesMut::with_capacity(1 + body.len());
-            packet.put_u8(kind as u8);
-            packet.put_slice(&body);
-            self.outputs.push_back(Output::Transmit { to, packet: packet.freeze() });
-        } else {
-            self.outputs.push_back(Output::Failed { send, reason: SendFailure::NoRoute });
-            return Ok(send);
-        }
-        self.counters.sent += 1;
-        if confirm.is_some() {
-            self.outputs.push_back(Output::Confirmed { send });
-        }
-        Ok(send)
-    }
-
-    /// Sends a message to whichever peer is closest to an id, by the terms of the routing: that may be this one. It is not sealed,
-    /// may get lost, and is delivered with a `from` that is not verified.
-    ///
-    /// # Errors
-    ///
-    /// See [`SendRefused`].
-    pub fn send_closest(&mut self, to: OverlayId, kind: Kind, body: Bytes, now: Instant) -> Result<(), SendRefused> {
-        self.send(to, kind, body, None, now).map(|_| ())
-    }
-
-    /// Sends JSON in the way of the originals: anybody on the way can read and alter it, and it may get lost.
-    ///
-    /// # Errors
-    ///
-    /// See [`SendRefused`].
-    pub fn send_foreign(&mut self, to: OverlayId, data: Box<RawValue>, now: Instant) -> Result<(), SendRefused> {
-        let _ = (to, data, now);
-        Err(SendRefused::Foreign)
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.held.expire(now);
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::Held(hop) => self.reroute(hop, None, now),
+                Due::Send(number) => self.send_due(number, now),
+                Due::Key(id) => self.key_due(id, now),
+                Due::Neighbour(id) => self.look_after(id, now),
+            }
+        }
         self.routing.handle_timeout(now);
+        self.run_routing(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called at the latest, if ever.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.routing.next_timeout()
+        self.timers.next().into_iter().chain(self.routing.next_timeout()).min()
     }
 
     /// What is to be done next. Take outputs until there are none, after every input.
@@ -161,5 +192,62 @@ impl Router {
     /// What was done and what was dropped, so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Does what the table wants done.
+    fn run_routing(&mut self, now: Instant) {
+        let mut to_itself = 0;
+        while let Some(action) = self.routing.poll_action() {
+            match action {
+                Action::Connect(id) => self.outputs.push_back(Output::Connect(id)),
+                Action::Release(id) => self.outputs.push_back(Output::Release(id)),
+                Action::Tell { to, message } => {
+                    if self.neighbours.get(&to).is_some_and(|neighbour| !neighbour.is_original()) {
+                        self.transmit(to, wire::routing(&message), now);
+                    }
+                }
+                Action::Route { to, message } => {
+                    let head = self.open_head(to, Purpose::Routing, true, false);
+                    match self.choose(&head, &|_| false) {
+                        Some(next) => {
+                            self.counters.sent += 1;
+                            self.transmit(next, head.open(&message), now);
+                        }
+                        None if to_itself < MAX_TO_ITSELF => {
+                            to_itself += 1;
+                            self.routing.receive(Sender::Claimed(self.me), &message, now);
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_for(&mut self, id: &OverlayId, now: Instant) {
+        self.routing.look_for(id, now);
+        self.run_routing(now);
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    /// By which a message is known again. Who does not know the tag cannot have it taken for known.
+    fn fingerprint(&self, head: &Head, packet: &Bytes) -> Option<u64> {
+        if head.mode == Mode::Foreign {
+            let body = wire::body(packet);
+            let (nonce, _, _) = wire::parse_foreign(&body)?;
+            return Some(self.foreign_fingerprint(&head.from, nonce));
+        }
+        let mut hasher = DefaultHasher::new();
+        (self.hash_key, head.from, head.nonce, wire::end(packet)).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    fn foreign_fingerprint(&self, from: &OverlayId, nonce: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.hash_key, from, nonce).hash(&mut hasher);
+        hasher.finish()
     }
 }

@@ -1,0 +1,78 @@
+//! Messages for us.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::api::{Kind, Output};
+use super::keys::{Known, Numbers};
+use super::wire::{Head, Mode, Purpose};
+use super::{Router, wire};
+use crate::overlay::OverlayId;
+use crate::overlay::routing::Sender;
+
+impl Router {
+    pub(super) fn arrive(&mut self, head: Head, packet: Bytes, now: Instant) {
+        match (head.mode, head.purpose) {
+            (Mode::Sealed, _) => self.open(head, packet, now),
+            (Mode::Foreign, _) => self.arrive_foreign(&head, &packet),
+            (_, Purpose::User(kind)) => self.deliver(head.from, false, kind, wire::body(&packet)),
+            (_, Purpose::Routing) => {
+                self.routing.receive(Sender::Claimed(head.from), &wire::body(&packet), now);
+                self.run_routing(now);
+            }
+            (_, Purpose::KeyRequest) => self.key_request(head.from, &wire::body(&packet), now),
+            (_, Purpose::KeyReply) => self.key_reply(head.from, &wire::body(&packet), now),
+            (_, Purpose::Stale) => self.stale(head.from, now),
+            (_, Purpose::Receipt) => self.counters.malformed += 1,
+        }
+    }
+
+    fn open(&mut self, head: Head, packet: Bytes, now: Instant) {
+        let Some((contact, session)) = wire::sessions(&packet) else { return self.counters.malformed += 1 };
+        if session != self.contact.session {
+            self.counters.stale += 1;
+            if self.notices.take(now) {
+                self.send_open(head.from, Purpose::Stale, &[], now);
+            }
+            return;
+        }
+        // The hash of a key that is known is known.
+        let is_known = matches!(self.contacts.peek(&head.from), Some(Known::Contact { contact: known, .. }) if known.key == contact.key);
+        if !is_known && self.seal.id_of(&contact.key) != head.from {
+            return self.counters.not_authentic += 1;
+        }
+        let mut packet = packet.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let (header, sealed) = wire::split_sealed(&mut packet);
+        if self.seal.open(&contact.key, header, &head.nonce, sealed).is_err() {
+            return self.counters.not_authentic += 1;
+        }
+        let (epoch, count) = Numbers::split(&head.nonce);
+        if !self.windows.get_or_insert((head.from, epoch), Default::default).accept(count) {
+            return self.counters.replayed += 1;
+        }
+        self.learn(head.from, contact, now);
+        let mut body = wire::opened(packet.freeze());
+        let number = wire::parse_number(&body);
+        match (head.purpose, head.confirm, number) {
+            (Purpose::Receipt, _, Some(number)) => self.confirmed(&head.from, number),
+            (Purpose::User(kind), false, _) => self.deliver(head.from, true, kind, body),
+            (Purpose::User(kind), true, Some(number)) => {
+                if let Some((head, packet)) = self.sealed(&contact, head.from, Purpose::Receipt, Some(number), &[]) {
+                    self.answer(&head, packet, now);
+                }
+                if !self.delivered.insert_new((head.from, number), ()) {
+                    return self.counters.duplicates += 1;
+                }
+                body.advance(number.to_be_bytes().len());
+                self.deliver(head.from, true, kind, body);
+            }
+            _ => self.counters.malformed += 1,
+        }
+    }
+
+    pub(super) fn deliver(&mut self, from: OverlayId, verified: bool, kind: Kind, body: Bytes) {
+        self.counters.delivered += 1;
+        self.outputs.push_back(Output::Deliver { from, verified, kind, body });
+    }
+}

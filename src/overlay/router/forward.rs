@@ -1,0 +1,277 @@
+//! Messages that pass: which neighbour is next, and what becomes of those that the next one does not take.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::api::MAX_PACKET_BYTES;
+use super::held::{Held, Origin};
+use super::timers::Due;
+use super::wire::{Head, Mode, Purpose, Reply};
+use super::{Router, wire};
+use crate::overlay::OverlayId;
+use crate::overlay::routing::Sender;
+
+/// So much of what is kept for others may be that of one neighbour.
+const SHARE: usize = 4;
+
+impl Router {
+    /// Takes a packet from a neighbour's link. What is malformed is dropped and counted.
+    pub fn receive(&mut self, from: &OverlayId, packet: Bytes, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(from).filter(|neighbour| !neighbour.is_original()) else {
+            return self.counters.malformed += 1;
+        };
+        let is_back = neighbour.heard(now);
+        let is_known = neighbour.is_ready || packet.first() == Some(&wire::HELLO);
+        let is_message = packet.first() == Some(&wire::MESSAGE);
+        let head = if is_message { Head::parse(&packet) } else { None };
+        let is_within = match &head {
+            Some(head) => neighbour.budgets.take_from(head.from, packet.len(), now),
+            None => neighbour.budgets.take(packet.len(), now),
+        };
+        if is_back {
+            self.responds_again(from, now);
+        }
+        if !is_within {
+            return self.counters.over_budget += 1;
+        }
+        if packet.len() > MAX_PACKET_BYTES || !is_known {
+            return self.counters.malformed += 1;
+        }
+        match (packet.first(), head) {
+            (_, Some(head)) => self.message(*from, head, packet, now),
+            (Some(&wire::HELLO), _) => self.hello(*from, &packet, now),
+            (Some(&wire::ROUTING), _) => {
+                self.routing.receive(Sender::Neighbour(*from), &packet[1..], now);
+                self.run_routing(now);
+            }
+            (Some(&(wire::TAKEN | wire::REFUSED)), _) => match wire::parse_hop(&packet) {
+                Some(hop) => self.answered(from, hop, packet.get(5).copied(), now),
+                None => self.counters.malformed += 1,
+            },
+            (Some(&wire::PING), _) => self.transmit(*from, Bytes::from_static(&[wire::PONG]), now),
+            (Some(&wire::PONG), _) => {}
+            _ => self.counters.malformed += 1,
+        }
+    }
+
+    fn message(&mut self, previous: OverlayId, head: Head, packet: Bytes, now: Instant) {
+        if head.from == self.me {
+            self.counters.duplicates += 1;
+            return self.refuse(previous, &head, now);
+        }
+        if head.mode == Mode::Foreign && !self.config.compat {
+            return self.counters.foreign += 1;
+        }
+        let is_here = head.to == self.me;
+        // What is sealed for us has its window, which nobody else can fill.
+        if !(is_here && head.mode == Mode::Sealed) {
+            let Some(fingerprint) = self.fingerprint(&head, &packet) else { return self.counters.malformed += 1 };
+            if !self.seen.insert_new(fingerprint, ()) {
+                self.counters.duplicates += 1;
+                return if is_here { self.take(previous, &head, now) } else { self.refuse(previous, &head, now) };
+            }
+        }
+        if head.from != previous && self.trails.peek(&head.from) != Some(&previous) {
+            self.trails.insert(head.from, previous);
+        }
+        if is_here {
+            self.take(previous, &head, now);
+            return self.arrive(head, packet, now);
+        }
+        match head.mode {
+            Mode::Foreign => self.forward_foreign(previous, head, packet, now),
+            _ => self.forward(previous, head, packet, now),
+        }
+    }
+
+    fn forward(&mut self, previous: OverlayId, head: Head, packet: Bytes, now: Instant) {
+        if head.purpose == Purpose::KeyRequest && self.answers_for_original(&head, &packet, now) {
+            return self.take(previous, &head, now);
+        }
+        let Some(next) = self.choose(&head, &|id| *id == previous) else {
+            if head.closest {
+                return self.arrive(head, packet, now);
+            }
+            self.counters.no_route += 1;
+            return self.refuse(previous, &head, now);
+        };
+        if head.hops == 0 {
+            self.counters.out_of_hops += 1;
+            return self.refuse(previous, &head, now);
+        }
+        if head.confirm {
+            let origin = Origin::Neighbour { id: previous, hop: head.hop };
+            if !self.hold(packet, &head, origin, next, now) {
+                self.counters.full += 1;
+                return self.refuse(previous, &head, now);
+            }
+            self.take(previous, &head, now);
+        } else {
+            self.transmit(next, wire::readdressed(packet, head.hops - 1, 0), now);
+        }
+        self.counters.forwarded += 1;
+    }
+
+    /// The neighbour that is next. One that is the destination, else the one that the routing says, else the one from which the
+    /// destination was last heard of: so a newcomer of whom the routing does not know yet gets answers.
+    pub(super) fn choose(&self, head: &Head, tried: &dyn Fn(&OverlayId) -> bool) -> Option<OverlayId> {
+        let is_foreign = head.mode == Mode::Foreign;
+        let avoid = |id: &OverlayId| {
+            let usable = |is_original: bool, is_ready: bool| is_ready && (is_foreign || !is_original);
+            !self.neighbours.get(id).is_some_and(|n| usable(n.is_original(), n.is_ready)) || tried(id)
+        };
+        let direct = self.neighbours.get(&head.to).filter(|_| !avoid(&head.to));
+        if direct.is_some_and(|neighbour| neighbour.responds) {
+            return Some(head.to);
+        }
+        let routed = self.routing.next_hop(&head.to, &avoid).filter(|id| !avoid(id));
+        // Anybody can lay a trail: it must not lead away what is for whoever is closest.
+        let follows_trails = !head.closest || (head.purpose == Purpose::Routing && head.from != head.to);
+        let trail = || self.trails.peek(&head.to).filter(|id| follows_trails && !avoid(id)).copied();
+        routed.or_else(trail).or(direct.map(|_| head.to))
+    }
+
+    /// Sends a message on, and keeps it until it is answered for. Returns whether there is room.
+    pub(super) fn hold(&mut self, packet: Bytes, head: &Head, origin: Origin, next: OverlayId, now: Instant) -> bool {
+        let has_room = self.held.make_room(packet.len());
+        let mut counts = false;
+        if let Origin::Neighbour { id, .. } = &origin {
+            let (messages, bytes) = (self.config.held_messages / SHARE, self.config.held_bytes / SHARE);
+            let Some(share) = self.neighbours.get_mut(id).map(|neighbour| &mut neighbour.held) else { return false };
+            if !has_room || share.0 >= messages || share.1 + packet.len() > bytes {
+                return false;
+            }
+            *share = (share.0 + 1, share.1 + packet.len());
+            counts = true;
+        }
+        if origin == Origin::Answer && !has_room {
+            return false;
+        }
+        // The others are ours, are bounded where they come from, and find room here.
+        let (hop, due, hops) = (self.held.next_hop(), now + self.config.take_within, head.hops.saturating_sub(1));
+        let packet = wire::readdressed(packet, hops, hop);
+        let mut held = Held::new(packet.clone(), origin, hops, next, due);
+        held.counts = counts;
+        self.held.insert(held);
+        self.timers.set(due, Due::Held(hop));
+        self.transmit(next, packet, now);
+        true
+    }
+
+    /// Sends an answer of ours. At a dead end it comes back and takes another way: the asker may be a newcomer, to whom only the
+    /// way leads by which the question has come.
+    pub(super) fn answer(&mut self, head: &Head, packet: Bytes, now: Instant) {
+        let Some(next) = self.choose(head, &|_| false) else { return self.counters.no_route += 1 };
+        self.counters.sent += 1;
+        if !self.hold(packet.clone(), head, Origin::Answer, next, now) {
+            self.transmit(next, packet, now);
+        }
+    }
+
+    /// A neighbour has taken a message, or refused it and says how many sends are left.
+    fn answered(&mut self, from: &OverlayId, hop: u32, refused: Option<u8>, now: Instant) {
+        let Some(held) = self.held.get(hop).filter(|held| held.next().as_ref() == Some(from)) else {
+            return self.counters.unexpected += 1;
+        };
+        if refused.is_some() {
+            return self.reroute(hop, refused, now);
+        }
+        let Some(due) = held.due.take() else { return self.counters.unexpected += 1 };
+        self.timers.cancel(due, Due::Held(hop));
+        self.held.taken(hop, now + self.config.take_within * 2);
+        self.uncount(hop);
+    }
+
+    /// The next hop has refused a message, is gone, or does not answer: tries another.
+    pub(super) fn reroute(&mut self, hop: u32, refused: Option<u8>, now: Instant) {
+        let Some(held) = self.held.get(hop) else { return };
+        if let Some(due) = held.due.take() {
+            self.timers.cancel(due, Due::Held(hop));
+        }
+        held.hops = refused.map_or(held.hops, |left| left.min(held.hops.saturating_sub(1)));
+        let origin = held.origin;
+        let is_wanted = match &origin {
+            Origin::Neighbour { .. } | Origin::Answer => true,
+            Origin::Send(number) => self.sends.contains_key(number),
+            Origin::Key(id) => self.wanted.contains_key(id),
+        };
+        let Some(held) = self.held.get(hop).filter(|_| is_wanted) else { return self.forget(hop) };
+        let (held, packet) = (&*held, held.packet.clone());
+        let previous = match &origin {
+            Origin::Neighbour { id, .. } => Some(*id),
+            _ => None,
+        };
+        let (may_try, left) = (held.may_try(), held.hops);
+        let tried: Vec<OverlayId> = held.tried().copied().collect();
+        let head = Head::parse(&packet).filter(|_| may_try);
+        let next = head.and_then(|head| self.choose(&head, &|id| previous.as_ref() == Some(id) || tried.contains(id)));
+        let Some(next) = next else {
+            self.forget(hop);
+            return self.came_back(origin, left, now);
+        };
+        let due = now + self.config.take_within;
+        let packet = wire::readdressed(packet, left - 1, hop);
+        if let Some(held) = self.held.get(hop) {
+            held.now_try(next, packet.clone(), due);
+        }
+        self.timers.set(due, Due::Held(hop));
+        self.counters.rerouted += 1;
+        self.transmit(next, packet, now);
+    }
+
+    fn came_back(&mut self, origin: Origin, left: u8, now: Instant) {
+        match origin {
+            Origin::Neighbour { id, hop } => {
+                self.counters.no_route += 1;
+                self.transmit(id, wire::refused(hop, left.saturating_sub(1)), now);
+            }
+            Origin::Send(number) => self.send_came_back(number, now),
+            Origin::Key(id) => self.key_came_back(id, now),
+            Origin::Answer => self.counters.no_route += 1,
+        }
+    }
+
+    fn forget(&mut self, hop: u32) {
+        self.uncount(hop);
+        self.held.remove(hop);
+    }
+
+    fn uncount(&mut self, hop: u32) {
+        let Some(held) = self.held.get(hop).filter(|held| held.counts) else { return };
+        held.counts = false;
+        if let Origin::Neighbour { id, .. } = &held.origin
+            && let Some(neighbour) = self.neighbours.get_mut(id)
+        {
+            // The link may be another one by now.
+            let (messages, bytes) = neighbour.held;
+            neighbour.held = (messages.saturating_sub(1), bytes.saturating_sub(held.packet.len()));
+        }
+    }
+
+    /// Tells the previous hop that the message is in our hands.
+    fn take(&mut self, previous: OverlayId, head: &Head, now: Instant) {
+        if head.confirm {
+            self.transmit(previous, wire::taken(head.hop), now);
+        }
+    }
+
+    fn refuse(&mut self, previous: OverlayId, head: &Head, now: Instant) {
+        if head.confirm {
+            self.transmit(previous, wire::refused(head.hop, head.hops.saturating_sub(1)), now);
+        }
+    }
+
+    /// Whether the key of a neighbour was asked for that is an original. Then the asker is told.
+    fn answers_for_original(&mut self, head: &Head, packet: &Bytes, now: Instant) -> bool {
+        if !self.config.compat || !self.neighbours.get(&head.to).is_some_and(|neighbour| neighbour.is_original()) {
+            return false;
+        }
+        if let Some(number) = wire::parse_number(&wire::body(packet)) {
+            let mut reply = self.open_head(head.from, Purpose::KeyReply, false, true);
+            reply.from = head.to;
+            self.answer(&reply, reply.open(&wire::key_reply(number, &Reply::Original)), now);
+        }
+        true
+    }
+}

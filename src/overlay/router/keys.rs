@@ -1,0 +1,232 @@
+//! How others are reached: their keys and sessions, and how we ask for them.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::api::{Kind, SendFailure};
+use super::held::Origin;
+use super::sends::MAX_NO_ROUTES;
+use super::timers::Due;
+use super::wire::{Nonce, Purpose, Reply};
+use super::{Router, wire};
+use crate::overlay::OverlayId;
+use crate::overlay::seal::Contact;
+
+/// How often a key is asked for.
+const MAX_REQUESTS: u8 = 4;
+/// How many times [`RouterConfig::key_within`](super::RouterConfig::key_within) a peer counts as an original.
+const ORIGINAL_FOR: u32 = 6;
+
+/// What we know of a peer.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// It is a pmesh peer. What is sealed for it is numbered.
+    Contact { contact: Contact, numbers: Numbers },
+    /// It is an original, as somebody says.
+    Original { until: Instant },
+}
+
+/// Nonces: a random number, and behind it one that counts up. Who is forgotten and met again gets another random number, so
+/// none is ever used twice.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    epoch: u64,
+    count: u64,
+}
+
+/// A request for the key of a peer.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Random: an answer without it is not one.
+    number: u64,
+    /// Our messages that wait for it.
+    waiting: Vec<u64>,
+    requests: u8,
+    no_routes: u8,
+    due: Instant,
+}
+
+impl Numbers {
+    /// Bytes of the part that is random.
+    pub(super) const EPOCH_BYTES: usize = 6;
+
+    pub(super) fn new(random: u64) -> Self {
+        Self { epoch: random, count: 0 }
+    }
+
+    pub(super) fn next(&mut self) -> Nonce {
+        let mut nonce = Nonce::default();
+        nonce[..Self::EPOCH_BYTES].copy_from_slice(&self.epoch.to_be_bytes()[2..]);
+        nonce[Self::EPOCH_BYTES..].copy_from_slice(&self.count.to_be_bytes()[2..]);
+        self.count += 1;
+        nonce
+    }
+
+    /// The two parts of a nonce.
+    pub(super) fn split(nonce: &Nonce) -> ([u8; Self::EPOCH_BYTES], u64) {
+        let mut epoch = [0; Self::EPOCH_BYTES];
+        epoch.copy_from_slice(&nonce[..Self::EPOCH_BYTES]);
+        (epoch, nonce[Self::EPOCH_BYTES..].iter().fold(0, |count, byte| count << 8 | u64::from(*byte)))
+    }
+}
+
+impl Router {
+    pub(super) fn contact_of(&mut self, id: &OverlayId, now: Instant) -> Option<Contact> {
+        match self.contacts.get(id)? {
+            Known::Contact { contact, .. } => Some(*contact),
+            Known::Original { until } if *until > now => None,
+            Known::Original { .. } => {
+                self.contacts.remove(id);
+                None
+            }
+        }
+    }
+
+    /// A contact is proven: by the peer's hello on its link, by what it has sealed, or as the answer to our question.
+    pub(super) fn learn(&mut self, id: OverlayId, contact: Contact, now: Instant) {
+        let is_new_session = match self.contacts.get(&id) {
+            Some(Known::Contact { contact: known, .. }) if *known == contact => return,
+            Some(Known::Contact { .. }) => true,
+            _ => false,
+        };
+        let numbers = Numbers::new(self.random());
+        self.contacts.insert(id, Known::Contact { contact, numbers });
+        for number in self.unwant(&id) {
+            self.launch(number, now);
+        }
+        if is_new_session {
+            self.send_again(&id, now);
+        }
+    }
+
+    /// Asks a peer for its key, and keeps the message until it is here.
+    pub(super) fn want_key(&mut self, id: OverlayId, waiting: Option<u64>, now: Instant) {
+        let is_original = matches!(self.contacts.get(&id), Some(Known::Original { .. })) || self.is_original(&id);
+        if is_original {
+            waiting.into_iter().for_each(|number| self.send_to_original(number, now));
+            return;
+        }
+        if let Some(wanted) = self.wanted.get_mut(&id) {
+            wanted.waiting.extend(waiting);
+            return;
+        }
+        if self.wanted.len() >= self.config.held_messages {
+            return;
+        }
+        let number = self.random();
+        let waiting = waiting.into_iter().collect();
+        self.wanted.insert(id, Wanted { number, waiting, requests: 0, no_routes: 0, due: now });
+        self.ask(id, now);
+    }
+
+    fn ask(&mut self, id: OverlayId, now: Instant) {
+        let Some(wanted) = self.wanted.get_mut(&id) else { return };
+        wanted.requests += 1;
+        let number = wanted.number;
+        self.wake_key(id, now + self.config.retry_after);
+        let head = self.open_head(id, Purpose::KeyRequest, false, true);
+        match self.choose(&head, &|_| false) {
+            Some(next) => {
+                self.hold(head.open(&number.to_be_bytes()), &head, Origin::Key(id), next, now);
+            }
+            None => self.key_came_back(id, now),
+        }
+    }
+
+    /// Nobody on the way to the peer was closer.
+    pub(super) fn key_came_back(&mut self, id: OverlayId, now: Instant) {
+        let Some(wanted) = self.wanted.get_mut(&id) else { return };
+        wanted.no_routes += 1;
+        if wanted.no_routes >= MAX_NO_ROUTES {
+            for number in self.unwant(&id) {
+                self.fail(number, SendFailure::NoRoute);
+            }
+        } else {
+            self.wake_key(id, now + self.config.retry_after / 4);
+        }
+        self.look_for(&id, now);
+    }
+
+    /// The timer of a request has gone off.
+    pub(super) fn key_due(&mut self, id: OverlayId, now: Instant) {
+        let Some(wanted) = self.wanted.get_mut(&id) else { return };
+        wanted.waiting.retain(|number| self.sends.contains_key(number));
+        if wanted.waiting.is_empty() || wanted.requests >= MAX_REQUESTS {
+            // The messages have timers of their own.
+            self.wanted.remove(&id);
+        } else {
+            self.ask(id, now);
+        }
+    }
+
+    /// The request is over: gives the messages that waited for it.
+    fn unwant(&mut self, id: &OverlayId) -> Vec<u64> {
+        let Some(wanted) = self.wanted.remove(id) else { return Vec::new() };
+        self.timers.cancel(wanted.due, Due::Key(*id));
+        wanted.waiting
+    }
+
+    fn wake_key(&mut self, id: OverlayId, at: Instant) {
+        let Some(wanted) = self.wanted.get_mut(&id) else { return };
+        self.timers.cancel(wanted.due, Due::Key(id));
+        wanted.due = at;
+        self.timers.set(at, Due::Key(id));
+    }
+
+    pub(super) fn key_request(&mut self, from: OverlayId, body: &[u8], now: Instant) {
+        let Some(number) = wire::parse_number(body) else { return self.counters.malformed += 1 };
+        let reply = wire::key_reply(number, &Reply::Contact(self.contact));
+        let head = self.open_head(from, Purpose::KeyReply, false, true);
+        self.answer(&head, head.open(&reply), now);
+    }
+
+    pub(super) fn key_reply(&mut self, from: OverlayId, body: &[u8], now: Instant) {
+        let Some((number, reply)) = wire::parse_key_reply(body) else { return self.counters.malformed += 1 };
+        if self.wanted.get(&from).is_none_or(|wanted| wanted.number != number) {
+            return self.counters.unexpected += 1;
+        }
+        match reply {
+            Reply::Contact(contact) if self.seal.id_of(&contact.key) == from => {
+                self.learn(from, contact, now);
+                // The same contact as before is none to learn.
+                for number in self.unwant(&from) {
+                    self.launch(number, now);
+                }
+            }
+            Reply::Contact(_) => self.counters.not_authentic += 1,
+            Reply::Original if self.config.compat => {
+                let until = now + self.config.key_within * ORIGINAL_FOR;
+                self.contacts.insert(from, Known::Original { until });
+                for number in self.unwant(&from) {
+                    self.send_to_original(number, now);
+                }
+            }
+            Reply::Original => {
+                for number in self.unwant(&from) {
+                    self.fail(number, SendFailure::Original);
+                }
+            }
+        }
+    }
+
+    /// Somebody says that the peer has another session now. It costs a question to find out.
+    pub(super) fn stale(&mut self, from: OverlayId, now: Instant) {
+        if self.contact_of(&from, now).is_some() {
+            self.want_key(from, None, now);
+        } else {
+            self.counters.unexpected += 1;
+        }
+    }
+
+    fn send_to_original(&mut self, number: u64, now: Instant) {
+        let Some(pending) = self.sends.get(&number) else { return };
+        let is_possible = pending.kind == Kind::Json && !pending.confirm;
+        let (to, body): (OverlayId, Bytes) = (pending.to, pending.body.clone());
+        if is_possible && self.send_user(to, &body, now) {
+            self.finish(number);
+        } else {
+            self.fail(number, SendFailure::Original);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Links to neighbours: the hello on each, and whether it still answers.
+
+use std::mem;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::api::{MAX_PACKET_BYTES, Output, RouterConfig};
+use super::budgets::Budgets;
+use super::timers::Due;
+use super::{Router, wire};
+use crate::overlay::OverlayId;
+use crate::overlay::seal::{Contact, PublicKey};
+
+/// A peer with a link.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    /// `None` if it is an original.
+    pub(super) key: Option<PublicKey>,
+    /// Whether it has said hello.
+    pub(super) is_ready: bool,
+    /// Whether it has the same routing as we have, and is in the table.
+    is_routed: bool,
+    pub(super) budgets: Budgets,
+    /// Messages and bytes that are kept for it.
+    pub(super) held: (usize, usize),
+    heard: Instant,
+    sent: Instant,
+    pinged: Option<Instant>,
+    pub(super) responds: bool,
+    /// When its timer goes off.
+    due: Instant,
+}
+
+impl Neighbour {
+    fn new(key: Option<PublicKey>, config: &RouterConfig, now: Instant) -> Self {
+        Self {
+            key,
+            is_ready: false,
+            is_routed: false,
+            budgets: Budgets::new(config),
+            held: (0, 0),
+            heard: now,
+            sent: now,
+            pinged: None,
+            responds: true,
+            due: now,
+        }
+    }
+
+    /// Something has come from it. Returns whether it did not answer before.
+    pub(super) fn heard(&mut self, now: Instant) -> bool {
+        (self.heard, self.pinged) = (now, None);
+        !mem::replace(&mut self.responds, true)
+    }
+
+    pub(super) fn is_original(&self) -> bool {
+        self.key.is_none()
+    }
+}
+
+impl Router {
+    /// There is a link to this peer now, whose id is proven by its `key`. Without a key it is an original, and the id only
+    /// what it says.
+    pub fn neighbour_up(&mut self, id: OverlayId, key: Option<PublicKey>, now: Instant) {
+        if id == self.me || key.is_some_and(|key| self.seal.id_of(&key) != id) {
+            self.counters.malformed += 1;
+            return self.outputs.push_back(Output::Release(id));
+        }
+        self.neighbour_down(&id, now);
+        let mut neighbour = Neighbour::new(key, &self.config, now);
+        if key.is_some() {
+            neighbour.due = now + self.config.hello_within;
+            self.timers.set(neighbour.due, Due::Neighbour(id));
+        }
+        self.neighbours.insert(id, neighbour);
+        if key.is_some() {
+            let hello = wire::hello(self.config.routing, &self.contact.session);
+            self.transmit(id, hello, now);
+        } else {
+            self.ready(id, true, now);
+        }
+    }
+
+    /// The link to this neighbour is gone.
+    pub fn neighbour_down(&mut self, id: &OverlayId, now: Instant) {
+        let Some(neighbour) = self.neighbours.remove(id) else { return };
+        self.timers.cancel(neighbour.due, Due::Neighbour(*id));
+        if neighbour.is_routed {
+            self.routing.down(id, now);
+        }
+        if neighbour.is_ready {
+            self.outputs.push_back(Output::NeighbourDown(*id));
+        }
+        for hop in self.held.waiting_for(id) {
+            self.reroute(hop, None, now);
+        }
+        self.run_routing(now);
+    }
+
+    /// A link for which [`Output::Connect`] has asked could not be made.
+    pub fn connect_failed(&mut self, id: &OverlayId, now: Instant) {
+        self.routing.unreachable(id, now);
+        self.run_routing(now);
+    }
+
+    fn ready(&mut self, id: OverlayId, is_routed: bool, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+        (neighbour.is_ready, neighbour.is_routed) = (true, is_routed);
+        let is_verified = !neighbour.is_original();
+        self.outputs.push_back(Output::NeighbourUp(id));
+        if is_routed {
+            self.routing.up(id, is_verified, now);
+        }
+    }
+
+    pub(super) fn hello(&mut self, from: OverlayId, packet: &[u8], now: Instant) {
+        let neighbour = self.neighbours.get(&from);
+        let (Some((routing, session)), Some(key)) =
+            (wire::parse_hello(packet), neighbour.filter(|neighbour| !neighbour.is_ready).and_then(|n| n.key))
+        else {
+            return self.counters.malformed += 1;
+        };
+        self.learn(from, Contact { key, session }, now);
+        self.ready(from, routing == self.config.routing, now);
+        self.run_routing(now);
+    }
+
+    /// A neighbour that had not answered is there again.
+    pub(super) fn responds_again(&mut self, id: &OverlayId, now: Instant) {
+        if self.neighbours.get(id).is_some_and(|neighbour| neighbour.is_routed) {
+            self.routing.responds(id, true, now);
+            self.run_routing(now);
+        }
+    }
+
+    pub(super) fn transmit(&mut self, to: OverlayId, packet: Bytes, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&to) else { return };
+        debug_assert!(packet.len() <= MAX_PACKET_BYTES);
+        neighbour.sent = now;
+        // A quiet link has its timer far away.
+        let due = now + self.config.ping_after;
+        if neighbour.is_ready && !neighbour.is_original() && neighbour.due > due {
+            self.timers.cancel(neighbour.due, Due::Neighbour(to));
+            self.timers.set(due, Due::Neighbour(to));
+            neighbour.due = due;
+        }
+        self.outputs.push_back(Output::Transmit { to, packet });
+    }
+
+    /// Looks whether a neighbour is still there.
+    pub(super) fn look_after(&mut self, id: OverlayId, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+        if !neighbour.is_ready {
+            // It may come all the same: the link is not ours to close.
+            return self.outputs.push_back(Output::Release(id));
+        }
+        let config = &self.config;
+        let mut ping = false;
+        let due = match neighbour.pinged {
+            Some(pinged) if now < pinged + config.pong_within => pinged + config.pong_within,
+            Some(_) => {
+                if neighbour.responds {
+                    neighbour.responds = false;
+                    if neighbour.is_routed {
+                        self.routing.responds(&id, false, now);
+                    }
+                }
+                ping = true;
+                now + config.pong_within
+            }
+            None => {
+                let was_sent = neighbour.sent > neighbour.heard;
+                // Of two ends that are quiet one asks, and the other hears it.
+                let quiet_ping_after = config.quiet_ping_after + config.pong_within * 2 * u32::from(self.me > id);
+                let silence = if was_sent { config.ping_after } else { quiet_ping_after };
+                ping = now >= neighbour.heard + silence;
+                if ping { now + config.pong_within } else { neighbour.heard + silence }
+            }
+        };
+        neighbour.due = due;
+        self.timers.set(due, Due::Neighbour(id));
+        if ping {
+            neighbour.pinged = Some(now);
+            self.transmit(id, Bytes::from_static(&[wire::PING]), now);
+        }
+        self.run_routing(now);
+    }
+}

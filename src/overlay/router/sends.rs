@@ -1,0 +1,258 @@
+//! Messages of ours: those that wait for the key of their destination, and those that wait for a confirmation.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::api::{Kind, MAX_BODY_BYTES, Output, SendFailure, SendId, SendRefused};
+use super::held::Origin;
+use super::keys::Known;
+use super::timers::Due;
+use super::wire::{Head, Mode, Purpose};
+use super::{Router, wire};
+use crate::overlay::OverlayId;
+use crate::overlay::seal::Contact;
+
+/// How often a message is sent at most.
+const MAX_SENDS: u8 = 4;
+/// After so many times that nobody was closer, it is given up.
+pub(super) const MAX_NO_ROUTES: u8 = 2;
+
+/// A message that is kept.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) to: OverlayId,
+    pub(super) kind: Kind,
+    pub(super) body: Bytes,
+    pub(super) confirm: bool,
+    deadline: Instant,
+    /// How often it was sent, and how often nobody was closer.
+    sends: u8,
+    no_routes: u8,
+    /// To which neighbour it was sent last: the next time another is tried, if there is one.
+    last_hop: Option<OverlayId>,
+    /// When its timer goes off.
+    due: Instant,
+}
+
+impl Router {
+    /// Sends a message. With `confirm` [`Output::Confirmed`] or [`Output::Failed`] follows within that time, and the message is
+    /// sent again if need be, but delivered once. Without, it may get lost.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendRefused`].
+    pub fn send(
+        &mut self,
+        to: OverlayId,
+        kind: Kind,
+        body: Bytes,
+        confirm: Option<Duration>,
+        now: Instant,
+    ) -> Result<SendId, SendRefused> {
+        if kind == Kind::Foreign {
+            return Err(SendRefused::Foreign);
+        }
+        if body.len() > MAX_BODY_BYTES {
+            return Err(SendRefused::TooLarge);
+        }
+        let number = self.next_send;
+        let send = SendId(number);
+        if to == self.me {
+            self.deliver(to, true, kind, body);
+            if confirm.is_some() {
+                self.outputs.push_back(Output::Confirmed { send });
+            }
+        } else if let (None, Some(contact)) = (confirm, self.contact_of(&to, now)) {
+            self.send_once(SendId(number), &contact, to, kind, &body, now);
+        } else {
+            if self.sends.len() >= self.config.held_messages || self.sends_bytes + body.len() > self.config.held_bytes {
+                return Err(SendRefused::Full);
+            }
+            let deadline = now + confirm.unwrap_or(self.config.key_within);
+            self.sends_bytes += body.len();
+            let (confirm, due) = (confirm.is_some(), deadline);
+            let (sends, no_routes, last_hop) = (0, 0, None);
+            let pending = Pending { to, kind, body, confirm, deadline, sends, no_routes, last_hop, due };
+            self.sends.insert(number, pending);
+            self.timers.set(deadline, Due::Send(number));
+            if self.contact_of(&to, now).is_some() {
+                self.launch(number, now);
+            } else {
+                self.want_key(to, Some(number), now);
+            }
+        }
+        self.next_send = self.next_send.wrapping_add(1);
+        Ok(send)
+    }
+
+    /// Sends a message to whichever peer is closest to an id, by the terms of the routing: that may be this one. It is not sealed,
+    /// may get lost, and is delivered with a `from` that is not verified.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendRefused`].
+    pub fn send_closest(&mut self, to: OverlayId, kind: Kind, body: Bytes, now: Instant) -> Result<(), SendRefused> {
+        if kind == Kind::Foreign {
+            return Err(SendRefused::Foreign);
+        }
+        if body.len() > MAX_BODY_BYTES {
+            return Err(SendRefused::TooLarge);
+        }
+        let head = self.open_head(to, Purpose::User(kind), true, false);
+        match self.choose(&head, &|_| false) {
+            Some(next) => {
+                self.counters.sent += 1;
+                self.transmit(next, head.open(&body), now);
+            }
+            None => self.deliver(self.me, false, kind, body),
+        }
+        Ok(())
+    }
+
+    /// Sends off a message whose destination's key is here now.
+    pub(super) fn launch(&mut self, number: u64, now: Instant) {
+        let Some(pending) = self.sends.get(&number) else { return };
+        let (to, kind, body) = (pending.to, pending.kind, pending.body.clone());
+        let (confirm, last_hop) = (pending.confirm, pending.last_hop);
+        let Some(contact) = self.contact_of(&to, now) else { return self.want_key(to, Some(number), now) };
+        if !confirm {
+            self.finish(number);
+            return self.send_once(SendId(number), &contact, to, kind, &body, now);
+        }
+        let Some((head, packet)) = self.sealed(&contact, to, Purpose::User(kind), Some(number), &body) else {
+            return self.fail(number, SendFailure::NoKey);
+        };
+        let another = self.choose(&head, &|id| last_hop.as_ref() == Some(id));
+        let Some(next) = another.or_else(|| self.choose(&head, &|_| false)) else {
+            return self.send_came_back(number, now);
+        };
+        self.counters.sent += 1;
+        if let Some(pending) = self.sends.get_mut(&number) {
+            self.counters.retried += u64::from(pending.sends > 0);
+            pending.sends += 1;
+            pending.last_hop = Some(next);
+        }
+        self.wake_send(number, now + self.config.retry_after);
+        self.hold(packet, &head, Origin::Send(number), next, now);
+    }
+
+    fn send_once(&mut self, send: SendId, to: &Contact, id: OverlayId, kind: Kind, body: &[u8], now: Instant) {
+        let failure = match self.sealed(to, id, Purpose::User(kind), None, body) {
+            None => SendFailure::NoKey,
+            Some((head, packet)) => match self.choose(&head, &|_| false) {
+                Some(next) => {
+                    self.counters.sent += 1;
+                    return self.transmit(next, packet, now);
+                }
+                None => SendFailure::NoRoute,
+            },
+        };
+        self.outputs.push_back(Output::Failed { send, reason: failure });
+        self.look_for(&id, now);
+    }
+
+    /// Nobody on the way was closer.
+    pub(super) fn send_came_back(&mut self, number: u64, now: Instant) {
+        let Some(pending) = self.sends.get_mut(&number) else { return };
+        pending.no_routes += 1;
+        let (to, is_over) = (pending.to, pending.no_routes >= MAX_NO_ROUTES);
+        if is_over {
+            self.fail(number, SendFailure::NoRoute);
+        } else {
+            self.wake_send(number, now + self.config.retry_after / 4);
+        }
+        self.look_for(&to, now);
+    }
+
+    /// The timer of a message has gone off.
+    pub(super) fn send_due(&mut self, number: u64, now: Instant) {
+        let Some(pending) = self.sends.get(&number) else { return };
+        if now >= pending.deadline {
+            let reason = if pending.no_routes > 0 { SendFailure::NoRoute } else { SendFailure::TimedOut };
+            return self.fail(number, reason);
+        }
+        if pending.sends < MAX_SENDS {
+            self.launch(number, now);
+        } else {
+            self.wake_send(number, pending.deadline);
+        }
+    }
+
+    /// A receipt has come from this peer.
+    pub(super) fn confirmed(&mut self, from: &OverlayId, number: u64) {
+        if self.sends.get(&number).is_some_and(|pending| pending.to == *from && pending.confirm) {
+            self.finish(number);
+            self.outputs.push_back(Output::Confirmed { send: SendId(number) });
+        } else {
+            self.counters.unexpected += 1;
+        }
+    }
+
+    pub(super) fn fail(&mut self, number: u64, reason: SendFailure) {
+        if self.finish(number).is_some() {
+            self.outputs.push_back(Output::Failed { send: SendId(number), reason });
+        }
+    }
+
+    pub(super) fn finish(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.sends.remove(&number)?;
+        self.sends_bytes -= pending.body.len();
+        self.timers.cancel(pending.due, Due::Send(number));
+        Some(pending)
+    }
+
+    fn wake_send(&mut self, number: u64, at: Instant) {
+        let Some(pending) = self.sends.get_mut(&number) else { return };
+        self.timers.cancel(pending.due, Due::Send(number));
+        pending.due = at.min(pending.deadline);
+        self.timers.set(pending.due, Due::Send(number));
+    }
+
+    /// Those to this peer that were sent for an earlier session of it.
+    pub(super) fn send_again(&mut self, to: &OverlayId, now: Instant) {
+        let sent = self.sends.iter().filter(|(_, pending)| pending.to == *to && pending.sends > 0);
+        let numbers: Vec<u64> = sent.map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.launch(number, now);
+        }
+    }
+
+    /// A sealed message to a peer. `None` if its key is none.
+    pub(super) fn sealed(
+        &mut self,
+        contact: &Contact,
+        to: OverlayId,
+        purpose: Purpose,
+        number: Option<u64>,
+        body: &[u8],
+    ) -> Option<(Head, Bytes)> {
+        let nonce = match self.contacts.get(&to) {
+            Some(Known::Contact { numbers, .. }) => numbers.next(),
+            _ => self.numbers.next(),
+        };
+        let (mode, hops) = (Mode::Sealed, self.config.hops.saturating_sub(1));
+        let confirm = number.is_some();
+        let head = Head { hops, hop: 0, mode, confirm, closest: false, purpose, nonce, to, from: self.me };
+        let mut packet = head.sealed(&self.contact, contact, number, body);
+        let (header, body) = wire::split_sealed(&mut packet);
+        let tag = self.seal.seal(contact, header, &nonce, body)?;
+        packet.extend_from_slice(&tag);
+        Some((head, packet.freeze()))
+    }
+
+    /// The head of a message that is not sealed.
+    pub(super) fn open_head(&mut self, to: OverlayId, purpose: Purpose, closest: bool, confirm: bool) -> Head {
+        let (mode, hops) = (Mode::Open, self.config.hops.saturating_sub(1));
+        Head { hops, hop: 0, mode, confirm, closest, purpose, nonce: self.numbers.next(), to, from: self.me }
+    }
+
+    /// Sends a message that is not sealed, once. It may get lost.
+    pub(super) fn send_open(&mut self, to: OverlayId, purpose: Purpose, body: &[u8], now: Instant) {
+        let head = self.open_head(to, purpose, false, false);
+        if let Some(next) = self.choose(&head, &|_| false) {
+            self.counters.sent += 1;
+            self.transmit(next, head.open(body), now);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::*;
+use super::net::*;
+use crate::overlay::seal::Plain;
+
+#[test]
+fn a_neighbour_is_up_when_it_has_said_hello() {
+    let mut net = Net::new();
+    net.add(0);
+    net.add(1);
+    net.link(0, 1);
+    assert_eq!(net.told, []);
+    net.run(DELAY);
+    assert_eq!(net.told, [(1, Told::Up(0)), (0, Told::Up(1))]);
+    net.cut(0, 1);
+    assert_eq!(net.told[2..], [(0, Told::Down(1)), (1, Told::Down(0))]);
+    assert_eq!(net.routers[&0].timers.len(), 0);
+}
+
+#[test]
+fn who_says_no_hello_is_released() {
+    let mut net = Net::new();
+    net.add(0);
+    net.add(1);
+    net.mute.insert(1);
+    net.link(0, 1);
+    net.run(SECOND * 11);
+    assert_eq!(net.take_told(), [(0, Told::Released(1)), (1, Told::Released(0))]);
+    let packet = Bytes::from_static(&[wire::ROUTING, 1]);
+    net.with(0, |router, now| router.receive(&id(1), packet, now));
+    assert_eq!(net.counters(0).malformed, 1);
+}
+
+#[test]
+fn one_with_another_routing_is_for_itself_only() {
+    let mut net = Net::line(0..2);
+    net.config.routing = 1;
+    net.add(2);
+    net.add(3);
+    net.link(1, 2);
+    net.link(2, 3);
+    net.run(SECOND);
+    let _ = net.take_told();
+    net.send(1, 2, "direct", None);
+    let send = net.send(0, 3, "through", Some(SECOND * 5));
+    net.run(SECOND * 10);
+    assert_eq!(net.take_told(), [delivered(2, 1, "direct"), (0, Told::Failed(send, SendFailure::NoRoute))]);
+}
+
+#[test]
+fn a_silent_neighbour_is_noticed_and_comes_back() {
+    let mut net = Net::line(0..3);
+    net.send(0, 2, "text", None);
+    net.run(SECOND);
+    net.mute.insert(1);
+    net.send(0, 2, "lost", None);
+    net.run(SECOND * 8);
+    assert!(net.notes[&0].lock().unwrap().silent.contains(&id(1)));
+    net.mute.clear();
+    net.run(SECOND * 8);
+    assert!(net.notes[&0].lock().unwrap().silent.is_empty());
+}
+
+#[test]
+fn quiet_links_cost_little() {
+    let mut net = Net::line(0..2);
+    net.run(SECOND * 5);
+    net.record = Some(Vec::new());
+    net.run(Duration::from_secs(3600));
+    let packets = net.record.take().unwrap().len();
+    assert!(packets <= 2 * 60 + 2, "{packets} packets in an hour");
+    assert!(net.routers.values().all(|router| router.timers.len() == 1));
+}
+
+#[test]
+fn a_link_that_is_there_again_is_a_new_one() {
+    let mut net = Net::line(0..2);
+    net.link(0, 1);
+    net.run(SECOND);
+    let up = |told: &&(usize, Told)| matches!(told, (0, Told::Up(1)));
+    let down = |told: &&(usize, Told)| matches!(told, (0, Told::Down(1)));
+    assert_eq!((net.told.iter().filter(up).count(), net.told.iter().filter(down).count()), (2, 1));
+    net.send(0, 1, "text", None);
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [delivered(1, 0, "text")]);
+}
+
+#[test]
+fn a_key_of_somebody_else_is_none() {
+    let mut net = Net::line(0..2);
+    net.with(0, |router, now| router.neighbour_up(id(5), Some(Plain::key_of(&id(6))), now));
+    net.with(0, |router, now| router.neighbour_up(id(0), Some(Plain::key_of(&id(0))), now));
+    assert_eq!(net.take_told(), [(0, Told::Released(5)), (0, Told::Released(0))]);
+}

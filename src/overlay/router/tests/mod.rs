@@ -1,0 +1,5 @@
+//! Routers against each other in virtual time.
+
+mod links;
+mod messages;
+mod net;
