@@ -21,8 +21,8 @@ const ORIGINAL_FOR: u32 = 6;
 /// What we know of a peer.
 #[derive(Debug)]
 pub(super) enum Known {
-    /// It is a pmesh peer. What is sealed for it is numbered.
-    Contact { contact: Contact, numbers: Numbers },
+    /// It is a pmesh peer. What is sealed for it is numbered. `asked` is when it was last asked whether that is still so.
+    Contact { contact: Contact, numbers: Numbers, asked: Option<Instant> },
     /// It is an original, as somebody says.
     Original { until: Instant },
 }
@@ -39,7 +39,7 @@ pub(super) struct Numbers {
 #[derive(Debug)]
 pub(super) struct Wanted {
     /// Random: an answer without it is not one.
-    number: u64,
+    pub(super) number: u64,
     /// Our messages that wait for it.
     waiting: Vec<u64>,
     requests: u8,
@@ -91,7 +91,7 @@ impl Router {
             _ => false,
         };
         let numbers = Numbers::new(self.random());
-        self.contacts.insert(id, Known::Contact { contact, numbers });
+        self.contacts.insert(id, Known::Contact { contact, numbers, asked: None });
         for number in self.unwant(&id) {
             self.launch(number, now);
         }
@@ -210,12 +210,15 @@ impl Router {
         }
     }
 
-    /// Somebody says that the peer has another session now. It costs a question to find out.
+    /// Somebody says that the peer has another session now. It costs a question to find out, so it is not asked often.
     pub(super) fn stale(&mut self, from: OverlayId, now: Instant) {
-        if self.contact_of(&from, now).is_some() {
-            self.want_key(from, None, now);
-        } else {
-            self.counters.unexpected += 1;
+        let again = self.config.retry_after;
+        match self.contacts.get(&from) {
+            Some(Known::Contact { asked, .. }) if asked.is_none_or(|at| now >= at + again) => {
+                *asked = Some(now);
+                self.want_key(from, None, now);
+            }
+            _ => self.counters.unexpected += 1,
         }
     }
 

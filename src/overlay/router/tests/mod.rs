@@ -3,3 +3,7 @@
 mod links;
 mod messages;
 mod net;
+
+mod foreign;
+mod hostile;
+mod performance;
