@@ -24,7 +24,9 @@ impl Router {
         let is_back = neighbour.heard(now);
         let is_known = neighbour.is_ready || packet.first() == Some(&wire::HELLO);
         let is_message = packet.first() == Some(&wire::MESSAGE);
-        let head = if is_message { Head::parse(&packet) } else { None };
+        let parsed = if is_message { Head::parse(&packet) } else { None };
+        // Nobody gives a message more hops than it may have.
+        let head = parsed.map(|head| Head { hops: head.hops.min(self.config.hops), ..head });
         let is_within = match &head {
             Some(head) => neighbour.budgets.take_from(head.from, packet.len(), now),
             None => neighbour.budgets.take(packet.len(), now),

@@ -68,13 +68,9 @@ impl Router {
             return self.outputs.push_back(Output::Release(id));
         }
         self.neighbour_down(&id, now);
-        let mut neighbour = Neighbour::new(key, &self.config, now);
+        self.neighbours.insert(id, Neighbour::new(key, &self.config, now));
         if key.is_some() {
-            neighbour.due = now + self.config.hello_within;
-            self.timers.set(neighbour.due, Due::Neighbour(id));
-        }
-        self.neighbours.insert(id, neighbour);
-        if key.is_some() {
+            self.wake_neighbour(id, now + self.config.hello_within);
             let hello = wire::hello(self.config.routing, &self.contact.session);
             self.transmit(id, hello, now);
         } else {
@@ -122,6 +118,7 @@ impl Router {
             return self.counters.malformed += 1;
         };
         self.learn(from, Contact { key, session }, now);
+        self.wake_neighbour(from, now + self.config.ping_after);
         self.ready(from, routing == self.config.routing, now);
         self.run_routing(now);
     }
@@ -141,11 +138,16 @@ impl Router {
         // A quiet link has its timer far away.
         let due = now + self.config.ping_after;
         if neighbour.is_ready && !neighbour.is_original() && neighbour.due > due {
-            self.timers.cancel(neighbour.due, Due::Neighbour(to));
-            self.timers.set(due, Due::Neighbour(to));
-            neighbour.due = due;
+            self.wake_neighbour(to, due);
         }
         self.outputs.push_back(Output::Transmit { to, packet });
+    }
+
+    fn wake_neighbour(&mut self, id: OverlayId, at: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+        self.timers.cancel(neighbour.due, Due::Neighbour(id));
+        neighbour.due = at;
+        self.timers.set(at, Due::Neighbour(id));
     }
 
     /// Looks whether a neighbour is still there.

@@ -1,9 +1,9 @@
 //! Routers against each other in virtual time.
 
+mod foreign;
+mod hostile;
 mod links;
 mod messages;
 mod net;
-
-mod foreign;
-mod hostile;
 mod performance;
+mod swarm;
