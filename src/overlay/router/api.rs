@@ -165,9 +165,9 @@ pub struct RouterConfig {
     pub quiet_ping_after: Duration,
     /// How long the answer may take. Then others are preferred until it comes.
     pub pong_within: Duration,
-    /// What a neighbour may send.
+    /// What a neighbour may have relayed and answered. What peers that we know seal for us is not counted.
     pub neighbour_budget: Rate,
-    /// What may come from one source over one neighbour.
+    /// How much of it may be from one source.
     pub source_budget: Rate,
     /// How many messages of others are kept until the next hop has taken them, and how many of ours until they are confirmed or
     /// the key is there. Beyond that, others are refused, and ours are not taken.

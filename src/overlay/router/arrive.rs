@@ -48,7 +48,7 @@ impl Router {
             return self.counters.not_authentic += 1;
         }
         let (epoch, count) = Numbers::split(&head.nonce);
-        if !self.windows.get_or_insert((head.from, epoch), Default::default).accept(count) {
+        if !self.windows.get_or_insert(head.from, Default::default).accept(epoch, count) {
             return self.counters.replayed += 1;
         }
         self.learn(head.from, contact, now);

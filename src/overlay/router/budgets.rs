@@ -7,6 +7,9 @@ use super::cache::Cache;
 use crate::node::Budget;
 use crate::overlay::OverlayId;
 
+/// Senders of whom we know no key: to open what they have sealed takes far longer than anything else.
+const STRANGERS: Budget = Budget::new(500, 200);
+
 /// Sources that are told apart for each neighbour. Who is forgotten starts anew, within the budget of the neighbour.
 const MAX_SOURCES: usize = 512;
 
@@ -33,16 +36,27 @@ pub(super) struct Budgets {
     all: Pair,
     each: Rate,
     sources: Cache<OverlayId, Pair>,
+    strangers: Budget,
 }
 
 impl Budgets {
     pub(super) fn new(config: &RouterConfig) -> Self {
-        Self { all: Pair::new(&config.neighbour_budget), each: config.source_budget, sources: Cache::new(MAX_SOURCES) }
+        Self {
+            all: Pair::new(&config.neighbour_budget),
+            each: config.source_budget,
+            sources: Cache::new(MAX_SOURCES),
+            strangers: STRANGERS,
+        }
     }
 
     /// Takes a packet of the neighbour itself.
     pub(super) fn take(&mut self, bytes: usize, now: Instant) -> bool {
         self.all.take(bytes, now)
+    }
+
+    /// Takes a message that a stranger has sealed for us.
+    pub(super) fn take_stranger(&mut self, now: Instant) -> bool {
+        self.strangers.take(now)
     }
 
     /// Takes a message of a source. One that is over its own budget costs the neighbour nothing, so that a flood does not use

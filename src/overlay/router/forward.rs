@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::api::MAX_PACKET_BYTES;
 use super::held::{Held, Origin};
+use super::keys::Known;
 use super::timers::Due;
 use super::wire::{Head, Mode, Purpose, Reply};
 use super::{Router, wire};
@@ -28,6 +29,11 @@ impl Router {
         // Nobody gives a message more hops than it may have.
         let head = parsed.map(|head| Head { hops: head.hops.min(self.config.hops), ..head });
         let is_within = match &head {
+            // What peers that we know seal for us is as welcome as its link is fast.
+            Some(head) if head.to == self.me && head.mode == Mode::Sealed => {
+                matches!(self.contacts.peek(&head.from), Some(Known::Contact { .. }))
+                    || neighbour.budgets.take_stranger(now)
+            }
             Some(head) => neighbour.budgets.take_from(head.from, packet.len(), now),
             None => neighbour.budgets.take(packet.len(), now),
         };

@@ -8,6 +8,7 @@ use super::api::{Kind, SendFailure};
 use super::held::Origin;
 use super::sends::MAX_NO_ROUTES;
 use super::timers::Due;
+use super::window::Epoch;
 use super::wire::{Nonce, Purpose, Reply};
 use super::{Router, wire};
 use crate::overlay::OverlayId;
@@ -48,26 +49,25 @@ pub(super) struct Wanted {
 }
 
 impl Numbers {
-    /// Bytes of the part that is random.
-    pub(super) const EPOCH_BYTES: usize = 6;
-
     pub(super) fn new(random: u64) -> Self {
         Self { epoch: random, count: 0 }
     }
 
     pub(super) fn next(&mut self) -> Nonce {
         let mut nonce = Nonce::default();
-        nonce[..Self::EPOCH_BYTES].copy_from_slice(&self.epoch.to_be_bytes()[2..]);
-        nonce[Self::EPOCH_BYTES..].copy_from_slice(&self.count.to_be_bytes()[2..]);
+        let (epoch, count) = nonce.split_at_mut(size_of::<Epoch>());
+        epoch.copy_from_slice(&self.epoch.to_be_bytes()[2..]);
+        count.copy_from_slice(&self.count.to_be_bytes()[2..]);
         self.count += 1;
         nonce
     }
 
     /// The two parts of a nonce.
-    pub(super) fn split(nonce: &Nonce) -> ([u8; Self::EPOCH_BYTES], u64) {
-        let mut epoch = [0; Self::EPOCH_BYTES];
-        epoch.copy_from_slice(&nonce[..Self::EPOCH_BYTES]);
-        (epoch, nonce[Self::EPOCH_BYTES..].iter().fold(0, |count, byte| count << 8 | u64::from(*byte)))
+    pub(super) fn split(nonce: &Nonce) -> (Epoch, u64) {
+        let mut epoch = Epoch::default();
+        let (random, count) = nonce.split_at(epoch.len());
+        epoch.copy_from_slice(random);
+        (epoch, count.iter().fold(0, |count, byte| count << 8 | u64::from(*byte)))
     }
 }
 

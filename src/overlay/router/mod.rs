@@ -34,7 +34,7 @@
 //!   tries four neighbours. Only where a hop is too slow to answer in time both it and another may send the message on.
 //! - *Replays.* For each source a window tells which numbers have been here. Of at least
 //!   [`remembered_peers`](RouterConfig::remembered_peers) sources it is kept: with as many keys an attacker that has recorded what was
-//!   sealed for us since our start can have it delivered again. So what must not come twice needs more, as streams have.
+//!   sealed for us since our start can have it delivered again; or when the sender has started anew more than 30 times meanwhile. So what must not come twice needs more, as streams have.
 //! - *Routing messages, requests for keys and their answers are open.* They only name candidates, as a link proves the id;
 //!   a key is proven by its hash, and an answer by the random number of the question. An on-path hop can answer with a wrong session:
 //!   then the destination says that it is stale.
@@ -82,7 +82,7 @@ use keys::{Known, Numbers, Wanted};
 use neighbours::Neighbour;
 use sends::Pending;
 use timers::{Due, Timers};
-use window::Window;
+use window::Windows;
 use wire::{Head, Mode, Purpose};
 
 /// No more messages are kept, whatever the configuration says.
@@ -102,7 +102,7 @@ pub struct Router {
     config: RouterConfig,
     neighbours: HashMap<OverlayId, Neighbour>,
     contacts: Cache<OverlayId, Known>,
-    windows: Cache<(OverlayId, [u8; Numbers::EPOCH_BYTES]), Window>,
+    windows: Cache<OverlayId, Windows>,
     /// Numbers of sends that were confirmed.
     delivered: Cache<(OverlayId, u64), ()>,
     /// Fingerprints of messages that have passed.

@@ -1,5 +1,8 @@
 //! Which of the last numbers of a sender have been here: a sliding window, as in RFC 6479.
 
+use std::collections::VecDeque;
+use std::mem;
+
 const WORDS: usize = 16;
 
 /// The bits of the last 960 numbers or more; those before count as seen.
@@ -31,6 +34,41 @@ impl Window {
     }
 }
 
+/// The random part of a nonce: a sender has another one in each of its runs, and when it had forgotten us.
+pub(super) type Epoch = [u8; 6];
+
+/// Epochs of a source that are over and remembered as such.
+const MAX_RETIRED: usize = 32;
+
+/// The windows of one source: those of its last two epochs. What is of an earlier one has been here.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    before: Option<(Epoch, Window)>,
+    last: Option<(Epoch, Window)>,
+    retired: VecDeque<Epoch>,
+}
+
+impl Windows {
+    /// Takes a nonce, and says whether it is new.
+    pub(super) fn accept(&mut self, epoch: Epoch, number: u64) -> bool {
+        for (known, window) in [&mut self.last, &mut self.before].into_iter().flatten() {
+            if *known == epoch {
+                return window.accept(number);
+            }
+        }
+        if self.retired.contains(&epoch) {
+            return false;
+        }
+        if let Some((retired, _)) = mem::replace(&mut self.before, self.last.take()) {
+            if self.retired.len() == MAX_RETIRED {
+                self.retired.pop_front();
+            }
+            self.retired.push_back(retired);
+        }
+        self.last.insert((epoch, Window::default())).1.accept(number)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -49,6 +87,20 @@ mod tests {
         assert!(window.accept(BITS * 3) && !window.accept(5) && !window.accept(6), "too old");
         assert!(window.accept(BITS * 3 - 900) && !window.accept(BITS * 3 - 900));
         assert!(window.accept(u64::MAX) && !window.accept(u64::MAX));
+    }
+
+    #[test]
+    fn epochs_that_are_over_do_not_come_back() {
+        let mut windows = Windows::default();
+        for epoch in 0..20 {
+            assert!(windows.accept([epoch; 6], 0) && windows.accept([epoch; 6], 1));
+            // What is still under way from the one before.
+            assert!(epoch == 0 || windows.accept([epoch - 1; 6], 2));
+            assert!((0..=epoch).all(|old| !windows.accept([old; 6], 0)));
+        }
+        assert!(!windows.accept([5; 6], 77));
+        (20..250).for_each(|epoch| assert!(windows.accept([epoch; 6], 0)));
+        assert_eq!(windows.retired.len(), MAX_RETIRED);
     }
 
     proptest! {

@@ -316,6 +316,22 @@ fn a_flood_of_one_source_leaves_room_for_others() {
 }
 
 #[test]
+fn a_flood_of_strangers_leaves_those_we_know_alone() {
+    let mut net = Net::line(0..3);
+    net.send(0, 2, "text", None);
+    net.run(SECOND);
+    net.take_told();
+    for stranger in 1000..6000 {
+        net.with(2, |router, now| router.receive(&id(1), sealed(stranger, stranger, 2, 3, 1), now));
+    }
+    let delivered_count = net.take_told().len();
+    assert!((490..=500).contains(&delivered_count), "{delivered_count}");
+    net.send(0, 2, "text", None);
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [delivered(2, 0, "text")]);
+}
+
+#[test]
 fn one_neighbour_cannot_fill_what_is_kept() {
     let mut net = Net::new();
     net.config.held_messages = 40;
