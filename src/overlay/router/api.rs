@@ -170,7 +170,7 @@ pub struct RouterConfig {
     /// How much of it may be from one source.
     pub source_budget: Rate,
     /// How many messages of others are kept until the next hop has taken them, and how many of ours until they are confirmed or
-    /// the key is there. Beyond that, others are refused, and ours are not taken.
+    /// the key is there. Beyond that, others are refused, and ours are not taken. At most 8192.
     pub held_messages: usize,
     /// How many bytes of messages are kept, of others and of ours each.
     pub held_bytes: usize,

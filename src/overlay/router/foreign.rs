@@ -114,7 +114,7 @@ impl Router {
         if !self.is_original(&next) {
             drop(body);
             self.counters.forwarded += 1;
-            return self.transmit(next, wire::readdressed(packet, head.hops - 1, 0), now);
+            return self.transmit(next, wire::readdressed(packet, head.hops - 1, wire::NO_HOP), now);
         }
         let data = std::str::from_utf8(&body[data_at..]).ok().and_then(|data| serde_json::from_str(data).ok());
         let Some(data) = data else { return self.counters.malformed += 1 };

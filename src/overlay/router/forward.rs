@@ -53,8 +53,8 @@ impl Router {
                 self.routing.receive(Sender::Neighbour(*from), &packet[1..], now);
                 self.run_routing(now);
             }
-            (Some(&(wire::TAKEN | wire::REFUSED)), _) => match wire::parse_hop(&packet) {
-                Some(hop) => self.answered(from, hop, packet.get(5).copied(), now),
+            (Some(&(wire::TAKEN | wire::REFUSED)), _) => match wire::parse_answer(&packet) {
+                Some((hop, refused)) => self.answered(from, hop, refused, now),
                 None => self.counters.malformed += 1,
             },
             (Some(&wire::PING), _) => self.transmit(*from, Bytes::from_static(&[wire::PONG]), now),
@@ -116,7 +116,7 @@ impl Router {
             }
             self.take(previous, &head, now);
         } else {
-            self.transmit(next, wire::readdressed(packet, head.hops - 1, 0), now);
+            self.transmit(next, wire::readdressed(packet, head.hops - 1, wire::NO_HOP), now);
         }
         self.counters.forwarded += 1;
     }
@@ -198,22 +198,18 @@ impl Router {
             self.timers.cancel(due, Due::Held(hop));
         }
         held.hops = refused.map_or(held.hops, |left| left.min(held.hops.saturating_sub(1)));
-        let origin = held.origin;
+        let (origin, left, packet) = (held.origin, held.hops, held.packet.clone());
         let is_wanted = match &origin {
             Origin::Neighbour { .. } | Origin::Answer => true,
             Origin::Send(number) => self.sends.contains_key(number),
             Origin::Key(id) => self.wanted.contains_key(id),
         };
-        let Some(held) = self.held.get(hop).filter(|_| is_wanted) else { return self.forget(hop) };
-        let (held, packet) = (&*held, held.packet.clone());
-        let previous = match &origin {
-            Origin::Neighbour { id, .. } => Some(*id),
-            _ => None,
-        };
-        let (may_try, left) = (held.may_try(), held.hops);
-        let tried: Vec<OverlayId> = held.tried().copied().collect();
-        let head = Head::parse(&packet).filter(|_| may_try);
-        let next = head.and_then(|head| self.choose(&head, &|id| previous.as_ref() == Some(id) || tried.contains(id)));
+        if !is_wanted {
+            return self.forget(hop);
+        }
+        let tried: Vec<OverlayId> = held.tried().chain(origin.previous()).copied().collect();
+        let head = Head::parse(&packet).filter(|_| held.may_try());
+        let next = head.and_then(|head| self.choose(&head, &|id| tried.contains(id)));
         let Some(next) = next else {
             self.forget(hop);
             return self.came_back(origin, left, now);

@@ -25,6 +25,16 @@ pub(super) enum Origin {
     Answer,
 }
 
+impl Origin {
+    /// The previous hop.
+    pub(super) fn previous(&self) -> Option<&OverlayId> {
+        match self {
+            Self::Neighbour { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+}
+
 /// A message on its way.
 #[derive(Debug)]
 pub(super) struct Held {

@@ -13,6 +13,8 @@ use super::{Router, wire};
 use crate::overlay::OverlayId;
 use crate::overlay::seal::Contact;
 
+/// The longest time for a confirmation.
+const MAX_CONFIRM: Duration = Duration::from_secs(3600);
 /// How often a message is sent at most.
 const MAX_SENDS: u8 = 4;
 /// After so many times that nobody was closer, it is given up.
@@ -36,8 +38,8 @@ pub(super) struct Pending {
 }
 
 impl Router {
-    /// Sends a message. With `confirm` [`Output::Confirmed`] or [`Output::Failed`] follows within that time, and the message is
-    /// sent again if need be, but delivered once. Without, it may get lost.
+    /// Sends a message. With `confirm` [`Output::Confirmed`] or [`Output::Failed`] follows within that time, of an hour at most,
+    /// and the message is sent again if need be, but delivered once. Without, it may get lost.
     ///
     /// # Errors
     ///
@@ -69,7 +71,7 @@ impl Router {
             if self.sends.len() >= self.config.held_messages || self.sends_bytes + body.len() > self.config.held_bytes {
                 return Err(SendRefused::Full);
             }
-            let deadline = now + confirm.unwrap_or(self.config.key_within);
+            let deadline = now + confirm.unwrap_or(self.config.key_within).min(MAX_CONFIRM);
             self.sends_bytes += body.len();
             let (confirm, due) = (confirm.is_some(), deadline);
             let (sends, no_routes, last_hop) = (0, 0, None);
@@ -233,7 +235,7 @@ impl Router {
         };
         let (mode, hops) = (Mode::Sealed, self.config.hops.saturating_sub(1));
         let confirm = number.is_some();
-        let head = Head { hops, hop: 0, mode, confirm, closest: false, purpose, nonce, to, from: self.me };
+        let head = Head { hops, hop: wire::NO_HOP, mode, confirm, closest: false, purpose, nonce, to, from: self.me };
         let mut packet = head.sealed(&self.contact, contact, number, body);
         let (header, body) = wire::split_sealed(&mut packet);
         let tag = self.seal.seal(contact, header, &nonce, body)?;
@@ -244,7 +246,7 @@ impl Router {
     /// The head of a message that is not sealed.
     pub(super) fn open_head(&mut self, to: OverlayId, purpose: Purpose, closest: bool, confirm: bool) -> Head {
         let (mode, hops) = (Mode::Open, self.config.hops.saturating_sub(1));
-        Head { hops, hop: 0, mode, confirm, closest, purpose, nonce: self.numbers.next(), to, from: self.me }
+        Head { hops, hop: wire::NO_HOP, mode, confirm, closest, purpose, nonce: self.numbers.next(), to, from: self.me }
     }
 
     /// Sends a message that is not sealed, once. It may get lost.

@@ -49,6 +49,9 @@ const OUR_SESSION_AT: usize = 92;
 const THEIR_SESSION_AT: usize = 100;
 const SEALED_AT: usize = 108;
 
+/// The hop number of what is not kept.
+pub(super) const NO_HOP: u32 = u32::MAX;
+
 pub(super) type Nonce = [u8; NONCE_BYTES];
 
 /// How a message is protected.
@@ -270,9 +273,11 @@ pub(super) fn refused(hop: u32, hops: u8) -> Bytes {
     Bytes::copy_from_slice(&[REFUSED, a, b, c, d, hops])
 }
 
-/// The hop number of an answer.
-pub(super) fn parse_hop(packet: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(packet.get(1..5)?.try_into().ok()?))
+/// The hop number of an answer, and how many sends are left if it is a refusal.
+pub(super) fn parse_answer(packet: &[u8]) -> Option<(u32, Option<u8>)> {
+    let hop = u32::from_be_bytes(packet.get(1..5)?.try_into().ok()?);
+    let refused = if packet[0] == REFUSED { Some(*packet.get(5)?) } else { None };
+    Some((hop, refused))
 }
 
 /// What answers a request for a contact.

@@ -366,6 +366,12 @@ fn only_the_next_hop_answers_for_a_message() {
         }
     }
     assert_eq!((net.counters(1).unexpected, net.routers[&1].held.len()), (2000, 1));
+    // And a refusal that does not say how much is left is none.
+    let short = wire::refused(0, 32).slice(..5);
+    net.with(1, |router, now| router.receive(&id(2), short, now));
+    assert_eq!((net.counters(1).malformed, net.routers[&1].held.len()), (1, 1));
+    net.with(1, |router, now| router.receive(&id(2), wire::refused(0, 32), now));
+    assert_eq!(net.routers[&1].held.len(), 0);
 }
 
 #[test]
