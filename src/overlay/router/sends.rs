@@ -66,7 +66,7 @@ impl Router {
                 self.outputs.push_back(Output::Confirmed { send });
             }
         } else if let (None, Some(contact)) = (confirm, self.contact_of(&to, now)) {
-            self.send_once(SendId(number), &contact, to, kind, &body, now);
+            self.send_once(send, &contact, to, kind, &body, now);
         } else {
             if self.sends.len() >= self.config.held_messages || self.sends_bytes + body.len() > self.config.held_bytes {
                 return Err(SendRefused::Full);
@@ -78,11 +78,7 @@ impl Router {
             let pending = Pending { to, kind, body, confirm, deadline, sends, no_routes, last_hop, due };
             self.sends.insert(number, pending);
             self.timers.set(deadline, Due::Send(number));
-            if self.contact_of(&to, now).is_some() {
-                self.launch(number, now);
-            } else {
-                self.want_key(to, Some(number), now);
-            }
+            self.launch(number, now);
         }
         self.next_send = self.next_send.wrapping_add(1);
         Ok(send)
@@ -112,7 +108,7 @@ impl Router {
         Ok(())
     }
 
-    /// Sends off a message whose destination's key is here now.
+    /// Sends off a message, or asks for the key of its destination first.
     pub(super) fn launch(&mut self, number: u64, now: Instant) {
         let Some(pending) = self.sends.get(&number) else { return };
         let (to, kind, body) = (pending.to, pending.kind, pending.body.clone());

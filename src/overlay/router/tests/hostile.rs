@@ -386,6 +386,9 @@ fn a_laid_trail_leads_nothing_away_for_which_there_is_a_way() {
         }
     }
     net.run(SECOND);
+    // And so does 30, from the other side.
+    let packet = open(Purpose::Stale, 21, 20, 9, b"");
+    net.with(20, |router, now| router.receive(&id(30), packet, now));
     net.send(10, 30, "text", None);
     net.with(10, |router, now| router.send_closest(id(21), Kind::Topic, Bytes::from_static(b"rendezvous"), now))
         .unwrap();
