@@ -5,6 +5,8 @@
 //!
 //! A *neighbour* is a peer to which there is a link.
 
+pub mod chord;
+
 use std::fmt;
 use std::time::Instant;
 
