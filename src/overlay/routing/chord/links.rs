@@ -21,7 +21,7 @@ pub(super) struct Link {
     pub(super) wanted: bool,
     /// We have said that we do not need it any more.
     pub(super) released: bool,
-    /// It came unasked, so it may be of another ring.
+    /// It came unasked, so it may be of another ring, in which we do not know our place yet.
     pub(super) foreign: bool,
     pub(super) since: Instant,
     /// Since when neither side needs it.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::wire::{MAX_IDS, Message};
+use super::wire::{MAX_IDS, Message, Status};
 use super::{Action, Chord, PREDECESSORS};
 use crate::overlay::OverlayId;
 use crate::overlay::routing::Routing;
@@ -22,8 +22,8 @@ const ZERO: OverlayId = OverlayId::from_bytes([0; OverlayId::BYTES]);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Who is next to us.
-    Place,
+    /// Who is next to us, in the ring of this neighbour.
+    Place(Option<OverlayId>),
     /// The finger of this row.
     Row(u32),
     /// A way to this id.
@@ -41,9 +41,13 @@ impl Chord {
     /// Asks through `peer` who is responsible for the id before ours, that is, who is our successor in its ring. In our own ring
     /// the question comes back.
     pub(super) fn find_place(&mut self, peer: OverlayId, now: Instant) {
-        if let Some(request) = self.note(Purpose::Place, now) {
-            let target = self.id.at(&ZERO.clockwise(&LAST));
-            self.tell(peer, &Message::Find { request, target, asker: self.id });
+        let purpose = Purpose::Place(Some(peer));
+        match self.note(purpose, now) {
+            Some(request) => {
+                let target = self.id.at(&ZERO.clockwise(&LAST));
+                self.tell(peer, &Message::Find { request, target, asker: self.id });
+            }
+            None => self.close(purpose),
         }
     }
 
@@ -67,6 +71,27 @@ impl Chord {
     pub(super) fn look_up_row(&mut self, row: u32, now: Instant) {
         if !self.is_covered(row) {
             self.look_up(Purpose::Row(row), self.start(row), now);
+        }
+    }
+
+    pub(super) fn give_up_lookups(&mut self, now: Instant) {
+        let old = self.lookups.iter().filter(|(_, lookup)| lookup.expires <= now).map(|(request, _)| *request);
+        for request in old.collect::<Vec<_>>() {
+            if let Some(lookup) = self.lookups.remove(&request) {
+                self.close(lookup.purpose);
+            }
+        }
+    }
+
+    /// A lookup is over. If it was for our place in the ring of a neighbour, messages may come through us from there.
+    fn close(&mut self, purpose: Purpose) {
+        let Purpose::Place(Some(peer)) = purpose else { return };
+        if let Some(link) = self.links.get_mut(&peer)
+            && std::mem::take(&mut link.foreign)
+            && self.settled
+        {
+            let status = Status { settled: true, need: link.needed };
+            self.tell(peer, &Message::Status(status));
         }
     }
 
@@ -102,7 +127,8 @@ impl Chord {
     pub(super) fn answer(&mut self, from: OverlayId, request: u64, asker: OverlayId) -> bool {
         if asker == self.id {
             // Nobody is nearer than we are.
-            return self.lookups.remove(&request).is_some();
+            let lookup = self.lookups.remove(&request);
+            return lookup.map(|lookup| self.close(lookup.purpose)).is_some();
         }
         let message = Message::Found { request, asker, peers: self.surroundings(&asker) };
         if self.links.get(&asker).is_some() {
@@ -123,11 +149,12 @@ impl Chord {
         }
         let Some(lookup) = self.lookups.remove(&request) else { return false };
         match lookup.purpose {
-            Purpose::Place => {}
+            Purpose::Place(_) => {}
             Purpose::Row(row) => self.consider(self.start(row), Some(row), peers, now),
             Purpose::Way(target) => self.consider(target, None, peers, now),
         }
         self.consider_near(peers.to_vec(), None, now);
+        self.close(lookup.purpose);
         true
     }
 

@@ -12,7 +12,9 @@
 //!   others have made to us. A link stays as long as one of its ends needs it: each tells the other.
 //! - A newcomer is no hop on the way of others before its place in the ring is *settled*: its successor has told it of nobody
 //!   between them to whom there is no link yet.
-//! - Former neighbours are tried again, more and more seldom. If one is back, the two rings it may be a sign of are made one.
+//! - Two peers that meet by chance may be of two rings. Each asks for its place in the ring of the other before it is a hop
+//!   there, and the links that follow make one ring of the two. In one ring the question comes back to who asked it.
+//! - Former neighbours are tried again, more and more seldom, so that a network that fell apart becomes one again.
 
 mod config;
 #[cfg(test)]
@@ -68,6 +70,9 @@ pub struct Chord {
     confirmed: Option<OverlayId>,
     /// The predecessor and the successors, as they were last.
     near: Vec<OverlayId>,
+    /// Something was changed that the table is [read off](Self::refresh).
+    stale: bool,
+    /// `near` has changed since the last round.
     changed: bool,
     interval: Duration,
     tick_at: Instant,
@@ -94,6 +99,7 @@ impl Chord {
             settled: false,
             confirmed: None,
             near: Vec::new(),
+            stale: false,
             changed: false,
             interval: config.interval,
             tick_at: now + config.interval,
@@ -129,6 +135,7 @@ impl Chord {
         if row < RingId::BITS {
             if let Err(at) = self.config.rows.binary_search(&row) {
                 self.config.rows.insert(at, row);
+                self.stale = true;
             }
             self.look_up_row(row, now);
             self.refresh(now);
@@ -195,13 +202,13 @@ impl Routing for Chord {
         if self.former.remove(&peer) {
             self.former.hurry(now);
         }
-        let alone = self.links.len() == 0;
-        let link = Link { foreign: !wished, ..Link::new(verified, admission != Admission::No, now) };
+        let link = Link { foreign: verified && !wished, ..Link::new(verified, admission != Admission::No, now) };
         self.links.insert(peer, link);
+        self.stale = true;
         self.refresh(now);
         if verified {
             self.send_state(peer, false);
-            if alone {
+            if !wished {
                 self.find_place(peer, now);
             }
         }
@@ -217,12 +224,14 @@ impl Routing for Chord {
                 self.former.lost(*peer, now);
             }
         }
+        self.stale = true;
         self.refresh(now);
     }
 
     fn unreachable(&mut self, peer: &OverlayId, now: Instant) {
         let row = self.wishes.failed(peer, now);
         self.due.extend(row);
+        self.stale = true;
         self.refresh(now);
     }
 
@@ -274,6 +283,7 @@ impl Routing for Chord {
         }
         if self.tick_at <= now {
             self.tick(now);
+            self.stale = true;
             self.refresh(now);
         }
     }

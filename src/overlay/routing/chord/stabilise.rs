@@ -18,7 +18,7 @@ const ROWS_IN_ROUND: usize = 4;
 impl Chord {
     /// One round: asks the successor, looks up what is missing, gives up what is not needed.
     pub(super) fn tick(&mut self, now: Instant) {
-        self.lookups.retain(|_, lookup| now < lookup.expires);
+        self.give_up_lookups(now);
         self.wishes.expire(now);
         self.release_idle(now);
         if let Some(peer) = self.former.due(now)
@@ -48,7 +48,7 @@ impl Chord {
             return;
         }
         if std::mem::take(&mut self.seek_successor) {
-            self.look_up(Purpose::Place, self.id.at(&Distance::power_of_two(0)), now);
+            self.look_up(Purpose::Place(None), self.id.at(&Distance::power_of_two(0)), now);
         }
         if !self.due.is_empty() {
             for _ in 0..ROWS_IN_ROUND {
@@ -83,17 +83,27 @@ impl Chord {
 
     /// Brings all that depends on the links up to date, after each input.
     pub(super) fn refresh(&mut self, now: Instant) {
-        let predecessor = self.predecessor();
-        let near: Vec<OverlayId> = predecessor.into_iter().chain(self.successors()).collect();
-        if near != self.near {
-            self.near = near;
-            self.changed = true;
-            self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
+        if std::mem::take(&mut self.stale) {
+            self.read_near(now);
+            self.read_needs(now);
         }
         if self.changed || !self.due.is_empty() || self.seek_successor {
             self.interval = self.config.interval;
             self.tick_at = self.tick_at.min(now + self.interval);
         }
+    }
+
+    fn read_near(&mut self, now: Instant) {
+        let near: Vec<OverlayId> = self.predecessor().into_iter().chain(self.successors()).collect();
+        if near != self.near {
+            self.near = near;
+            self.changed = true;
+            self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
+        }
+    }
+
+    /// Tells the neighbours what we need, and that we have our place when we get it.
+    fn read_needs(&mut self, now: Instant) {
         let settles = !self.settled && self.has_its_place();
         self.settled = (self.settled || settles) && !self.near.is_empty();
         if settles {
@@ -110,6 +120,7 @@ impl Chord {
             }
             if need != link.needed || settles {
                 link.needed = need;
+                let settled = settled && !link.foreign;
                 let message = Message::Status(Status { settled, need }).encode();
                 self.actions.push_back(Action::Tell { to: *id, message });
             }
@@ -132,7 +143,7 @@ impl Chord {
     pub(super) fn send_state(&mut self, to: OverlayId, ask: bool) {
         let Some(link) = self.links.get(&to) else { return };
         let message = Message::State {
-            status: Status { settled: self.settled, need: link.needed },
+            status: Status { settled: self.settled && !link.foreign, need: link.needed },
             ask,
             predecessors: self.links.predecessors().take(PREDECESSORS).collect(),
             successors: self.successors(),
@@ -157,6 +168,7 @@ impl Chord {
         let link = self.links.get_mut(from).filter(|link| link.verified);
         let known = link.is_some();
         if let Some(link) = link {
+            self.stale |= link.wanted != status.need;
             (link.settled, link.wanted) = (status.settled, status.need);
         }
         known
@@ -173,16 +185,11 @@ impl Chord {
         let names: Vec<OverlayId> = predecessors.iter().chain(successors).copied().collect();
         self.consider_near(names, Some(from), now);
         if self.links.successors().next() == Some(from) {
+            self.stale |= self.confirmed != Some(from);
             self.confirmed = Some(from);
         }
         if ask {
             self.send_state(from, false);
-        }
-        if self.settled
-            && let Some(link) = self.links.get_mut(&from).filter(|link| link.settled)
-            && std::mem::take(&mut link.foreign)
-        {
-            self.find_place(from, now);
         }
     }
 
@@ -210,6 +217,7 @@ impl Chord {
         if let Some(link) = self.links.get_mut(&id) {
             // It was for somebody else, and we have use for it now.
             link.member |= link.verified;
+            self.stale = true;
         } else if self.wishes.wish(id, by, row, now) {
             self.actions.push_back(Action::Connect(id));
         }

@@ -98,7 +98,13 @@ fn two_halves_become_one() {
 
 #[test]
 fn one_meeting_joins_two_rings() {
-    let mut net = Net::new(8);
+    for seed in 0..10 {
+        one_meeting(seed);
+    }
+}
+
+fn one_meeting(seed: u64) {
+    let mut net = Net::new(seed);
     let config = ChordConfig::default();
     for side in 0..2 {
         let ids: Vec<_> = (0..20).map(|_| net.random_id()).collect();
