@@ -195,19 +195,23 @@ impl Chord {
 
     /// Wishes for links to those of these peers that are nearer than the neighbours that are near.
     pub(super) fn consider_near(&mut self, mut names: Vec<OverlayId>, by: Option<OverlayId>, now: Instant) {
-        names.sort_unstable_by_key(|name| self.id.clockwise(name));
-        names.dedup();
+        let predecessor = self.predecessor().unwrap_or(self.id);
+        let successors = self.successors();
+        let last = successors.last().filter(|_| successors.len() == self.config.successors).unwrap_or(&self.id);
+        let is_behind = |name: &OverlayId| name.is_between(&predecessor, &self.id);
+        names.retain(|name| is_behind(name) || name.is_between(&self.id, last));
         names.retain(|name| *name != self.id && self.links.get(name).is_none_or(|link| !link.member));
         names.retain(|name| !self.wishes.is_waiting(name, now));
-        // The last of them is the nearest against the clock.
-        let last = names.last().copied();
+        names.sort_unstable_by_key(|name| self.id.clockwise(name));
+        names.dedup();
+        let nearest_behind = names.last().copied().filter(is_behind);
         // What the same peer has named before may still take a place.
         let open: Vec<OverlayId> = self.wishes.open().filter(|(_, other)| *other == by).map(|(id, _)| *id).collect();
         for (at, name) in names.iter().enumerate() {
             let ahead = self.id.clockwise(name);
             let before = open.iter().filter(|id| self.id.clockwise(id) < ahead).count();
-            let (rank, behind) = self.links.ranks(name);
-            if rank + at + before < self.config.successors || (Some(*name) == last && behind == 0) {
+            let (rank, _) = self.links.ranks(name);
+            if rank + at + before < self.config.successors || nearest_behind == Some(*name) {
                 self.wish(*name, by, None, now);
             }
         }

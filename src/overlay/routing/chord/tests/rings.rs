@@ -54,7 +54,7 @@ fn five_hundred_peers() {
 
 #[test]
 fn twenty_successors() {
-    let mut net = grown(200, &twenty(), 3);
+    let mut net = grown(100, &twenty(), 3);
     assert!(report(&mut net, 5000) < 3.0);
 }
 
@@ -71,10 +71,23 @@ fn a_thousand_peers() {
 
 #[test]
 fn half_of_the_peers_vanish() {
-    let mut net = grown(200, &ChordConfig::default(), 6);
+    vanish(100, 6);
+}
+
+#[test]
+#[ignore = "takes long without optimisation"]
+fn rings_of_many_seeds() {
+    for seed in 100..110 {
+        vanish(500, seed);
+        part(200, seed);
+    }
+}
+
+fn vanish(count: usize, seed: u64) {
+    let mut net = grown(count, &ChordConfig::default(), seed);
     let mut ids = net.ids();
     ids.shuffle(&mut net.rng);
-    net.remove(&ids[..100]);
+    net.remove(&ids[..count / 2]);
     let took = net.settle(60 * SECOND);
     println!("healed after {took:?}");
     report(&mut net, 2000);
@@ -82,7 +95,11 @@ fn half_of_the_peers_vanish() {
 
 #[test]
 fn two_halves_become_one() {
-    let mut net = grown(100, &ChordConfig::default(), 7);
+    part(100, 7);
+}
+
+fn part(count: usize, seed: u64) {
+    let mut net = grown(count, &ChordConfig::default(), seed);
     let mut ids = net.ids();
     ids.shuffle(&mut net.rng);
     net.side = ids.iter().enumerate().map(|(at, id)| (*id, (at % 2) as u8)).collect();
