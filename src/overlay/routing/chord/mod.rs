@@ -14,7 +14,8 @@
 //!   between them to whom there is no link yet.
 //! - Two peers that meet by chance may be of two rings. Each asks for its place in the ring of the other before it is a hop
 //!   there, and the links that follow make one ring of the two. In one ring the question comes back to who asked it.
-//! - Former neighbours are tried again, more and more seldom, so that a network that fell apart becomes one again.
+//! - Former neighbours are tried again, more and more seldom, so that a network that fell apart becomes one again. A peer that
+//!   has lost all of its links is to be given a new one by whoever gave it the first.
 
 mod config;
 #[cfg(test)]

@@ -108,6 +108,10 @@ impl Chord {
         self.settled = (self.settled || settles) && !self.near.is_empty();
         if settles {
             self.due.extend(&self.config.rows);
+        } else if self.near.is_empty() {
+            // Nobody can be asked.
+            self.due.clear();
+            self.seek_successor = false;
         }
         let fingers = self.config.rows.iter().map(|row| self.links.finger(&self.start(*row)));
         let mut needed: Vec<OverlayId> = self.near.iter().copied().chain(fingers).collect();

@@ -117,6 +117,14 @@ impl Net {
                 self.unlink(a, b);
             }
         }
+        // Whoever has lost all links comes in again through somebody, as at first.
+        for ring in self.rings() {
+            let lone = |id: &&OverlayId| self.peers[*id].neighbours().is_empty();
+            let (lone, others): (Vec<OverlayId>, Vec<OverlayId>) = ring.0.iter().partition(lone);
+            for id in lone {
+                self.link(id, others[id.as_bytes()[0] as usize % others.len()]);
+            }
+        }
     }
 
     fn reaches(&self, a: &OverlayId, b: &OverlayId) -> bool {
