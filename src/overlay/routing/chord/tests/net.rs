@@ -31,6 +31,7 @@ pub(super) struct Net {
     pub(super) routed_hops: u64,
     pub(super) lost: u64,
     timeouts: BTreeMap<OverlayId, Instant>,
+    last_told: BTreeMap<(OverlayId, OverlayId), Instant>,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     number: u64,
     pub(super) now: Instant,
@@ -47,6 +48,7 @@ impl Net {
             routed_hops: 0,
             lost: 0,
             timeouts: BTreeMap::new(),
+            last_told: BTreeMap::new(),
             events: BinaryHeap::new(),
             number: 0,
             now: Instant::now(),
@@ -160,6 +162,10 @@ impl Net {
             Action::Release(to) => self.unlink(id, to),
             Action::Tell { to, message } => {
                 self.messages += 1;
+                // Links keep the order.
+                let last = self.last_told.entry((id, to)).or_insert(soon);
+                let soon = soon.max(*last);
+                *last = soon;
                 self.push(soon, Event::Told { from: id, to, message: message.to_vec() });
             }
             Action::Route { to, message } => self.route(id, id, to, 0, message.to_vec()),
@@ -240,6 +246,7 @@ impl Net {
         });
         let count = peer.config.successors;
         peer.is_settled()
+            && peer.near.iter().all(|near| peer.links.get(near).is_some_and(|link| link.settled))
             && peer.predecessor() == Some(ring.predecessor(id))
             && peer.successors() == expected.take(count).collect::<Vec<_>>()
     }
