@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "src/node/firewall.rs",
     "src/onramp/hub",
     "src/overlay/id.rs",
+    "src/overlay/keys.rs",
     "src/overlay/routing",
     "src/overlay/router",
     "src/overlay/link/handshake.rs",
@@ -42,6 +43,7 @@ const ADAPTERS: &[(&str, &str)] = &[
     ("rustls::", "src/transport/websocket.rs"),
     ("httparse::", "src/transport/upgrade.rs"),
     ("ed25519_dalek::", "src/identity"),
+    ("ring::", "src/overlay/keys.rs"),
 ];
 
 const MAX_LINES: usize = 500;

@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 pub use self::file::IdentityFileError;
 
@@ -127,6 +128,17 @@ impl Identity {
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
+
+    /// A secret that only we and this peer can compute: X25519 (RFC 7748) with both keys converted from Ed25519 to its curve. One
+    /// key for signing and for this is safe: Thormarker, "On using the same key pair for Ed25519 and an X25519 based KEM", 2021.
+    ///
+    /// `None` if it would be zero, as for a key of small order (RFC 7748, section 6.1). It has structure: derive keys from it.
+    pub(crate) fn agree(&self, peer: &PeerId) -> Option<Zeroizing<[u8; 32]>> {
+        let theirs = VerifyingKey::from_bytes(&peer.0).ok()?.to_montgomery();
+        let ours = Zeroizing::new(self.0.to_scalar_bytes());
+        let secret = Zeroizing::new(theirs.mul_clamped(*ours).to_bytes());
+        (*secret != [0; 32]).then_some(secret)
+    }
 }
 
 impl PartialEq for Identity {
@@ -184,6 +196,30 @@ mod tests {
             .unwrap();
         let id = Identity::from_secret(secret.try_into().unwrap()).peer_id();
         assert_eq!(id.to_string(), "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkena");
+    }
+
+    #[test]
+    fn two_peers_agree_on_a_known_secret() {
+        // Computed with Python's `cryptography` (OpenSSL): X25519 of the scalars that RFC 8032, section 5.1.5, makes of the secrets.
+        let (a, b) = (Identity::from_secret([1; 32]), Identity::from_secret([2; 32]));
+        let secret = a.agree(&b.peer_id()).unwrap();
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&*secret),
+            "4181d7302557342bdb6d061c4b1eebea828ecb625c3368b7111680793307220b"
+        );
+        assert_eq!(b.agree(&a.peer_id()), Some(secret.clone()));
+        let c = Identity::from_secret([3; 32]);
+        assert_ne!(c.agree(&a.peer_id()), Some(secret));
+    }
+
+    #[test]
+    fn there_is_no_secret_with_a_key_of_small_order() {
+        // y = -1 and y = 0: the points of order 2 and 4.
+        let mut minus_one = [255; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        for key in [minus_one, [0; 32]] {
+            assert_eq!(Identity::generate().agree(&PeerId(key)), None);
+        }
     }
 
     #[test]

@@ -45,7 +45,12 @@ impl OverlayId {
 
     /// The id of a peer: the first 160 bits of SHA-256 over a constant and its public key.
     pub fn of(peer: &PeerId) -> Self {
-        let digest = Sha256::new().chain_update(DOMAIN).chain_update(peer.as_bytes()).finalize();
+        Self::of_key(peer.as_bytes())
+    }
+
+    /// The id of the peer with this key, if it is one.
+    pub(crate) fn of_key(key: &[u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update(DOMAIN).chain_update(key).finalize();
         let mut id = [0; Self::BYTES];
         id.copy_from_slice(&digest[..Self::BYTES]);
         Self(id)

@@ -3,11 +3,13 @@
 //! - [`id`](OverlayId): names in a key space of 160 bits, derived from the peers' public keys.
 //! - [`routing`]: which neighbours a peer keeps, and which of them is next on the way to an id. Pure.
 //! - [`seal`]: messages are encrypted and authenticated from end to end.
+//! - [`keys`]: sealing by the peers' keys. Pure.
 //! - [`router`]: how messages get to their id, hop by hop. Pure.
 
 mod id;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
 mod link;
+pub mod keys;
 pub mod router;
 pub mod routing;
 pub mod seal;
