@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "src/overlay/routing",
     "src/overlay/router",
     "src/overlay/link/handshake.rs",
+    "src/overlay/topics",
 ];
 const IMPURE: &[&str] =
     &["tokio::", "Instant::now", "SystemTime::now", "rand::random", "rand::rng()", "std::net::", "std::thread"];

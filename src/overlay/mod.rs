@@ -5,6 +5,7 @@
 //! - [`seal`]: messages are encrypted and authenticated from end to end.
 //! - [`keys`]: sealing by the peers' keys. Pure.
 //! - [`router`]: how messages get to their id, hop by hop. Pure.
+//! - [`topics`]: messages to all who want them. Pure.
 
 mod id;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
@@ -13,5 +14,6 @@ pub mod keys;
 pub mod router;
 pub mod routing;
 pub mod seal;
+pub mod topics;
 
 pub use id::{Distance, InvalidOverlayId, OverlayId, RingId};
