@@ -6,12 +6,16 @@
 //! - [`keys`]: sealing by the peers' keys. Pure.
 //! - [`router`]: how messages get to their id, hop by hop. Pure.
 //! - [`topics`]: messages to all who want them. Pure.
+//! - [`packets`]: packets from id to id, as the overlay carries them.
+//! - [`datagram`]: a socket for datagrams, in the shape of UDP.
 
+pub mod datagram;
 mod id;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
 mod link;
 pub mod keys;
 pub mod router;
+pub mod packets;
 pub mod routing;
 pub mod seal;
 pub mod topics;
