@@ -12,6 +12,7 @@ use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
+use sha2::{Digest, Sha256};
 
 pub use self::file::IdentityFileError;
 
@@ -102,6 +103,9 @@ impl<'de> Deserialize<'de> for PeerId {
     }
 }
 
+/// Keeps [derived secrets](Identity::secret_for) apart from all other hashes of a key.
+const SECRET_DOMAIN: &[u8] = b"pmesh derived secret 1\0";
+
 /// The key pair of a root. Whoever has it can pass for the root.
 ///
 /// A root makes a new one at its start, unless it is [given one](crate::RootBuilder::identity). Cloning shares the key; the last
@@ -138,6 +142,14 @@ impl Identity {
         let ours = Zeroizing::new(self.0.to_scalar_bytes());
         let secret = Zeroizing::new(theirs.mul_clamped(*ours).to_bytes());
         (*secret != [0; 32]).then_some(secret)
+    /// A secret for one purpose: the same whenever the identity is. Who knows it learns nothing about the key or others.
+    pub(crate) fn secret_for(&self, purpose: &[u8]) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(SECRET_DOMAIN)
+            .chain_update(self.0.as_bytes())
+            .chain_update(purpose)
+            .finalize()
+            .into()
     }
 }
 

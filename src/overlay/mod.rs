@@ -8,6 +8,7 @@
 //! - [`topics`]: messages to all who want them. Pure.
 //! - [`packets`]: packets from id to id, as the overlay carries them.
 //! - [`datagram`]: a socket for datagrams, in the shape of UDP.
+//! - [`stream`]: reliable streams of bytes, encrypted from end to end.
 
 pub mod datagram;
 mod id;
@@ -19,5 +20,6 @@ pub mod packets;
 pub mod routing;
 pub mod seal;
 pub mod topics;
+pub mod stream;
 
 pub use id::{Distance, InvalidOverlayId, OverlayId, RingId};
