@@ -25,11 +25,13 @@ pub(super) struct Path {
     pub(super) hop: Option<(u64, u64)>,
     /// Of 1000 packets, so many get lost.
     pub(super) loss: u32,
+    /// Of 1000 packets, so many get a bit changed.
+    pub(super) forged: u32,
 }
 
 impl Path {
     pub(super) const fn of(millis: u64) -> Self {
-        Self { delay: Duration::from_millis(millis), hop: None, loss: 0 }
+        Self { delay: Duration::from_millis(millis), hop: None, loss: 0, forged: 0 }
     }
 
     pub(super) const fn hop(self, bytes_per_second: u64, queue: u64) -> Self {
@@ -84,7 +86,7 @@ impl Net {
         let mut number = 0;
         loop {
             let next = on_their_way.first_key_value().map(|((due, _), _)| *due);
-            let (to, packet) = tokio::select! {
+            let (to, mut packet) = tokio::select! {
                 biased;
                 () = sleep_until(next.unwrap_or(hop_is_free)), if next.is_some() => {
                     let (to, packet) = on_their_way.pop_first().unwrap().1;
@@ -96,10 +98,16 @@ impl Net {
                     None => break,
                 },
             };
-            let Path { delay, hop, loss } = *lock(&self.path);
+            let Path { delay, hop, loss, forged } = *lock(&self.path);
             let now = Instant::now();
             let mut due = now + delay;
             let mut is_lost = rng.random_range(0..1000) < loss;
+            if rng.random_range(0..1000) < forged {
+                let mut bytes = packet.to_vec();
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] ^= 1 << rng.random_range(0..8);
+                packet = bytes.into();
+            }
             if let Some((rate, queue)) = hop {
                 hop_is_free = hop_is_free.max(now);
                 let waiting = (hop_is_free - now).as_secs_f64() * rate as f64;

@@ -121,6 +121,16 @@ async fn who_dials_as_another_id_gets_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_that_changes_packets_changes_no_stream() {
+    let net = Net::new(Path::of(10));
+    let ((_, alice), (b, bob)) = (net.peer(1), net.peer(2));
+    echo(bob.listen("echo").unwrap());
+    let stream = alice.dial(b, "echo").await.unwrap();
+    net.set(Path { forged: 50, ..Path::of(10) });
+    echoes(stream, &pattern(5_000_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn dialling_that_is_given_up_leaves_nothing() {
     let net = Net::new(Path::of(100));
     let ((_, alice), (b, bob)) = (net.peer(1), net.peer(2));
