@@ -157,6 +157,7 @@ elif ! step "browser and node" install_packages || ! step "npm packages" install
 elif [ $programs != 0 ]; then
   note FAILED "browser suite" "not run, there are no programs to test"
 else
+  step "original peer-relay" cargo test --test peer_relay -- --ignored
   step "browser suite" browser_suite
 fi
 

@@ -27,6 +27,8 @@ const PURE: &[&str] = &[
     "src/node/budget.rs",
     "src/node/firewall.rs",
     "src/onramp/hub",
+    "src/overlay/compat/peer_relay/codec.rs",
+    "src/overlay/compat/peer_relay/machine.rs",
     "src/overlay/id.rs",
     "src/overlay/keys.rs",
     "src/overlay/routing",

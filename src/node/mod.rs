@@ -5,7 +5,7 @@
 //! - `tree`: decides (pure)
 //! - `driver`: acts
 
-mod budget;
+pub(crate) mod budget;
 mod builder;
 mod channel;
 mod connect;

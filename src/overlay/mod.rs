@@ -11,6 +11,9 @@
 //! - [`stream`]: reliable streams of bytes, encrypted from end to end.
 
 pub mod datagram;
+//! - [`compat`]: originals of other systems as neighbours.
+
+pub mod compat;
 mod id;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
 mod link;

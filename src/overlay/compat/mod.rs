@@ -1,0 +1,5 @@
+//! What other systems speak, so that their peers can be neighbours.
+//!
+//! - [`peer_relay`]: the npm package `peer-relay`.
+
+pub mod peer_relay;
