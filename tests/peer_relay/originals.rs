@@ -282,6 +282,7 @@ async fn what_kills_an_original_does_us_no_harm() {
 
         assert_eq!(ForeignMessage::decode(&text).is_ok(), decodes, "{name}");
         if let Ok(message) = ForeignMessage::decode(&text) {
+            assert_eq!(message.is_harmless(), name.starts_with("a signal"), "{name}");
             let mut machine = Machine::new(id(3), MachineConfig { dial_answers: true, ..MachineConfig::default() });
             machine.connect(from, Instant::now());
             machine.receive(message.from, message.data.get().as_bytes(), &|_| Vec::new());

@@ -8,7 +8,9 @@ import { chromium } from 'playwright-core';
 import { EventLog, WAIT_MS } from './events.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const original = dirname(createRequire(import.meta.url).resolve('internet/package.json'));
+const require = createRequire(import.meta.url);
+const original = dirname(require.resolve('internet/package.json'));
+const peerRelay = dirname(require.resolve('peer-relay/package.json'));
 
 function executable() {
   const known = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
@@ -30,7 +32,9 @@ export function launchOptions() {
   };
 }
 
-const EMPTY = '<!doctype html><meta charset="utf-8"><title>peer</title><link rel="icon" href="data:,"><script src="/p.js"></script><script src="/page.js"></script>';
+const HEAD = '<!doctype html><meta charset="utf-8"><title>peer</title><link rel="icon" href="data:,">';
+const EMPTY = `${HEAD}<script src="/p.js"></script><script src="/page.js"></script>`;
+const PEER_RELAY = `${HEAD}<script src="/peer-relay-page.js"></script><script src="/peer-relay.js"></script>`;
 
 /** Serves P, our driver for it, and the original's examples with their fixed onramp address replaced. */
 function startFiles() {
@@ -40,6 +44,9 @@ function startFiles() {
     if (url.pathname === '/') return send('text/html', EMPTY);
     if (url.pathname === '/p.js') return send('text/javascript', readFileSync(join(original, 'dist/p.js')));
     if (url.pathname === '/page.js') return send('text/javascript', readFileSync(join(here, 'page.js')));
+    if (url.pathname === '/peer-relay') return send('text/html', PEER_RELAY);
+    if (url.pathname === '/peer-relay.js') return send('text/javascript', readFileSync(join(peerRelay, 'bundle.js')));
+    if (url.pathname === '/peer-relay-page.js') return send('text/javascript', readFileSync(join(here, 'peer-relay-page.js')));
     const example = /^\/examples\/([\w-]+\/\w+\.html)$/.exec(url.pathname);
     if (example) {
       const html = readFileSync(join(original, 'examples', example[1]), 'utf8');

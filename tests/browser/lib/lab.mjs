@@ -4,6 +4,7 @@ import { after, describe, test } from 'node:test';
 import { PagePeer, closeBrowser } from './browser.mjs';
 import { NativePeer } from './native.mjs';
 import { startOnramp, startOriginalOnramp } from './onramps.mjs';
+import { RelayPage, startOriginalRelay } from './peer-relay.mjs';
 import { Tap } from './tap.mjs';
 
 /** P sends a late candidate through its signalling channel even when that is closed by now, and throws. */
@@ -20,6 +21,7 @@ export class Lab {
   }
 
   async originalOnramp() { return this.#keep(await startOriginalOnramp()); }
+  async originalRelay() { return this.#keep(await startOriginalRelay()); }
   async onramp(...args) { return this.#keep(await startOnramp(args)); }
   async tap(onramp) { return this.#keep(await Tap.start(onramp.url)); }
 
@@ -34,6 +36,9 @@ export class Lab {
   example(name, path, onramp) {
     return this.#peer(new PagePeer(name), `/examples/${path}?onramp=${encodeURIComponent(onramp.url)}`);
   }
+
+  /** A page of the original peer-relay that joins the relays at these URLs. */
+  relayPage(name, urls) { return this.#peer(new RelayPage(name), urls); }
 
   /** A `pmesh peer`; it starts when it joins. */
   native(name, { onramp, args } = {}) { return this.#peer(new NativePeer(name, { onramp: onramp?.url, args })); }

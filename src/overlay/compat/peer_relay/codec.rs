@@ -18,6 +18,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::overlay::OverlayId;
 use crate::overlay::router::{ForeignMessage, MAX_FOREIGN_NONCE_BYTES, MAX_FOREIGN_PATH};
@@ -72,6 +73,18 @@ impl ForeignMessage {
         Ok(Self { to: to.0, from: from.0, path: path.0, nonce: nonce.into_owned(), data: data.to_owned() })
     }
 
+    /// Whether an original can take this without dying, as far as can be told: one without WebRTC dies of every signal.
+    ///
+    /// What a peer of ours sends in the way of originals may be anything, so this is asked before it goes to one.
+    pub fn is_harmless(&self) -> bool {
+        let data = match Data::decode(self.data.get().as_bytes()) {
+            Ok(Some(Data::FoundPeers(_))) => part::<All>(self.data.get()).is_ok(),
+            Ok(Some(Data::HandshakeAnswer(answer))) => answer.ws.is_none_or(|url| is_usable(&url)),
+            data => data.is_ok(),
+        };
+        data && !self.path.is_empty()
+    }
+
     /// The text message, as an original writes one of its own.
     pub fn encode(&self) -> String {
         let Self { to, from, path, nonce, data } = self;
@@ -119,6 +132,16 @@ pub struct Answer<'a> {
     /// Whether it can do WebRTC.
     #[serde(default)]
     pub wrtc: bool,
+}
+
+/// Whether this is a `ws` or `wss` URL, without a user name or password: these are nobody else's business.
+pub(super) fn is_usable(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    let (Some(authority), Some(host)) = (url.authority(), url.host()) else { return false };
+    let port = authority.as_str().strip_prefix(host);
+    matches!(url.scheme_str(), Some("ws" | "wss"))
+        && !host.is_empty()
+        && port.is_some_and(|port| port.is_empty() || url.port_u16().is_some())
 }
 
 #[derive(Deserialize)]
@@ -253,6 +276,13 @@ impl<'de> Deserialize<'de> for Path {
     }
 }
 
+/// An answer to `findPeers` with nothing but ids in it.
+#[derive(Deserialize)]
+struct All {
+    #[serde(rename = "data")]
+    _data: Vec<AnyId>,
+}
+
 /// The first [`MAX_FOUND`] ids of a list, whatever else is in it.
 struct Found(Vec<OverlayId>);
 
@@ -355,6 +385,36 @@ mod tests {
         ];
         for text in wrong {
             assert!(ForeignMessage::decode(&text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_kills_an_original_is_not_sent_to_it() {
+        let found = format!(r#"{{"type":"foundPeers","data":["{HEX}"]}}"#);
+        let answer = |ws: &str| format!(r#"{{"type":"handshake-answer","data":{{"ws":{ws},"wrtc":true}}}}"#);
+        let harmless = [found.clone(), answer("null"), answer(r#""ws://localhost:1""#), r#"{"type":"new"}"#.into()];
+        for data in harmless {
+            assert!(message(&data).is_harmless(), "{data}");
+            assert!(!ForeignMessage { path: Vec::new(), ..message(&data) }.is_harmless());
+        }
+        let wrong =
+            ["null".into(), "5".into(), found.replace(']', ",null]"), answer(r#""ws://a:99999/""#), answer("\"\"")];
+        for data in wrong {
+            assert!(!message(&data).is_harmless(), "{data}");
+        }
+    }
+
+    #[test]
+    fn urls() {
+        for url in ["ws://localhost:1", "wss://[::1]:1/path?query", "ws://host"] {
+            assert!(is_usable(url), "{url}");
+        }
+        let wrong =
+            ["", "/path", "host:1", "http://host:1", "file:///etc/passwd", "ws://", "ws://:1", "ws://a b/", "ws:a"];
+        for url in
+            wrong.into_iter().chain(["ws://host:65536/", "ws://host:x/", "ws://me:secret@host/", "ws://me@host:1/"])
+        {
+            assert!(!is_usable(url), "{url}");
         }
     }
 

@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config, connect_async_with_config};
 
 use super::codec::{MAX_MESSAGE_BYTES, decode_id, encode_id};
@@ -21,8 +21,8 @@ use crate::node::budget::Budget;
 use crate::overlay::OverlayId;
 use crate::overlay::router::ForeignMessage;
 
-/// How long a link may take to come about, from the connection to the ids.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to become a WebSocket, and then the other side to say its id.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that wait in one direction. Sending beyond that is [refused](Refused::Full); reading waits.
 const QUEUED_MESSAGES: usize = 64;
 /// Bytes of text that wait in one direction, with the same effect.
@@ -68,6 +68,9 @@ pub enum Refused {
     /// The message is longer than [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES).
     #[error("the message is too long")]
     TooLong,
+    /// An original could [die](ForeignMessage::is_harmless) of it.
+    #[error("an original could not take the message")]
+    Harmful,
     /// The link is gone.
     #[error("the link is gone")]
     Closed,
@@ -105,6 +108,9 @@ impl Sender {
     ///
     /// [`Refused`] says why it is not sent.
     pub fn try_send(&self, message: &ForeignMessage) -> Result<(), Refused> {
+        if !message.is_harmless() {
+            return Err(Refused::Harmful);
+        }
         let text = message.encode();
         if text.len() > MAX_MESSAGE_BYTES {
             return Err(Refused::TooLong);
@@ -142,13 +148,10 @@ pub async fn accept(
     own: &OverlayId,
     admit: impl FnOnce(&OverlayId) -> bool,
 ) -> Result<Link, LinkError> {
-    let making = async {
-        // It fails only if the connection is gone already.
-        let _ = stream.set_nodelay(true);
-        let socket = accept_async_with_config(stream, Some(config())).await;
-        introduce(socket.map_err(|error| LinkError::Failed(error.to_string()))?, own, admit).await
-    };
-    timeout(HANDSHAKE_TIMEOUT, making).await.unwrap_or(Err(LinkError::TimedOut))
+    // It fails only if the connection is gone already.
+    let _ = stream.set_nodelay(true);
+    let socket = in_time(accept_async_with_config(stream, Some(config()))).await?;
+    introduce(socket, own, admit).await
 }
 
 /// Connects to an original at a `ws` or `wss` URL. See [`accept`].
@@ -157,12 +160,13 @@ pub async fn accept(
 ///
 /// [`LinkError`] says why there is no link.
 pub async fn dial(url: &str, own: &OverlayId, admit: impl FnOnce(&OverlayId) -> bool) -> Result<Link, LinkError> {
-    let making = async {
-        let connected = connect_async_with_config(url, Some(config()), true).await;
-        let (socket, _) = connected.map_err(|error| LinkError::Failed(error.to_string()))?;
-        introduce(socket, own, admit).await
-    };
-    timeout(HANDSHAKE_TIMEOUT, making).await.unwrap_or(Err(LinkError::TimedOut))
+    let (socket, _) = in_time(connect_async_with_config(url, Some(config()), true)).await?;
+    introduce(socket, own, admit).await
+}
+
+async fn in_time<T>(step: impl Future<Output = Result<T, tungstenite::Error>>) -> Result<T, LinkError> {
+    let done = timeout(HANDSHAKE_TIMEOUT, step).await.map_err(|_| LinkError::TimedOut)?;
+    done.map_err(|error| LinkError::Failed(error.to_string()))
 }
 
 fn config() -> WebSocketConfig {
@@ -174,22 +178,22 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
 
-/// Exchanges ids over an open WebSocket. Ours comes last: see the module above.
+/// Exchanges ids over an open WebSocket, with the [`config`] above. Ours comes last: see the module documentation.
 async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut socket: WebSocketStream<S>,
     own: &OverlayId,
     admit: impl FnOnce(&OverlayId) -> bool,
 ) -> Result<Link, LinkError> {
-    let failed = |error: tokio_tungstenite::tungstenite::Error| LinkError::Failed(error.to_string());
-    let id = loop {
-        match socket.next().await {
-            Some(Ok(Message::Text(text))) => break decode_id(&text).map_err(|_| LinkError::NoId)?,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(_)) => return Err(LinkError::NoId),
-            Some(Err(error)) => return Err(failed(error)),
-            None => return Err(LinkError::Failed("it ended before it began".into())),
+    let first = in_time(async {
+        loop {
+            match socket.next().await.unwrap_or(Err(tungstenite::Error::ConnectionClosed))? {
+                Message::Ping(_) | Message::Pong(_) => {}
+                first => return Ok(first),
+            }
         }
-    };
+    });
+    let Message::Text(first) = first.await? else { return Err(LinkError::NoId) };
+    let id = decode_id(&first).map_err(|_| LinkError::NoId)?;
     if id == *own {
         return Err(LinkError::OwnId);
     }
@@ -198,7 +202,7 @@ async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let _ = timeout(CLOSE_TIMEOUT, socket.close(None)).await;
         return Err(LinkError::NotAdmitted(id));
     }
-    socket.send(Message::text(encode_id(own))).await.map_err(failed)?;
+    in_time(socket.send(Message::text(encode_id(own)))).await?;
 
     let (outgoing, to_send) = mpsc::channel(QUEUED_MESSAGES);
     let (received, incoming) = mpsc::channel(QUEUED_MESSAGES);
@@ -253,7 +257,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let message = match timeout(SILENCE_LIMIT, stream.next()).await {
             Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(tokio_tungstenite::tungstenite::Error::Capacity(_)))) => return Some(CloseCode::Size),
+            Ok(Some(Err(tungstenite::Error::Capacity(_)))) => return Some(CloseCode::Size),
             _ => return None,
         };
         let (bytes, decoded) = match message {
