@@ -24,9 +24,18 @@ pub(crate) async fn connect(url: &str, first: impl Into<String>) -> Raw {
 }
 
 async fn linked(us: &Us) -> (Link, Raw) {
-    let (link, mut raw) = tokio::join!(us.accept(), connect(&us.url, encode_id(&THEM)));
-    assert_eq!(soon(raw.next()).await.unwrap().unwrap(), Message::text(encode_id(&us.id)));
-    (link.unwrap(), raw)
+    let original = async {
+        let mut raw = connect(&us.url, encode_id(&THEM)).await;
+        assert_eq!(soon(raw.next()).await.unwrap().unwrap(), Message::text(encode_id(&us.id)));
+        let first = message(THEM, us.id, &Data::FindPeers(THEM));
+        soon(raw.send(Message::text(first.encode()))).await.unwrap();
+        raw
+    };
+    let (link, raw) = tokio::join!(us.accept(), original);
+    let mut link = link.unwrap();
+    let first = link.receiver.recv().await.unwrap();
+    assert!(matches!(Data::decode(first.data.get().as_bytes()), Ok(Some(Data::FindPeers(id))) if id == THEM));
+    (link, raw)
 }
 
 /// How the other side says that it is over, if it does.
@@ -169,6 +178,17 @@ async fn who_says_nothing_is_let_go() {
     let made = accept(stream, &us.id, |_| true).await;
     assert_eq!(made.unwrap_err(), LinkError::TimedOut);
     drop(silent);
+}
+
+#[tokio::test]
+async fn who_answers_no_ping_is_gone_after_a_while() {
+    let us = Us::listen(id(1)).await;
+    let (mut link, raw) = linked(&us).await;
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    assert!(link.receiver.recv().await.is_none());
+    assert!((30..120).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    drop(raw);
 }
 
 #[tokio::test]

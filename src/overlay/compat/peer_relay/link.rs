@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config, connect_async_with_config};
 
 use super::codec::{MAX_MESSAGE_BYTES, decode_id, encode_id};
@@ -48,12 +48,15 @@ pub enum LinkError {
     /// No id came in time.
     #[error("no link came about in time")]
     TimedOut,
-    /// The first message was no id.
+    /// What came first was no id.
     #[error("the other side did not say an id")]
     NoId,
     /// The other side claims our own id.
     #[error("the other side claims our own id")]
     OwnId,
+    /// The other side listens to as many peers as it wants to, in our part of its table.
+    #[error("the other side has no room for us")]
+    NoRoom,
     /// The id was not admitted.
     #[error("{0} was not admitted")]
     NotAdmitted(OverlayId),
@@ -184,16 +187,7 @@ async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     own: &OverlayId,
     admit: impl FnOnce(&OverlayId) -> bool,
 ) -> Result<Link, LinkError> {
-    let first = in_time(async {
-        loop {
-            match socket.next().await.unwrap_or(Err(tungstenite::Error::ConnectionClosed))? {
-                Message::Ping(_) | Message::Pong(_) => {}
-                first => return Ok(first),
-            }
-        }
-    });
-    let Message::Text(first) = first.await? else { return Err(LinkError::NoId) };
-    let id = decode_id(&first).map_err(|_| LinkError::NoId)?;
+    let id = decode_id(&next_text(&mut socket).await?).map_err(|_| LinkError::NoId)?;
     if id == *own {
         return Err(LinkError::OwnId);
     }
@@ -203,13 +197,23 @@ async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         return Err(LinkError::NotAdmitted(id));
     }
     in_time(socket.send(Message::text(encode_id(own)))).await?;
+    // It asks at once whom we know, if it has room for us in its table. If not, it says nothing, and listens to nothing.
+    let first = match next_text(&mut socket).await {
+        Err(LinkError::TimedOut) => return Err(LinkError::NoRoom),
+        first => first?,
+    };
 
     let (outgoing, to_send) = mpsc::channel(QUEUED_MESSAGES);
     let (received, incoming) = mpsc::channel(QUEUED_MESSAGES);
     let malformed = Arc::new(AtomicU64::new(0));
     let (sink, stream) = socket.split();
-    let inbound =
-        Inbound { queue: received, room: Arc::new(Semaphore::new(QUEUED_BYTES)), malformed: malformed.clone() };
+    let mut inbound = Inbound {
+        queue: received,
+        room: Arc::new(Semaphore::new(QUEUED_BYTES)),
+        malformed: malformed.clone(),
+        tolerance: Budget::new(MALFORMED.0, MALFORMED.1),
+    };
+    inbound.take(&Message::Text(first)).await;
     tokio::spawn(run(sink, stream, inbound, to_send));
     Ok(Link {
         id,
@@ -218,25 +222,62 @@ async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     })
 }
 
+/// The next text message. Nothing else comes from an original.
+async fn next_text<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<Utf8Bytes, LinkError> {
+    let message = in_time(async {
+        loop {
+            match socket.next().await.unwrap_or(Err(tungstenite::Error::ConnectionClosed))? {
+                Message::Ping(_) | Message::Pong(_) => {}
+                message => return Ok(message),
+            }
+        }
+    });
+    match message.await? {
+        Message::Text(text) => Ok(text),
+        Message::Close(_) => Err(LinkError::Failed("it was closed".into())),
+        _ => Err(LinkError::NoId),
+    }
+}
+
 struct Inbound {
     queue: mpsc::Sender<(ForeignMessage, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
     malformed: Arc<AtomicU64>,
+    tolerance: Budget,
+}
+
+impl Inbound {
+    /// Queues what has come, when there is room. Returns why the link is to end, if it is: `Some(None)` if nobody listens.
+    async fn take(&mut self, message: &Message) -> Option<Option<CloseCode>> {
+        let (bytes, decoded) = match message {
+            Message::Text(text) => (text.len(), ForeignMessage::decode(text).ok()),
+            Message::Binary(_) => (0, None),
+            _ => return None,
+        };
+        let Some(message) = decoded else {
+            self.malformed.fetch_add(1, Ordering::Relaxed);
+            let tolerated = self.tolerance.take(Instant::now().into_std());
+            return (!tolerated).then_some(Some(CloseCode::Policy));
+        };
+        let Ok(permit) = self.room.clone().acquire_many_owned(bytes as u32).await else { return Some(None) };
+        self.queue.send((message, permit)).await.is_err().then_some(None)
+    }
 }
 
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut stream: SplitStream<WebSocketStream<S>>,
-    inbound: Inbound,
+    mut inbound: Inbound,
     to_send: mpsc::Receiver<(String, OwnedSemaphorePermit)>,
 ) {
+    let queue = inbound.queue.clone();
     let code = tokio::select! {
-        code = read(&mut stream, &inbound) => code,
-        () = inbound.queue.closed() => Some(CloseCode::Normal),
+        code = read(&mut stream, &mut inbound) => code,
+        () = queue.closed() => Some(CloseCode::Normal),
         code = write(&mut sink, to_send) => code,
     };
     // From here on nobody gets or sends anything.
-    drop(inbound);
+    drop((inbound, queue));
     let closing = async {
         if let Some(code) = code {
             sink.send(Message::Close(Some(CloseFrame { code, reason: "".into() }))).await.ok()?;
@@ -251,29 +292,17 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 /// Reads until the link is to end. Returns what to say then, if there is still somebody to say it to.
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut SplitStream<WebSocketStream<S>>,
-    inbound: &Inbound,
+    inbound: &mut Inbound,
 ) -> Option<CloseCode> {
-    let mut tolerance = Budget::new(MALFORMED.0, MALFORMED.1);
     loop {
         let message = match timeout(SILENCE_LIMIT, stream.next()).await {
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(tungstenite::Error::Capacity(_)))) => return Some(CloseCode::Size),
             _ => return None,
         };
-        let (bytes, decoded) = match message {
-            Message::Text(text) => (text.len(), ForeignMessage::decode(&text).ok()),
-            Message::Binary(_) => (0, None),
-            _ => continue,
-        };
-        let Some(message) = decoded else {
-            inbound.malformed.fetch_add(1, Ordering::Relaxed);
-            if !tolerance.take(Instant::now().into_std()) {
-                return Some(CloseCode::Policy);
-            }
-            continue;
-        };
-        let permit = inbound.room.clone().acquire_many_owned(bytes as u32).await.ok()?;
-        inbound.queue.send((message, permit)).await.ok()?;
+        if let Some(end) = inbound.take(&message).await {
+            return end;
+        }
     }
 }
 

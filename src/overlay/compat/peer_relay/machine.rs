@@ -1,18 +1,4 @@
-//! What is done with messages of originals that are addressed to us, and how one is asked for a connection.
-//!
-//! ```text
-//! connect(id) -> handshake-offer ->  handshake-answer  -> Dial -> up            ours
-//! handshake-offer <- ; handshake-answer -> ; it dials -> up                      theirs
-//! ```
-//!
-//! When both ask at once, the one with the larger id answers, and the other dials; so it is with originals. Nothing is signalled
-//! for WebRTC here: offers and candidates of simple-peer are only relayed between others.
-//!
-//! **URLs.** The URL in an answer is what a stranger wrote, and whoever relays it may have changed it: to dial it means to
-//! open a connection to a host and port of somebody else's choice, with a request that says nothing but the URL's path and our id. So
-//! it is dialled only if [`MachineConfig::dial_answers`] allows it, only for a peer that this side has asked, once for each time
-//! of asking, and only if it is a plain `ws` or `wss` URL. Originals always say `ws://localhost:<port>`, which
-//! is of use on one machine only.
+//! What a peer is to originals: a pure state machine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -30,7 +16,7 @@ const MAX_ATTEMPTS: usize = 64;
 pub struct MachineConfig {
     /// The URL at which originals can connect to us, if there is one.
     pub url: Option<String>,
-    /// Whether URLs that originals answer with may be dialled. See the risk [above](self).
+    /// Whether URLs that originals answer with may be dialled. See the risk at [`Machine`].
     pub dial_answers: bool,
     /// How long an attempt to connect may take, from the question to the link.
     pub connect_timeout: Duration,
@@ -121,7 +107,21 @@ struct Attempt {
     dialling: bool,
 }
 
-/// A peer, as originals see it. See the [module documentation](self).
+/// What is done with messages of originals that are addressed to us, and how one is asked for a connection. Pure.
+///
+/// ```text
+/// connect(id) -> handshake-offer ->  handshake-answer  -> Dial -> up            ours
+/// handshake-offer <- ; handshake-answer -> ; it dials -> up                      theirs
+/// ```
+///
+/// When both ask at once, the one with the larger id answers, and the other dials; so it is with originals. Nothing is signalled
+/// for WebRTC here: offers and candidates of simple-peer are only relayed between others.
+///
+/// **URLs.** The URL in an answer is what a stranger wrote, and whoever relays it may have changed it: to dial it means to
+/// open a connection to a host and port of somebody else's choice, and to ask for a path of somebody else's choice there. So it is
+/// dialled only if [`MachineConfig::dial_answers`] allows it, only for a peer that this side has asked, once for each time
+/// of asking, and only if it is a plain `ws` or `wss` URL. Originals always say `ws://localhost:<port>`, which
+/// is of use on one machine only.
 ///
 /// Take [outputs](Self::poll_output) until there are none, after every input: only then they are bounded.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Machine {
         self.linked.remove(peer);
     }
 
-    /// A [`Output::Dial`] has led to nothing.
+    /// An [`Output::Dial`] has led to nothing.
     pub fn dial_failed(&mut self, peer: &OverlayId) {
         self.fail(*peer, ConnectFailure::Unreachable);
     }

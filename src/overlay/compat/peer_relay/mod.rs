@@ -12,6 +12,9 @@
 //!   the [id of the other side is admitted](accept). A connection that has said no id leaves no trace.
 //! - *Only text.* It throws at a binary message, and at everything that is no
 //!   [`ForeignMessage`](crate::overlay::router::ForeignMessage) to us.
+//! - *A subprotocol says nothing.* An original takes the first that is offered, whatever it is. Who dials has to know who is there.
+//! - *A link may be deaf.* An original listens to 20 peers in each part of its table; to further ones it says its id and no more. So
+//!   there is a [`Link`] only when the first message has come.
 //! - *No candidate that nobody can reach.* An original keeps a place, of 15, for each peer that it has asked for a connection, until
 //!   there is one, however long: who tells it about peers that it cannot connect to keeps it from finding others.
 
