@@ -192,6 +192,33 @@ async fn who_answers_no_ping_is_gone_after_a_while() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_is_gone_after_a_while_even_if_it_talks() {
+    let us = Us::listen(id(1)).await;
+    let (mut link, mut raw) = linked(&us).await;
+    let large = to_raw_value(&"x".repeat(MAX_MESSAGE_BYTES / 2)).unwrap();
+    let large = message(us.id, THEM, &Data::User(&large));
+    while link.sender.try_send(&large).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let small = Message::text(message(THEM, us.id, &Data::HandshakeOffer).encode());
+    let talking = async {
+        while raw.send(small.clone()).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            () = async { while link.receiver.recv().await.is_some() {} } => {}
+            () = talking => {}
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(600), ended).await.expect("it goes on and on");
+    assert!((30..120).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn either_side_closes() {
     let us = Us::listen(id(1)).await;
     for dropped in ["link", "sender", "receiver"] {

@@ -141,7 +141,7 @@ impl Receiver {
 /// Takes a TCP connection that an original has made to us, whatever path and subprotocol it asks for.
 ///
 /// `admit` is asked once, about the id that the other side claims, before ours is said: it is to refuse an id to which there is a
-/// link, and one that a peer has proven. To drop the future ends the connection.
+/// link, and one that a peer has proven. There may be no link all the same. To drop the future ends the connection.
 ///
 /// # Errors
 ///
@@ -320,15 +320,20 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
                 None => return Some(CloseCode::Normal),
             },
             _ = ping.tick() => {
-                sink.send(Message::Ping(Bytes::new())).await.ok()?;
+                in_patience(sink.send(Message::Ping(Bytes::new()))).await?;
                 continue;
             }
         };
-        sink.feed(Message::text(text)).await.ok()?;
+        in_patience(sink.feed(Message::text(text))).await?;
         // What else waits goes with it, in one flush.
         while let Ok((text, _permit)) = to_send.try_recv() {
-            sink.feed(Message::text(text)).await.ok()?;
+            in_patience(sink.feed(Message::text(text))).await?;
         }
-        sink.flush().await.ok()?;
+        in_patience(sink.flush()).await?;
     }
+}
+
+/// Who takes nothing for as long is as good as gone, even if it goes on sending.
+async fn in_patience(step: impl Future<Output = Result<(), tungstenite::Error>>) -> Option<()> {
+    timeout(SILENCE_LIMIT, step).await.ok()?.ok()
 }
