@@ -63,10 +63,10 @@ impl OverlayId {
 
     /// The XOR of the two ids, as a number (Kademlia, Maymounkov and Mazières 2002).
     pub fn xor(&self, other: &Self) -> Distance {
-        let mut distance = self.0;
-        for (byte, other) in distance.iter_mut().zip(other.0) {
-            *byte ^= other;
-        }
+        let [(high, low), (other_high, other_low)] = [self, other].map(|id| words(&id.0));
+        let mut distance = [0; Self::BYTES];
+        distance[..16].copy_from_slice(&(high ^ other_high).to_be_bytes());
+        distance[16..].copy_from_slice(&(low ^ other_low).to_be_bytes());
         Distance(distance)
     }
 
@@ -125,8 +125,10 @@ impl Distance {
     /// The number of the most significant bit that is set, from 0 to 159, or `None` if the distance is zero. By XOR, it
     /// numbers the bucket.
     pub fn log2(&self) -> Option<u32> {
-        let at = self.0.iter().position(|byte| *byte != 0)?;
-        Some((OverlayId::BYTES - at) as u32 * 8 - 1 - self.0[at].leading_zeros())
+        match words(&self.0) {
+            (0, low) => low.checked_ilog2(),
+            (high, _) => Some(u32::BITS + high.ilog2()),
+        }
     }
 }
 
@@ -150,6 +152,14 @@ impl RingId {
         id[..6].copy_from_slice(&self.0.to_be_bytes()[2..]);
         OverlayId(id)
     }
+}
+
+/// The number in two words: routing tables do little else than compare distances.
+fn words(bytes: &[u8; OverlayId::BYTES]) -> (u128, u32) {
+    let (mut high, mut low) = ([0; 16], [0; 4]);
+    high.copy_from_slice(&bytes[..16]);
+    low.copy_from_slice(&bytes[16..]);
+    (u128::from_be_bytes(high), u32::from_be_bytes(low))
 }
 
 impl fmt::Display for OverlayId {
