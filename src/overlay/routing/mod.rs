@@ -6,12 +6,14 @@
 //! A *neighbour* is a peer to which there is a link.
 
 pub mod chord;
+mod kademlia;
 
 use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+pub use self::kademlia::{Kademlia, KademliaConfig};
 use super::OverlayId;
 
 /// What a routing table wants done.

@@ -1,0 +1,123 @@
+//! Questions to neighbours, those of others that are passed on, and the answers.
+
+use std::collections::VecDeque;
+
+use rand::RngExt;
+
+use super::budget::Moment;
+use super::links::Link;
+use super::wire::{MAX_FOUND, Message};
+use super::{Action, Kademlia};
+use crate::overlay::OverlayId;
+
+/// How often a question is passed on at most. Each time it gets closer, by 3 bits and more on average.
+const HOPS: u8 = 16;
+/// Questions of others that wait for an answer. Beyond, the oldest gets none.
+const MAX_RELAYS: usize = 32;
+
+/// Questions that were passed on.
+#[derive(Debug, Default)]
+pub(super) struct Relays(VecDeque<Relay>);
+
+#[derive(Debug)]
+struct Relay {
+    /// Who asked, and with which token.
+    asker: (OverlayId, u32),
+    /// Who was asked, and with which token.
+    asked: (OverlayId, u32),
+}
+
+impl Relays {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Relay>()
+    }
+}
+
+impl Kademlia {
+    /// Asks the neighbour closest to this id about it.
+    pub(super) fn ask_closest(&mut self, target: OverlayId, now: Moment) {
+        let links = self.links.fit().iter().filter(|link| link.may_be_asked(now));
+        if let Some(peer) = links.min_by_key(|link| target.xor(&link.id)).map(|link| link.id) {
+            self.ask(peer, target, now);
+        }
+    }
+
+    pub(super) fn ask(&mut self, peer: OverlayId, target: OverlayId, now: Moment) {
+        // The closest to us are asked themselves: what only the very closest knows is not all there is.
+        let known = target == self.id && self.links.fit().len() >= self.config.near;
+        let hops = if known { 0 } else { HOPS };
+        let token = self.rng.random();
+        let Some(link) = self.links.get_mut(&peer).filter(|link| link.asked.is_free(now)) else { return };
+        link.asked.ask(token, now);
+        self.tell(peer, &Message::Find { token, hops, target });
+    }
+
+    /// A neighbour asks. None if it asks too often.
+    pub(super) fn asked(
+        &mut self,
+        from: OverlayId,
+        token: u32,
+        hops: u8,
+        target: OverlayId,
+        now: Moment,
+    ) -> Option<()> {
+        if !self.links.get_mut(&from)?.served.take(now) {
+            return None;
+        }
+        // Not to the target itself: it would like to know who else is there.
+        let closer = |link: &Link| link.may_be_named() && link.id != from && link.id != target;
+        match self.best(self.links.fit(), &target, closer).filter(|_| hops > 0) {
+            Some(next) => {
+                let ours = self.rng.random();
+                if self.relays.0.len() >= MAX_RELAYS {
+                    self.relays.0.pop_front();
+                }
+                self.relays.0.push_back(Relay { asker: (from, token), asked: (next, ours) });
+                self.tell(next, &Message::Find { token: ours, hops: hops.min(HOPS) - 1, target });
+            }
+            None => {
+                let fit = self.links.fit().iter().filter(|link| link.may_be_named() && link.id != from);
+                let mut ids: Vec<OverlayId> = fit.map(|link| link.id).collect();
+                ids.sort_by_cached_key(|id| target.xor(id));
+                ids.truncate(MAX_FOUND);
+                self.tell(from, &Message::Found { token, ids });
+            }
+        }
+        Some(())
+    }
+
+    /// A neighbour answers. None if it was not asked.
+    pub(super) fn told(&mut self, from: OverlayId, token: u32, ids: Vec<OverlayId>, now: Moment) -> Option<()> {
+        let link = self.links.get_mut(&from)?;
+        if !link.asked.answer(token) {
+            let at = self.relays.0.iter().position(|relay| relay.asked == (from, token))?;
+            let (asker, token) = self.relays.0.remove(at)?.asker;
+            if self.links.get(&asker).is_some() {
+                self.tell(asker, &Message::Found { token, ids });
+            }
+            return Some(());
+        }
+        let (informant, junk) = (link.serial, link.junk);
+        for id in ids {
+            if self.links.get(&id).is_none() {
+                self.candidates.hear(id, informant, junk, now);
+            }
+        }
+        self.populate(now);
+        Some(())
+    }
+
+    fn tell(&mut self, to: OverlayId, message: &Message) {
+        self.actions.push_back(Action::Tell { to, message: message.encode() });
+    }
+}
+
+impl Link {
+    fn may_be_named(&self) -> bool {
+        self.verified && self.responds
+    }
+
+    pub(super) fn may_be_asked(&self, now: Moment) -> bool {
+        self.may_be_named() && self.asked.is_free(now)
+    }
+}
