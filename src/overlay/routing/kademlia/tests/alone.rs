@@ -98,6 +98,33 @@ fn at_the_cap_the_fullest_bucket_gives_its_youngest() {
 }
 
 #[test]
+fn the_only_one_of_its_bucket_stays_though_it_does_not_answer() {
+    let now = Instant::now();
+    let mut table = table(KademliaConfig { cap: 6, near: 1, ..KademliaConfig::default() }, now);
+    for (bucket, links) in [(150, 3), (158, 2), (159, 1)] {
+        (0..links).for_each(|number| table.up(in_bucket(bucket, number), true, now));
+    }
+    table.responds(&in_bucket(159, 0), false, now);
+    assert_eq!(table.admits(&in_bucket(157, 0)), Admission::Instead(in_bucket(158, 1)));
+}
+
+#[test]
+fn all_of_the_closest_bucket_are_called() {
+    let now = Instant::now();
+    let mut table = table(KademliaConfig { target: 2, near: 2, ..KademliaConfig::default() }, now);
+    (0..2).for_each(|number| table.up(in_bucket(100, number), true, now));
+    let ids = [in_bucket(100, 8), in_bucket(100, 9), in_bucket(101, 0)];
+    let (from, token, _) = questions(&actions(&mut table))[0];
+    table.receive(Sender::Neighbour(from), &Message::Found { token, ids: ids.to_vec() }.encode(), now);
+    assert_eq!(wishes(&actions(&mut table)), [ids[0], ids[1], ids[2]], "and one of the next, which has none");
+    ids.iter().for_each(|id| table.up(*id, true, now));
+    let (from, token, _) = questions(&actions(&mut table))[0];
+    let more = vec![in_bucket(101, 1), in_bucket(100, 10)];
+    table.receive(Sender::Neighbour(from), &Message::Found { token, ids: more }.encode(), now);
+    assert_eq!(wishes(&actions(&mut table)), [in_bucket(100, 10)]);
+}
+
+#[test]
 fn those_displaced_do_not_displace_each_other_for_ever() {
     let now = Instant::now();
     let mut table = table(KademliaConfig { cap: 24, near: 4, ..KademliaConfig::default() }, now);
