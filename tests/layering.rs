@@ -40,20 +40,13 @@ const IMPURE: &[&str] =
     &["tokio::", "Instant::now", "SystemTime::now", "rand::random", "rand::rng()", "std::net::", "std::thread"];
 
 /// The only places that name these crates.
-const ADAPTERS: &[(&str, &str)] = &[
-    ("webrtc::", "src/transport/webrtc"),
-    ("rtc::", "src/transport/webrtc"),
-    ("rustls::", "src/transport/websocket.rs"),
-    ("httparse::", "src/transport/upgrade.rs"),
-    ("ed25519_dalek::", "src/identity"),
-    ("ring::", "src/overlay/keys.rs"),
 const ADAPTERS: &[(&str, &[&str])] = &[
     ("webrtc::", &["src/transport/webrtc"]),
     ("rtc::", &["src/transport/webrtc"]),
     ("rustls::", &["src/transport/websocket.rs", "src/overlay/stream/tls.rs"]),
     ("quinn::", &["src/overlay/stream"]),
-    ("ring::", &["src/overlay/stream"]),
-    ("httparse::", &["src/onramp"]),
+    ("ring::", &["src/overlay/keys.rs", "src/overlay/stream"]),
+    ("httparse::", &["src/transport/upgrade.rs"]),
     ("ed25519_dalek::", &["src/identity"]),
 ];
 

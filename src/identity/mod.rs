@@ -11,8 +11,8 @@ use std::sync::{Arc, LazyLock};
 use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroizing;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 pub use self::file::IdentityFileError;
 
@@ -142,6 +142,8 @@ impl Identity {
         let ours = Zeroizing::new(self.0.to_scalar_bytes());
         let secret = Zeroizing::new(theirs.mul_clamped(*ours).to_bytes());
         (*secret != [0; 32]).then_some(secret)
+    }
+
     /// A secret for one purpose: the same whenever the identity is. Who knows it learns nothing about the key or others.
     pub(crate) fn secret_for(&self, purpose: &[u8]) -> [u8; 32] {
         Sha256::new()

@@ -10,7 +10,7 @@ use crate::identity::Identity;
 use crate::protocol::limits::MAX_MESSAGE_BYTES;
 use crate::transport::Transport;
 use crate::transport::webrtc::{IceServer, WebRtc, WebRtcConfig, credit_window};
-use crate::transport::websocket::WebSocket;
+use crate::transport::websocket::{Dialler, WebSocket};
 
 /// Three of the shortest signs of life.
 const MIN_PEER_TIMEOUT: Duration = Duration::from_millis(300);
@@ -164,10 +164,13 @@ impl RootBuilder {
     ///
     /// Outside of a Tokio runtime.
     pub fn build(self) -> Root {
-        let roots = self.certificates.iter().cloned().map(Into::into).collect();
-        let websocket = Arc::new(WebSocket::new(roots));
+        let websocket = Arc::new(WebSocket::new(self.dialler()));
         let webrtc = Arc::new(WebRtc::new(self.webrtc.clone()));
         self.build_with(websocket, webrtc)
+    }
+
+    fn dialler(&self) -> Dialler {
+        Dialler::new(self.certificates.iter().cloned().map(Into::into).collect())
     }
 
     pub(crate) fn build_with(self, websocket: Arc<dyn Transport>, webrtc: Arc<dyn Transport>) -> Root {
@@ -176,8 +179,10 @@ impl RootBuilder {
             accept_timeout: self.accept_timeout.min(MAX_TIMEOUT),
             window: credit_window(),
             max_message: self.max_message,
+            dialler: self.dialler(),
             identity: self.identity.unwrap_or_else(Identity::generate),
             require_identity: self.require_identity,
+            peer_timeout: self.webrtc.disconnected_after + self.webrtc.failed_after,
         };
         Root::start(settings, self.policy, websocket, webrtc)
     }

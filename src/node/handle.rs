@@ -230,7 +230,6 @@ impl Node {
     }
 
     /// Like [`channel`](Self::channel), of a name that applications cannot use.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the overlay will use it"))]
     pub(crate) fn reserved_channel(&self, name: &str) -> Result<Channel, ChannelError> {
         Channel::open_reserved(self, ChannelOptions::new(name))
     }

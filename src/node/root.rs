@@ -21,6 +21,7 @@ use crate::error::CloseReason;
 use crate::identity::{Identity, PeerId};
 use crate::lock::lock;
 use crate::protocol::Address;
+use crate::transport::websocket::Dialler;
 use crate::transport::{Queues, Transport};
 
 /// Events that a slow reader of the root's stream may be behind before it loses some.
@@ -63,6 +64,10 @@ pub(super) struct NodeSettings {
     pub(super) max_message: usize,
     pub(super) identity: Identity,
     pub(super) require_identity: bool,
+    /// After how much silence a peer is lost.
+    pub(super) peer_timeout: Duration,
+    /// What opens WebSockets.
+    pub(super) dialler: Dialler,
 }
 
 #[derive(Debug, Default)]
@@ -165,6 +170,18 @@ impl Root {
         &self.handle.shared
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.shared().settings.identity
+    }
+
+    pub(crate) fn peer_timeout(&self) -> Duration {
+        self.shared().settings.peer_timeout
+    }
+
+    pub(crate) fn dialler(&self) -> &Dialler {
+        &self.shared().settings.dialler
+    }
+
     /// Who this root is, as its peers see it.
     pub fn peer_id(&self) -> PeerId {
         self.shared().settings.identity.peer_id()
@@ -179,7 +196,6 @@ impl Root {
 
     /// Adds a node whose link this transport makes, once, and which for the rest is an onramp: it introduces peers. Its
     /// address tells it from other nodes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of the overlay"))]
     pub(crate) fn attach(&self, address: impl Into<Connect>, transport: Arc<dyn Transport>) -> Connecting {
         Connecting::to_overlay(self, address.into(), transport)
     }

@@ -48,8 +48,8 @@ pub(crate) struct Dialler {
 pub(crate) struct WebSocket(Dialler);
 
 impl WebSocket {
-    pub(crate) fn new(extra_roots: Vec<CertificateDer<'static>>) -> Self {
-        Self(Dialler::new(extra_roots))
+    pub(crate) fn new(dialler: Dialler) -> Self {
+        Self(dialler)
     }
 }
 

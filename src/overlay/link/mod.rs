@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::OverlayId;
 use crate::identity::PeerId;
-use crate::node::{Channel, Message, Messages, TrySendError};
+use crate::node::{Channel, Message, Messages, SendError, TrySendError};
 
 /// The named channel of a node that carries packets.
 pub(crate) const CHANNEL: &str = "pmesh.overlay";
@@ -49,11 +49,11 @@ impl Link {
 }
 
 /// Why a packet was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotSent {
-    /// The neighbour does not keep up.
+    /// The neighbour does not keep up. Gives the packet back.
     #[error("the link is full")]
-    Full,
+    Full(Bytes),
     /// The link is over.
     #[error("the link is over")]
     Closed,
@@ -82,7 +82,8 @@ impl Sender {
         }
         match &self.0 {
             Sink::Channel(channel) => channel.try_send(packet).map_err(|error| match error {
-                TrySendError::Full(_) => NotSent::Full,
+                TrySendError::Full(Message::Binary(packet)) => NotSent::Full(packet),
+                TrySendError::Full(_) => NotSent::Closed,
                 TrySendError::NotOpen(_) => NotSent::Closed,
                 TrySendError::TooLarge { .. } => NotSent::TooLarge,
             }),
@@ -91,12 +92,41 @@ impl Sender {
     }
 }
 
+impl Sender {
+    /// Queues a packet, once there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`], never because the link is full.
+    ///
+    /// # Cancel safety
+    ///
+    /// A cancelled call has sent nothing.
+    pub(crate) async fn send(&self, packet: Bytes) -> Result<(), NotSent> {
+        if packet.len() > MAX_PACKET_BYTES {
+            return Err(NotSent::TooLarge);
+        }
+        match &self.0 {
+            Sink::Channel(channel) => channel.send(packet).await.map_err(|error| match error {
+                SendError::TooLarge { .. } => NotSent::TooLarge,
+                _ => NotSent::Closed,
+            }),
+            Sink::WebSocket(queue) => queue.send(packet).await,
+        }
+    }
+
+    /// Closes the link, after what is queued is sent, for a bounded time.
+    pub(crate) fn close(&self) {
+        match &self.0 {
+            Sink::Channel(channel) => close(channel),
+            Sink::WebSocket(queue) => queue.close(),
+        }
+    }
+}
+
 impl Drop for Sender {
     fn drop(&mut self) {
-        // A socket ends when its queue is dropped.
-        if let Sink::Channel(channel) = &self.0 {
-            close(channel);
-        }
+        self.close();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The overlay as a node of the tree: like an onramp it passes the frames of negotiations on, to any overlay id.
 //!
-//! There are two ends: the node's, which is a [`Transport`], and that of the overlay's driver, [`Signals`]. Who sends a payload
+//! There are two ends: the node's, which is a [`Transport`], and that of the overlay, [`FromTree`] and
+//! [`ToTree`]. Who sends a payload
 //! is proven to the overlay, and here that its offer or answer shows that peer's key: so behind an address that is an
 //! overlay id there is no other peer.
 
@@ -27,18 +28,21 @@ const INCOMING: usize = 64;
 
 /// The two ends of a node for the overlay, in which we have this id. The first is to be
 /// [attached](crate::Root::attach) to a root, as one node.
-pub(crate) fn signals(own: OverlayId) -> (Arc<dyn Transport>, Signals) {
+pub(crate) fn signals(own: OverlayId) -> (Arc<dyn Transport>, FromTree, ToTree) {
     let (to_overlay, outgoing) = mpsc::channel(OUTGOING);
     let (incoming, from_overlay) = mpsc::channel(INCOMING);
     let dropped = Arc::new(AtomicU64::new(0));
     let pump = Pump { own, to_overlay, from_overlay, dropped: dropped.clone() };
-    (Arc::new(Attachment(Mutex::new(Some(pump)))), Signals { outgoing, incoming, dropped })
+    (Arc::new(Attachment(Mutex::new(Some(pump)))), FromTree(outgoing), ToTree { incoming, dropped })
 }
 
-/// What the tree wants passed on to other peers, and what they have passed on to it. Dropping it closes the node.
+/// What the tree wants passed on to other peers.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    outgoing: mpsc::Receiver<(OverlayId, String)>,
+pub(crate) struct FromTree(mpsc::Receiver<(OverlayId, String)>);
+
+/// What other peers have passed on to the tree. Dropping it closes the node.
+#[derive(Debug)]
+pub(crate) struct ToTree {
     incoming: mpsc::Sender<Incoming>,
     dropped: Arc<AtomicU64>,
 }
@@ -49,12 +53,14 @@ enum Incoming {
     Undeliverable { to: OverlayId, why: Undeliverable },
 }
 
-impl Signals {
+impl FromTree {
     /// The next payload, JSON, and whom it is for. `None` when the node is closed. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<(OverlayId, String)> {
-        self.outgoing.recv().await
+        self.0.recv().await
     }
+}
 
+impl ToTree {
     /// Hands a payload to the tree, from a peer that has proven to be that one. Never waits: what is no payload, shows another
     /// key, or finds too many before it is dropped and counted.
     pub(crate) fn deliver(&self, from: OverlayId, payload: Bytes) {

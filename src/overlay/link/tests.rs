@@ -130,7 +130,7 @@ async fn a_slow_reader_fills_the_link_and_loses_nothing() {
         while idle < 1000 {
             match there.sender.try_send(packet(sent)) {
                 Ok(()) => (sent, idle) = (sent + 1, 0),
-                Err(NotSent::Full) => idle += 1,
+                Err(NotSent::Full(_)) => idle += 1,
                 Err(error) => panic!("{error}"),
             }
             tokio::task::yield_now().await;

@@ -4,7 +4,7 @@
 //! anything.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::handshake::{Answered, Dialling, HandshakeError};
 use super::{Link, MAX_PACKET_BYTES, NotSent, Packets, Sender, Sink, Source};
 use crate::identity::{Identity, PeerId};
+use crate::lock::lock;
 use crate::overlay::OverlayId;
 use crate::transport::websocket::Dialler;
 
@@ -121,7 +122,8 @@ where
 
 /// What waits to be sent. Dropping it closes the link.
 pub(super) struct Queue {
-    packets: mpsc::Sender<Queued>,
+    /// None once the link is to be closed: the socket ends when it has written what is queued.
+    packets: Mutex<Option<mpsc::Sender<Queued>>>,
     room: Arc<Semaphore>,
 }
 
@@ -131,19 +133,43 @@ type Queued = (Bytes, OwnedSemaphorePermit);
 impl Queue {
     fn new() -> (Self, mpsc::Receiver<Queued>) {
         let (packets, receiver) = mpsc::channel(QUEUE_BYTES / OVERHEAD_BYTES);
-        (Self { packets, room: Arc::new(Semaphore::new(QUEUE_BYTES)) }, receiver)
+        (Self { packets: Mutex::new(Some(packets)), room: Arc::new(Semaphore::new(QUEUE_BYTES)) }, receiver)
+    }
+
+    fn cost(packet: &Bytes) -> u32 {
+        (packet.len() + OVERHEAD_BYTES) as u32
     }
 
     pub(super) fn try_send(&self, packet: Bytes) -> Result<(), NotSent> {
-        if self.packets.is_closed() {
-            return Err(NotSent::Closed);
+        match self.room.clone().try_acquire_many_owned(Self::cost(&packet)) {
+            Ok(room) => self.push(packet, room),
+            Err(TryAcquireError::NoPermits) if self.is_open() => Err(NotSent::Full(packet)),
+            Err(_) => Err(NotSent::Closed),
         }
-        let cost = (packet.len() + OVERHEAD_BYTES) as u32;
-        let room = self.room.clone().try_acquire_many_owned(cost).map_err(|_| NotSent::Full)?;
-        self.packets.try_send((packet, room)).map_err(|error| match error {
-            TrySendError::Full(_) => NotSent::Full,
+    }
+
+    pub(super) async fn send(&self, packet: Bytes) -> Result<(), NotSent> {
+        let room = self.room.clone().acquire_many_owned(Self::cost(&packet)).await.map_err(|_| NotSent::Closed)?;
+        self.push(packet, room)
+    }
+
+    fn is_open(&self) -> bool {
+        lock(&self.packets).as_ref().is_some_and(|packets| !packets.is_closed())
+    }
+
+    /// Queues a packet. As long as there is room in bytes, there is in packets.
+    fn push(&self, packet: Bytes, room: OwnedSemaphorePermit) -> Result<(), NotSent> {
+        let packets = lock(&self.packets);
+        let packets = packets.as_ref().ok_or(NotSent::Closed)?;
+        packets.try_send((packet, room)).map_err(|error| match error {
+            TrySendError::Full((packet, _)) => NotSent::Full(packet),
             TrySendError::Closed(_) => NotSent::Closed,
         })
+    }
+
+    pub(super) fn close(&self) {
+        self.room.close();
+        lock(&self.packets).take();
     }
 }
 

@@ -121,23 +121,31 @@ impl Router {
         self.counters.forwarded += 1;
     }
 
-    /// The neighbour that is next. One that is the destination, else the one that the routing says, else the one from which the
-    /// destination was last heard of: so a newcomer of whom the routing does not know yet gets answers.
+    /// The neighbour that is next. One that is the destination; else the one that the routing says, else the one from which the
+    /// destination was last heard of. What makes links and what answers asks that one first: a newcomer, of whom the routing does not
+    /// know yet, is reached by nobody else. What is ours and nobody is closer may begin at any neighbour.
     pub(super) fn choose(&self, head: &Head, tried: &dyn Fn(&OverlayId) -> bool) -> Option<OverlayId> {
         let is_foreign = head.mode == Mode::Foreign;
         let avoid = |id: &OverlayId| {
             let usable = |is_original: bool, is_ready: bool| is_ready && (is_foreign || !is_original);
-            !self.neighbours.get(id).is_some_and(|n| usable(n.is_original(), n.is_ready)) || tried(id)
+            let is_source = *id == head.from && *id != head.to;
+            is_source || !self.neighbours.get(id).is_some_and(|n| usable(n.is_original(), n.is_ready)) || tried(id)
         };
         let direct = self.neighbours.get(&head.to).filter(|_| !avoid(&head.to));
         if direct.is_some_and(|neighbour| neighbour.responds) {
             return Some(head.to);
         }
-        let routed = self.routing.next_hop(&head.to, &avoid).filter(|id| !avoid(id));
+        let routed = || self.routing.next_hop(&head.to, &avoid).filter(|id| !avoid(id));
         // Anybody can lay a trail: it must not lead away what is for whoever is closest.
         let follows_trails = !head.closest || (head.purpose == Purpose::Routing && head.from != head.to);
         let trail = || self.trails.peek(&head.to).filter(|id| follows_trails && !avoid(id)).copied();
-        routed.or_else(trail).or(direct.map(|_| head.to))
+        let way = if head.purpose.follows_trails_first() { trail().or_else(routed) } else { routed().or_else(trail) };
+        let anybody = || {
+            let usable = self.neighbours.keys().filter(|id| !avoid(id));
+            let is_ours = head.from == self.me && !head.closest;
+            usable.min_by_key(|id| id.xor(&head.to)).filter(|_| is_ours).copied()
+        };
+        way.or(direct.map(|_| head.to)).or_else(anybody)
     }
 
     /// Sends a message on, and keeps it until it is answered for. Returns whether there is room.

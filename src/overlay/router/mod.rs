@@ -199,6 +199,7 @@ impl Router {
         let mut to_itself = 0;
         while let Some(action) = self.routing.poll_action() {
             match action {
+                Action::Trail { to, through } => self.lay_trail(to, through),
                 Action::Connect(id) => self.outputs.push_back(Output::Connect(id)),
                 Action::Release(id) => self.outputs.push_back(Output::Release(id)),
                 Action::Tell { to, message } => {
@@ -221,6 +222,15 @@ impl Router {
                     }
                 }
             }
+        }
+    }
+
+    /// Notes by whom a peer was named. The way to who named it is the way to it.
+    fn lay_trail(&mut self, to: OverlayId, through: OverlayId) {
+        let next =
+            if self.neighbours.contains_key(&through) { Some(through) } else { self.trails.peek(&through).copied() };
+        if let Some(next) = next.filter(|_| to != self.me && !self.neighbours.contains_key(&to)) {
+            self.trails.insert(to, next);
         }
     }
 

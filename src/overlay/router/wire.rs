@@ -80,6 +80,11 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether it makes links, or is an answer.
+    pub(super) fn follows_trails_first(self) -> bool {
+        matches!(self, Self::User(Kind::Signal) | Self::KeyRequest | Self::KeyReply | Self::Stale | Self::Receipt)
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::User(Kind::Json) => 0,

@@ -24,6 +24,16 @@ pub enum Action {
     /// The table has no use for the link to this neighbour any more. [`Routing::down`] follows if the link is closed; it
     /// stays if somebody else needs it.
     Release(OverlayId),
+    /// What makes a link to this peer goes by way of another first, before the way that the routing would choose.
+    ///
+    /// The table says so of a peer that it hears of: who names a peer has a link to it, or has heard of it from who has. The peers
+    /// that a newcomer needs most, those close to its own id, are the ones that the usual way does not lead to yet.
+    Trail {
+        /// The peer that was named.
+        to: OverlayId,
+        /// Who has named it.
+        through: OverlayId,
+    },
     /// Send this to a neighbour. It arrives at its [`Routing::receive`].
     Tell {
         /// The neighbour.

@@ -86,12 +86,33 @@ impl Mesh {
     }
 }
 
+/// The overlay's end of a node.
+struct Signals {
+    from: FromTree,
+    to: ToTree,
+}
+
+impl Signals {
+    async fn next(&mut self) -> Option<(OverlayId, String)> {
+        self.from.next().await
+    }
+}
+
+impl std::ops::Deref for Signals {
+    type Target = ToTree;
+
+    fn deref(&self) -> &ToTree {
+        &self.to
+    }
+}
+
 /// A root with a node for the overlay, of which the test has the other end.
 async fn alone(secret: u8, build: impl FnOnce(RootBuilder) -> Root) -> (Root, Node, OverlayId, Signals) {
     let identity = Identity::from_secret([secret; 32]);
     let id = OverlayId::of(&identity.peer_id());
     let root = build(Root::builder().identity(identity));
-    let (transport, signals) = signals(id);
+    let (transport, from, to) = signals(id);
+    let signals = Signals { from, to };
     let overlay = root.attach("overlay", transport).await.unwrap();
     (root, overlay, id, signals)
 }
@@ -245,7 +266,7 @@ async fn the_overlay_may_end_first() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attachment_is_one_node() {
-    let (transport, _signals) = signals(OverlayId::from_bytes([7; 20]));
+    let (transport, _from, _to) = signals(OverlayId::from_bytes([7; 20]));
     let root = in_memory(Root::builder());
     root.attach("overlay", transport.clone()).await.unwrap();
     let again = root.attach("overlay again", transport).await;

@@ -168,6 +168,11 @@ impl Chord {
         Some(*id)
     }
 
+    fn lay_trails(&mut self, through: OverlayId, named: &[OverlayId]) {
+        let named = named.iter().filter(|id| **id != through);
+        self.actions.extend(named.map(|id| Action::Trail { to: *id, through }));
+    }
+
     fn tell(&mut self, to: OverlayId, message: &Message) {
         self.actions.push_back(Action::Tell { to, message: message.encode() });
     }
@@ -271,7 +276,13 @@ impl Routing for Chord {
                 from == asker && self.find_for(request, target, asker)
             }
             (Sender::Claimed(from), Some(Message::Find { request, asker, .. })) => self.answer(from, request, asker),
-            (_, Some(Message::Found { request, asker, peers })) => self.take_found(request, asker, &peers, now),
+            (Sender::Neighbour(from) | Sender::Claimed(from), Some(Message::Found { request, asker, peers })) => {
+                let understood = self.take_found(request, asker, &peers, now);
+                if understood {
+                    self.lay_trails(from, &peers);
+                }
+                understood
+            }
             (_, _) => false,
         };
         self.ignored += u64::from(!understood);

@@ -187,6 +187,7 @@ impl Chord {
         now: Instant,
     ) {
         let names: Vec<OverlayId> = predecessors.iter().chain(successors).copied().collect();
+        self.lay_trails(from, &names);
         self.consider_near(names, Some(from), now);
         if self.links.successors().next() == Some(from) {
             self.stale |= self.confirmed != Some(from);

@@ -92,12 +92,14 @@ impl Kademlia {
         if !link.asked.answer(token) {
             let at = self.relays.0.iter().position(|relay| relay.asked == (from, token))?;
             let (asker, token) = self.relays.0.remove(at)?.asker;
+            self.lay_trails(from, &ids);
             if self.links.get(&asker).is_some() {
                 self.tell(asker, &Message::Found { token, ids });
             }
             return Some(());
         }
         let (informant, junk) = (link.serial, link.junk);
+        self.lay_trails(from, &ids);
         for id in ids {
             if self.links.get(&id).is_none() {
                 self.candidates.hear(id, informant, junk, now);
@@ -105,6 +107,10 @@ impl Kademlia {
         }
         self.populate(now);
         Some(())
+    }
+
+    fn lay_trails(&mut self, through: OverlayId, named: &[OverlayId]) {
+        self.actions.extend(named.iter().map(|id| Action::Trail { to: *id, through }));
     }
 
     fn tell(&mut self, to: OverlayId, message: &Message) {

@@ -155,6 +155,7 @@ impl Net {
     fn act(&mut self, id: OverlayId, action: Action) {
         let soon = self.now + Duration::from_millis(self.rng.random_range(10..50));
         match action {
+            Action::Trail { .. } => {}
             Action::Connect(to) => {
                 assert_ne!(to, id, "nobody connects to itself");
                 self.push(soon + Duration::from_millis(100), Event::Connected { from: id, to });

@@ -22,7 +22,8 @@ fn table(config: KademliaConfig, now: Instant) -> Kademlia {
 }
 
 fn actions(table: &mut Kademlia) -> Vec<Action> {
-    std::iter::from_fn(|| table.poll_action()).collect()
+    let actions = std::iter::from_fn(|| table.poll_action());
+    actions.filter(|action| !matches!(action, Action::Trail { .. })).collect()
 }
 
 /// The neighbours that are asked, with the tokens and the targets of the questions.

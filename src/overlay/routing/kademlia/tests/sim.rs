@@ -204,6 +204,7 @@ impl Sim {
                     self.message_bytes += message.len() as u64;
                     self.schedule(LATENCY, self.ids[&to], Event::Message(peer, message));
                 }
+                Action::Trail { .. } => {}
                 Action::Route { .. } => panic!("it routes nothing"),
             }
         }

@@ -1,0 +1,165 @@
+//! Settings of an overlay.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::OverlayId;
+use super::core::{Core, packets};
+use super::error::OverlayError;
+use super::handle::{Inner, Overlay};
+use super::keys::Keys;
+use super::link::listener::{self, ListenOptions};
+use super::link::signal::signals;
+use super::packets::{PacketQueue, QueuedPort};
+use super::router::{Router, RouterConfig};
+use super::routing::chord::{Chord, ChordConfig};
+use super::routing::{Kademlia, KademliaConfig, Routing};
+use super::seal::Session;
+use super::stream::Streams;
+use super::tasks::{self, Tasks};
+use crate::node::{Connect, Root};
+
+#[derive(Debug, Clone)]
+enum Choice {
+    Kademlia(KademliaConfig),
+    Chord(ChordConfig),
+}
+
+/// Numbers of the routings in the first message of a link.
+const KADEMLIA: u8 = 1;
+const CHORD: u8 = 2;
+
+/// Settings of an overlay. Made by [`Overlay::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct OverlayBuilder {
+    root: Root,
+    routing: Choice,
+    router: RouterConfig,
+    listen: Option<SocketAddr>,
+    hosts: Vec<String>,
+    bootstrap: Vec<String>,
+    makes_links: bool,
+}
+
+impl OverlayBuilder {
+    pub(super) fn new(root: Root) -> Self {
+        Self {
+            root,
+            routing: Choice::Kademlia(KademliaConfig::default()),
+            router: RouterConfig::default(),
+            listen: None,
+            hosts: Vec::new(),
+            bootstrap: Vec::new(),
+            makes_links: true,
+        }
+    }
+
+    /// Routes by Kademlia, with these settings. So it is by default. All peers of an overlay must have the same routing.
+    pub fn kademlia(mut self, config: KademliaConfig) -> Self {
+        self.routing = Choice::Kademlia(config);
+        self
+    }
+
+    /// Routes by Chord, with these settings.
+    pub fn chord(mut self, config: ChordConfig) -> Self {
+        self.routing = Choice::Chord(config);
+        self
+    }
+
+    /// Listens for neighbours, which come by WebSocket. Port 0 is any free one, see [`Overlay::local_addr`]. By default nobody
+    /// listens.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// The hosts by which others dial this peer, as `mesh.example.org`: who was dialled under another name is turned away, as
+    /// somebody is in between. Not known by default, and everybody may come.
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.hosts = hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect();
+        self
+    }
+
+    /// A WebSocket URL of a peer that listens, to begin with. All of them are dialled at the start, and again while there is no
+    /// neighbour.
+    pub fn bootstrap(mut self, url: impl Into<String>) -> Self {
+        self.bootstrap.push(url.into());
+        self
+    }
+
+    /// Whether to connect to peers for the routing, and to accept such connections. On by default. Without it there are only the
+    /// links of [`bootstrap`](Self::bootstrap) and [`listen`](Self::listen), and those over nodes of the application; whether every
+    /// peer can be reached over these is then the application's concern.
+    pub fn make_links(mut self, make: bool) -> Self {
+        self.makes_links = make;
+        self
+    }
+
+    /// How messages are passed on: times, budgets, what is kept.
+    pub fn router(mut self, config: RouterConfig) -> Self {
+        self.router = config;
+        self
+    }
+
+    /// Starts the overlay: it takes the open nodes of the root as neighbours, and those that open later, if they have an overlay
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// [`OverlayError`] if it cannot listen, a URL is none, or the root is closed or has an overlay already.
+    pub async fn start(self) -> Result<Overlay, OverlayError> {
+        let identity = self.root.identity().clone();
+        let id = OverlayId::of(&identity.peer_id());
+        let dialler = self.root.dialler().clone();
+        let peer_timeout = self.root.peer_timeout();
+        let listener = match self.listen {
+            None => None,
+            Some(address) => {
+                let options = ListenOptions { hosts: self.hosts, plain: false, peer_timeout };
+                Some(listener::listen(address, identity.clone(), options).await.map_err(OverlayError::Listen)?)
+            }
+        };
+        let local_addr = listener.as_ref().map(|listener| listener.local_addr());
+        let now = tokio::time::Instant::now().into_std();
+        let (routing, number): (Box<dyn Routing>, _) = match self.routing {
+            Choice::Kademlia(config) => (Box::new(Kademlia::new(id, config, rand::random(), now)), KADEMLIA),
+            Choice::Chord(config) => (Box::new(Chord::new(id, config, rand::random(), now)), CHORD),
+        };
+        let config = RouterConfig { routing: number, ..self.router };
+        let router = Router::new(
+            routing,
+            Box::new(Keys::new(identity.clone(), Session::from_bytes(rand::random()))),
+            config,
+            rand::random(),
+        );
+        // Before the node is there, so that nothing is missed.
+        let events = self.root.events();
+        let (transport, outgoing, to_tree) = signals(id);
+        let (core, wishes) = Core::new(router, to_tree, self.makes_links);
+        let connecting = self.root.attach(Connect::to(format!("overlay:{id}")), transport);
+        let node = connecting.await.map_err(|_| OverlayError::RootClosed)?;
+        let (streams, datagrams) = (packets(), packets());
+        let port = |outbound: &Arc<PacketQueue>, inbound: &Arc<PacketQueue>| {
+            Arc::new(QueuedPort::new(id, outbound.clone(), inbound.clone()))
+        };
+        let (stream_port, datagram_port) = (port(&streams, core.streams()), port(&datagrams, core.datagrams()));
+        let endpoint = Streams::new(&identity, stream_port);
+        let tasks = Tasks {
+            core: core.clone(),
+            identity,
+            node: node.clone(),
+            events,
+            wishes,
+            outgoing,
+            streams,
+            datagrams,
+            listener,
+            bootstrap: self.bootstrap,
+            dialler,
+            peer_timeout,
+        };
+        let running = tokio::spawn(tasks::run(tasks));
+        Ok(Overlay::new(Inner { root: self.root, core, node, local_addr, streams: endpoint, datagram_port, running }))
+    }
+}

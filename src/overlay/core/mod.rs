@@ -1,0 +1,397 @@
+//! What becomes of the router's decisions.
+//!
+//! The router lies under one lock. Who brings it something, a link's reader, a handle or the timer, carries out what it decides
+//! before letting go of the lock; nothing in that waits. So a message that is passed on costs no trip through the scheduler beside
+//! those of its two links.
+//!
+//! - `mod.rs`: what is behind the lock, and what the router wants done
+//! - `links.rs`: links to neighbours
+//! - `signals.rs`: how new connections are made
+
+mod links;
+mod signals;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+
+use super::OverlayId;
+use super::events::OverlayEvent;
+use super::inbox::{Inbox, OverlayMessage};
+use super::link::signal::ToTree;
+use super::link::{NotSent, Sender};
+use super::packets::PacketQueue;
+use super::router::{Kind, Output, Router, SendFailure, SendId, SendRefused};
+use crate::lock::lock;
+use crate::node::{Message, Node, NodeId};
+use crate::protocol::frame::Undeliverable;
+
+/// Events that a slow reader may be behind before it loses some.
+const EVENTS: usize = 1024;
+/// What the tasks may still have to do. At it, links that the routing wishes for fail at once.
+const WISHES: usize = 1024;
+/// Packets of streams, or of the datagram socket, that may wait in each direction, and their bytes. At it, those that come are
+/// dropped.
+const QUEUED_PACKETS: usize = 4096;
+const QUEUED_BYTES: usize = 4 * 1024 * 1024;
+/// Links to one peer. At it, the oldest is closed.
+const LINKS_PER_PEER: usize = 4;
+/// Peers that call for their applications and whose connections are not open yet. At it, what they call for counts as made for the
+/// routing.
+const CALLERS: usize = 1024;
+/// How long a packet that was received may wait for room on the next link. Then it is dropped: two peers could wait for each other
+/// for ever.
+const HOLD: Duration = Duration::from_millis(20);
+/// How a neighbour is reached.
+#[derive(Debug)]
+pub(super) enum Reach {
+    /// Over this node of the tree. `routed` says that it was made through the overlay.
+    Node {
+        node: Node,
+        routed: bool,
+    },
+    WebSocket,
+}
+
+/// A link to a neighbour.
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    sender: Arc<Sender>,
+    /// The node of the tree, if it is one.
+    node: Option<Node>,
+}
+
+/// Who waits for the outcome of a message.
+#[derive(Debug)]
+enum Waiting {
+    Confirm(oneshot::Sender<Result<(), SendFailure>>),
+    /// The tree, for a frame to this peer.
+    Signal(OverlayId),
+}
+
+/// A packet for which its link had no room.
+#[derive(Debug)]
+struct Held {
+    sender: Arc<Sender>,
+    packet: Bytes,
+}
+
+/// What is left of an input after all that could be done at once.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Outcome {
+    held: Vec<Held>,
+    /// Messages that failed at once and that nobody waits for.
+    failed: Vec<(SendId, SendFailure)>,
+}
+
+impl Outcome {
+    /// Waits a moment for room for what found none, and drops it then. Returns how many packets were dropped.
+    pub(super) async fn hold(self) -> u64 {
+        let mut dropped = 0;
+        for Held { sender, packet } in self.held {
+            dropped += u64::from(!matches!(tokio::time::timeout(HOLD, sender.send(packet)).await, Ok(Ok(()))));
+        }
+        dropped
+    }
+
+    /// Waits until there is room for all. A link that is over takes nothing any more.
+    pub(super) async fn send(self) {
+        for Held { sender, packet } in self.held {
+            let _ = sender.send(packet).await;
+        }
+    }
+
+    /// Why that message failed, if it did at once.
+    pub(super) fn failure(&self, send: SendId) -> Option<SendFailure> {
+        self.failed.iter().find(|(failed, _)| *failed == send).map(|(_, reason)| *reason)
+    }
+}
+
+/// What the tasks are to do.
+#[derive(Debug)]
+pub(super) enum Wish {
+    /// Connect to this peer, for the routing.
+    Connect(OverlayId),
+    /// This peer has declined to.
+    Declined(OverlayId),
+    /// Close this node.
+    Close(Node),
+}
+
+/// What is behind the lock.
+struct State {
+    router: Router,
+    /// The best first.
+    links: HashMap<OverlayId, Vec<Entry>>,
+    last_link: u64,
+    waiting: HashMap<SendId, Waiting>,
+    /// Peers that have said hello.
+    neighbours: HashSet<OverlayId>,
+    /// Peers that the application calls, and how many of its calls there are.
+    called: HashMap<OverlayId, usize>,
+    /// Peers whose applications call us.
+    callers: HashSet<OverlayId>,
+    /// Nodes that are there for the routing only.
+    ours: HashSet<NodeId>,
+    /// For when the timer is set.
+    armed: Option<Instant>,
+    dropped: u64,
+    closed: bool,
+}
+
+/// See the [module documentation](self).
+pub(super) struct Core {
+    id: OverlayId,
+    /// Whether connections are made for the routing.
+    makes_links: bool,
+    state: Mutex<State>,
+    timer: Notify,
+    inbox: Inbox,
+    /// What has arrived for the streams, and for the datagram socket.
+    streams: Arc<PacketQueue>,
+    datagrams: Arc<PacketQueue>,
+    events: Mutex<Option<broadcast::Sender<OverlayEvent>>>,
+    signals: ToTree,
+    wishes: mpsc::Sender<Wish>,
+}
+
+impl Core {
+    pub(super) fn new(router: Router, signals: ToTree, makes_links: bool) -> (Arc<Self>, mpsc::Receiver<Wish>) {
+        let (wishes, receiver) = mpsc::channel(WISHES);
+        let id = router.routing().id();
+        let state = State {
+            router,
+            links: HashMap::new(),
+            last_link: 0,
+            waiting: HashMap::new(),
+            neighbours: HashSet::new(),
+            called: HashMap::new(),
+            callers: HashSet::new(),
+            ours: HashSet::new(),
+            armed: None,
+            dropped: 0,
+            closed: false,
+        };
+        let core = Self {
+            id,
+            makes_links,
+            state: Mutex::new(state),
+            timer: Notify::new(),
+            inbox: Inbox::default(),
+            streams: packets(),
+            datagrams: packets(),
+            events: Mutex::new(Some(broadcast::Sender::new(EVENTS))),
+            signals,
+            wishes,
+        };
+        (Arc::new(core), receiver)
+    }
+
+    pub(super) fn id(&self) -> OverlayId {
+        self.id
+    }
+
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// What has arrived for the streams.
+    pub(super) fn streams(&self) -> &Arc<PacketQueue> {
+        &self.streams
+    }
+
+    /// What has arrived for the datagram socket.
+    pub(super) fn datagrams(&self) -> &Arc<PacketQueue> {
+        &self.datagrams
+    }
+
+    /// Events from now on.
+    pub(super) fn events(&self) -> broadcast::Receiver<OverlayEvent> {
+        match &*lock(&self.events) {
+            Some(events) => events.subscribe(),
+            // Over: a stream that ends at once.
+            None => broadcast::Sender::new(1).subscribe(),
+        }
+    }
+
+    fn emit(&self, event: OverlayEvent) {
+        if let Some(events) = &*lock(&self.events) {
+            // Nobody listens: nothing is lost that could not be read again.
+            let _ = events.send(event);
+        }
+    }
+
+    /// Looks at the router.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Router) -> T) -> T {
+        look(&lock(&self.state).router)
+    }
+
+    /// What was dropped besides what the router counts.
+    pub(super) fn dropped(&self) -> u64 {
+        lock(&self.state).dropped
+    }
+
+    pub(super) fn count_dropped(&self, count: u64) {
+        if count > 0 {
+            lock(&self.state).dropped += count;
+        }
+    }
+
+    /// Brings the router something, and carries out what it decides.
+    pub(super) fn drive<T>(&self, act: impl FnOnce(&mut Router, Instant) -> T) -> (T, Outcome) {
+        let mut state = lock(&self.state);
+        let now = now();
+        let result = act(&mut state.router, now);
+        (result, self.carry_out(&mut state, now))
+    }
+
+    /// Like [`drive`](Self::drive), without a wait for what finds no room: it is dropped.
+    fn drive_on(&self, state: &mut State, now: Instant) {
+        let outcome = self.carry_out(state, now);
+        state.dropped += outcome.held.len() as u64;
+    }
+
+    /// Sends a message, and lets `waiting` know what comes of it.
+    pub(super) fn send(
+        &self,
+        to: OverlayId,
+        kind: Kind,
+        body: Bytes,
+        confirm: Option<(Duration, oneshot::Sender<Result<(), SendFailure>>)>,
+    ) -> (Result<SendId, SendRefused>, Outcome) {
+        let mut state = lock(&self.state);
+        let now = now();
+        let (within, waiting) = confirm.unzip();
+        let sent = state.router.send(to, kind, body, within, now);
+        if let (Ok(send), Some(waiting)) = (sent, waiting) {
+            state.waiting.insert(send, Waiting::Confirm(waiting));
+        }
+        (sent, self.carry_out(&mut state, now))
+    }
+
+    /// Does what is due, again and again.
+    pub(super) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let due = {
+                let mut state = lock(&self.state);
+                state.armed = state.router.next_timeout();
+                state.armed
+            };
+            tokio::select! {
+                () = self.timer.notified() => continue,
+                () = sleep_until(due) => {}
+            }
+            let mut state = lock(&self.state);
+            let now = now();
+            state.router.handle_timeout(now);
+            self.drive_on(&mut state, now);
+        }
+    }
+
+    fn carry_out(&self, state: &mut State, now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        while let Some(output) = state.router.poll_output() {
+            match output {
+                Output::Transmit { to, packet } => {
+                    let Some(entry) = state.links.get(&to).and_then(|links| links.first()) else { continue };
+                    if let Err(NotSent::Full(packet)) = entry.sender.try_send(packet) {
+                        outcome.held.push(Held { sender: entry.sender.clone(), packet });
+                    }
+                }
+                Output::Deliver { from, verified, kind, body } => {
+                    self.deliver(state, from, verified, kind, body, now);
+                }
+                Output::NeighbourUp(peer) => {
+                    state.neighbours.insert(peer);
+                    self.emit(OverlayEvent::NeighbourUp(peer));
+                }
+                Output::NeighbourDown(peer) => {
+                    state.neighbours.remove(&peer);
+                    self.emit(OverlayEvent::NeighbourDown(peer));
+                }
+                Output::Confirmed { send } => {
+                    if let Some(Waiting::Confirm(waiting)) = state.waiting.remove(&send) {
+                        let _ = waiting.send(Ok(()));
+                    }
+                }
+                Output::Failed { send, reason } => match state.waiting.remove(&send) {
+                    Some(Waiting::Confirm(waiting)) => drop(waiting.send(Err(reason))),
+                    Some(Waiting::Signal(to)) => self.signals.undeliverable(to, Undeliverable::Unknown),
+                    None => outcome.failed.push((send, reason)),
+                },
+                Output::Connect(peer) => {
+                    if !self.makes_links || self.wishes.try_send(Wish::Connect(peer)).is_err() {
+                        state.router.connect_failed(&peer, now);
+                    }
+                }
+                Output::Release(peer) => self.release(state, &peer),
+                Output::Foreign { .. } => state.dropped += 1,
+            }
+        }
+        let due = state.router.next_timeout();
+        if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
+            state.armed = due;
+            self.timer.notify_one();
+        }
+        outcome
+    }
+
+    fn deliver(&self, state: &mut State, from: OverlayId, verified: bool, kind: Kind, body: Bytes, now: Instant) {
+        let bytes = body.len();
+        let message = match kind {
+            Kind::Stream | Kind::Datagram => {
+                let queue = if kind == Kind::Stream { &self.streams } else { &self.datagrams };
+                state.dropped += u64::from(queue.try_push(from, body).is_err());
+                return;
+            }
+            Kind::Binary => Some(Message::Binary(body)),
+            Kind::Json => serde_json::from_slice(&body).ok().map(Message::Json),
+            Kind::Signal if verified => return self.signal_arrived(state, from, body, now),
+            _ => None,
+        };
+        let taken = message.is_some_and(|message| self.inbox.push(OverlayMessage { from, verified, message }, bytes));
+        state.dropped += u64::from(!taken);
+    }
+
+    /// Nothing comes or goes any more.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        state.waiting.clear();
+        for entry in state.links.values().flatten() {
+            entry.sender.close();
+            if let Some(node) = entry.node.as_ref().filter(|node| state.ours.contains(&node.id())) {
+                // Once polled, the closing goes on.
+                let _ = node.close().now_or_never();
+            }
+        }
+        state.links.clear();
+        drop(state);
+        self.inbox.end();
+        self.streams.close();
+        self.datagrams.close();
+        *lock(&self.events) = None;
+    }
+}
+
+/// A queue of packets between the overlay and its streams or datagram socket.
+pub(super) fn packets() -> Arc<PacketQueue> {
+    Arc::new(PacketQueue::new(QUEUED_PACKETS, QUEUED_BYTES))
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,70 @@
+//! One error type for each operation.
+
+use std::io;
+
+use super::router::{SendFailure, SendRefused};
+
+/// Why there is no overlay.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverlayError {
+    /// The address to listen at could not be bound.
+    #[error("cannot listen for neighbours: {0}")]
+    Listen(#[source] io::Error),
+    /// A URL to start from is none that can be dialled.
+    #[error("not a URL of a neighbour: {0}")]
+    InvalidUrl(String),
+    /// The root is closed, or has an overlay already.
+    #[error("the root is closed, or has an overlay already")]
+    RootClosed,
+}
+
+/// Why a message was not sent, or is not known to have arrived.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverlaySendError {
+    /// The message is larger than this. Nothing was sent.
+    #[error("the message is larger than {limit} bytes")]
+    TooLarge {
+        /// The most bytes that a message may have; as JSON, if it is that.
+        limit: usize,
+    },
+    /// No peer that is known is closer to the id than this one: it is not there, or this peer has no neighbours.
+    #[error("no peer leads to this id")]
+    NoRoute,
+    /// No confirmation has come in time. The message may have arrived all the same.
+    #[error("not confirmed in time")]
+    TimedOut,
+    /// Too many messages wait for a confirmation, or for the key of their destination. Nothing was sent.
+    #[error("too many messages wait")]
+    Full,
+    /// The other side is an original peer-relay, which takes only JSON, and confirms nothing.
+    #[error("the other side is an original peer-relay, which takes JSON only and confirms nothing")]
+    Original,
+    /// The other side has no usable key.
+    #[error("the other side has no usable key")]
+    NoKey,
+    /// The overlay is closed.
+    #[error("the overlay is closed")]
+    Closed,
+}
+
+impl OverlaySendError {
+    pub(super) fn refused(refused: SendRefused, limit: usize) -> Self {
+        match refused {
+            SendRefused::TooLarge => Self::TooLarge { limit },
+            _ => Self::Full,
+        }
+    }
+}
+
+impl From<SendFailure> for OverlaySendError {
+    fn from(failure: SendFailure) -> Self {
+        match failure {
+            SendFailure::NoRoute => Self::NoRoute,
+            SendFailure::Original => Self::Original,
+            SendFailure::NoKey => Self::NoKey,
+            _ => Self::TimedOut,
+        }
+    }
+}

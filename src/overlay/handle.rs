@@ -1,0 +1,250 @@
+//! What an application holds of an overlay.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::OverlayId;
+use super::builder::OverlayBuilder;
+use super::core::Core;
+use super::datagram::DatagramSocket;
+use super::error::OverlaySendError;
+use super::events::OverlayEvents;
+use super::inbox::OverlayMessages;
+use super::packets::QueuedPort;
+use super::router::{Counters, Kind, MAX_BODY_BYTES};
+use super::routing::Row;
+use super::stream::{DialError, ListenError, Listener, Stream, Streams};
+use crate::node::{Connect, ConnectError, Message, Node, Root};
+use crate::protocol::packet::Kind as Encoding;
+
+/// A root's part in an overlay: messages to any id, through the peers there are.
+///
+/// Handles are cheap to clone. When the last one is dropped, the overlay ends at once, and the connections that it had made for itself
+/// close with its node; those of the application stay. [`close`](Self::close) does so and waits.
+#[derive(Clone)]
+pub struct Overlay {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) root: Root,
+    pub(super) core: Arc<Core>,
+    pub(super) node: Node,
+    pub(super) local_addr: Option<SocketAddr>,
+    pub(super) streams: Streams,
+    pub(super) datagram_port: Arc<QueuedPort>,
+    pub(super) running: JoinHandle<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.running.abort();
+        self.core.close();
+    }
+}
+
+impl Overlay {
+    /// Settings for an overlay of this root's. A root has one at most.
+    pub fn builder(root: &Root) -> OverlayBuilder {
+        OverlayBuilder::new(root.clone())
+    }
+
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Who this peer is in the overlay.
+    pub fn id(&self) -> OverlayId {
+        self.inner.core.id()
+    }
+
+    /// The root that it belongs to.
+    pub fn root(&self) -> &Root {
+        &self.inner.root
+    }
+
+    /// The overlay as a node of the tree: peers can be dialled through it by their overlay id, as through an onramp.
+    pub fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// Where it listens for neighbours, if it does.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.inner.local_addr
+    }
+
+    /// Sends a message to a peer, over others if there is no direct link. Waits while the first link on the way has no room.
+    ///
+    /// Returns when the message is on its way. It may get lost and be overtaken; it does not arrive twice. Nobody on the way can
+    /// read or alter it. If the key of the other side is not known yet, the message waits until that has been asked for, and is
+    /// lost if there is no answer.
+    ///
+    /// # Errors
+    ///
+    /// [`OverlaySendError`] if it is too large, nobody leads to the id, too many messages wait, or the overlay is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A cancelled call may or may not have sent the message.
+    pub async fn send(&self, to: OverlayId, message: impl Into<Message>) -> Result<(), OverlaySendError> {
+        let (kind, body) = encoded(message.into());
+        let (sent, outcome) = self.inner.core.send(to, kind, body, None);
+        let send = sent.map_err(|refused| OverlaySendError::refused(refused, MAX_BODY_BYTES))?;
+        if let Some(failure) = outcome.failure(send) {
+            return Err(failure.into());
+        }
+        outcome.send().await;
+        Ok(())
+    }
+
+    /// Sends a message as [`send`](Self::send) does, again if it must, until the other side has confirmed that it has it.
+    ///
+    /// That means that it waits there for the application to read it.
+    ///
+    /// # Errors
+    ///
+    /// [`OverlaySendError`]; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time.
+    ///
+    /// # Cancel safety
+    ///
+    /// A cancelled call may or may not have sent the message.
+    pub async fn send_confirmed(
+        &self,
+        to: OverlayId,
+        message: impl Into<Message>,
+        within: Duration,
+    ) -> Result<(), OverlaySendError> {
+        let (kind, body) = encoded(message.into());
+        let (sender, confirmed) = oneshot::channel();
+        let (sent, outcome) = self.inner.core.send(to, kind, body, Some((within, sender)));
+        sent.map_err(|refused| OverlaySendError::refused(refused, MAX_BODY_BYTES))?;
+        outcome.send().await;
+        match confirmed.await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(OverlaySendError::Closed),
+        }
+    }
+
+    /// Messages for this peer, from now on: those that nobody has read yet too, up to 256 of them.
+    ///
+    /// Several streams each get every message. While 4,096 messages or 4 MiB wait in a stream, further ones are lost to it; one that
+    /// nobody takes is not confirmed. Dropping the stream stops listening. It ends with the overlay.
+    pub fn messages(&self) -> OverlayMessages {
+        self.inner.core.inbox().subscribe()
+    }
+
+    /// What happens, from now on. A reader that is more than 1,024 events behind loses the oldest, and is told.
+    pub fn events(&self) -> OverlayEvents {
+        OverlayEvents::new(self.inner.core.events())
+    }
+
+    /// Connects to a peer directly: the open node to it, or a new one, which is signalled through the overlay.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up.
+    pub async fn connect(&self, to: OverlayId) -> Result<Node, ConnectError> {
+        if let Some(node) = self.inner.core.claim_node(&to) {
+            return Ok(node);
+        }
+        let _call = self.inner.core.call(to);
+        self.inner.node.connect(Connect::to(to.to_string())).await
+    }
+
+    /// Closes the direct connections to a peer, and waits until they are closed. It can still be reached through others.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: once polled, the closing goes on.
+    pub async fn disconnect(&self, from: &OverlayId) {
+        let closing: Vec<_> = self.inner.core.disconnect(from);
+        futures_util::future::join_all(closing.iter().map(Node::close)).await;
+    }
+
+    /// Listens for streams that others [dial](Self::dial) for this service. Dropping the listener stops that.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError`] if the name is none, or somebody listens for it.
+    pub fn listen(&self, service: &str) -> Result<Listener, ListenError> {
+        self.inner.streams.listen(service)
+    }
+
+    /// Makes a stream to a service of a peer, over others if there is no direct connection.
+    ///
+    /// It is reliable, and encrypted and authenticated from end to end, and many of them may be open at once. When a direct connection
+    /// comes up it takes that, without a break, and goes back to relays if that goes. Takes at most 20 seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future resets the stream.
+    pub async fn dial(&self, to: OverlayId, service: &str) -> Result<Stream, DialError> {
+        self.inner.streams.dial(to, service).await
+    }
+
+    /// A socket for datagrams to and from any id, in the shape of [`tokio::net::UdpSocket`]. What sockets receive is shared between
+    /// all of an overlay: each datagram goes to one of them.
+    pub fn datagram_socket(&self) -> DatagramSocket {
+        DatagramSocket::new(self.inner.datagram_port.clone())
+    }
+
+    /// The peers to which there are direct links, in no order.
+    pub fn neighbours(&self) -> Vec<OverlayId> {
+        self.inner.core.neighbours()
+    }
+
+    /// The routing table as it is.
+    pub fn table(&self) -> Vec<Row> {
+        self.inner.core.look(|router| router.routing().table())
+    }
+
+    /// What was passed on, delivered and dropped so far.
+    pub fn counters(&self) -> Counters {
+        self.inner.core.look(|router| router.counters())
+    }
+
+    /// Messages and packets that were dropped so far besides those of the [`counters`](Self::counters): for lack of room on a
+    /// link, or because the application did not read them.
+    pub fn dropped(&self) -> u64 {
+        self.inner.core.dropped()
+    }
+
+    /// Ends the overlay, and waits until its node is closed. The connections that it had made for itself close too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: once polled, the closing goes on.
+    pub async fn close(&self) {
+        self.inner.streams.close().await;
+        self.inner.running.abort();
+        self.inner.core.close();
+        self.inner.node.close().await;
+    }
+}
+
+fn encoded(message: Message) -> (Kind, bytes::Bytes) {
+    let (encoding, body) = message.into_encoded();
+    (if encoding == Encoding::Binary { Kind::Binary } else { Kind::Json }, body)
+}
+
+impl fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overlay")
+            .field("id", &self.id())
+            .field("neighbours", &self.neighbours())
+            .finish_non_exhaustive()
+    }
+}

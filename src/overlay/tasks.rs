@@ -1,0 +1,218 @@
+//! The tasks of an overlay: they bring what happens to the core.
+
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+
+use super::OverlayId;
+use super::core::{Core, Reach, Wish};
+use super::link::listener::{Accepted, Listener};
+use super::link::signal::FromTree;
+use super::link::{self, Link, websocket};
+use super::packets::PacketQueue;
+use super::router::Kind;
+use super::seal::PublicKey;
+use crate::identity::Identity;
+use crate::node::{Connect, Event, Events, Node, NodeId};
+use crate::transport::websocket::Dialler;
+
+/// How long a connection that the routing wishes for may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait until a URL is dialled again: at first, and at most.
+const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often to look whether the last neighbour is gone, and a URL is to be dialled again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the tasks work on.
+pub(super) struct Tasks {
+    pub(super) core: Arc<Core>,
+    pub(super) identity: Identity,
+    /// The overlay as a node of the tree.
+    pub(super) node: Node,
+    /// Of the root.
+    pub(super) events: Events,
+    pub(super) wishes: mpsc::Receiver<Wish>,
+    pub(super) outgoing: FromTree,
+    /// What the streams, and the datagram socket, want sent.
+    pub(super) streams: Arc<PacketQueue>,
+    pub(super) datagrams: Arc<PacketQueue>,
+    pub(super) listener: Option<Listener>,
+    pub(super) bootstrap: Vec<String>,
+    pub(super) dialler: Dialler,
+    pub(super) peer_timeout: Duration,
+}
+
+/// Runs until the root or the overlay is closed. Dropping the future ends everything at once.
+pub(super) async fn run(mut tasks: Tasks) {
+    let core = tasks.core.clone();
+    let mut running = JoinSet::new();
+    running.spawn(core.clone().keep_time());
+    running.spawn(pass_signals(core.clone(), tasks.outgoing));
+    running.spawn(pass_packets(core.clone(), Kind::Stream, tasks.streams));
+    running.spawn(pass_packets(core.clone(), Kind::Datagram, tasks.datagrams));
+    for url in tasks.bootstrap {
+        let (core, dialler, identity) = (core.clone(), tasks.dialler.clone(), tasks.identity.clone());
+        running.spawn(bootstrap(core, dialler, url, identity, tasks.peer_timeout));
+    }
+    if let Some(listener) = tasks.listener {
+        running.spawn(listen(core.clone(), listener));
+    }
+    let mut nodes =
+        Nodes { core: core.clone(), overlay: tasks.node.clone(), routed: HashSet::new(), calls: HashMap::new() };
+    for node in tasks.node.peers() {
+        nodes.opened(&node, &mut running);
+    }
+    loop {
+        tokio::select! {
+            event = tasks.events.next() => match event {
+                Some(event) => nodes.event(event, &mut running),
+                None => break,
+            },
+            Some(wish) = tasks.wishes.recv() => nodes.wish(wish, &mut running),
+            Some(_) = running.join_next() => {}
+        }
+    }
+    core.close();
+}
+
+/// The nodes of the tree, as neighbours.
+struct Nodes {
+    core: Arc<Core>,
+    overlay: Node,
+    /// Nodes that were made through the overlay.
+    routed: HashSet<NodeId>,
+    /// Connections that the routing wishes for.
+    calls: HashMap<OverlayId, AbortHandle>,
+}
+
+impl Nodes {
+    fn event(&mut self, event: Event, running: &mut JoinSet<()>) {
+        match event {
+            Event::Connection { node, via: Some(via) } if via == self.overlay => {
+                self.routed.insert(node.id());
+            }
+            Event::Open { node } => self.opened(&node, running),
+            Event::Close { node, .. } => {
+                self.routed.remove(&node.id());
+            }
+            Event::Lagged(_) => {
+                let nodes = self.overlay.peers();
+                let known: HashSet<NodeId> = nodes.iter().map(Node::id).collect();
+                self.routed.retain(|node| known.contains(node));
+                for node in nodes {
+                    self.opened(&node, running);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes a neighbour of an open node, unless it is one.
+    fn opened(&mut self, node: &Node, running: &mut JoinSet<()>) {
+        if !node.is_open() || self.core.is_neighbour(node) {
+            return;
+        }
+        // Not an original, and not an onramp.
+        let Some(link) = node.reserved_channel(link::CHANNEL).ok().and_then(Link::over) else { return };
+        let reach = Reach::Node { node: node.clone(), routed: self.routed.contains(&node.id()) };
+        running.spawn(serve(self.core.clone(), link, reach));
+    }
+
+    fn wish(&mut self, wish: Wish, running: &mut JoinSet<()>) {
+        self.calls.retain(|_, call| !call.is_finished());
+        match wish {
+            Wish::Connect(peer) => {
+                let connect = Connect::to(peer.to_string()).timeout(CONNECT_TIMEOUT);
+                let (core, connecting) = (self.core.clone(), self.overlay.connect(connect));
+                let call = running.spawn(async move {
+                    if let Err(error) = connecting.await {
+                        tracing::debug!(%peer, %error, "no connection for the routing");
+                        core.connect_failed(&peer);
+                    }
+                });
+                self.calls.insert(peer, call);
+            }
+            Wish::Declined(peer) => {
+                if let Some(call) = self.calls.remove(&peer)
+                    && !call.is_finished()
+                {
+                    call.abort();
+                    self.core.connect_failed(&peer);
+                }
+            }
+            Wish::Close(node) => {
+                running.spawn(async move {
+                    node.close().await;
+                });
+            }
+        }
+    }
+}
+
+/// Makes a neighbour of a link, and reads it until its end.
+fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> {
+    let Link { id, key, sender, mut packets } = link;
+    let linked = core.add_link(id, PublicKey::from(key), sender, reach);
+    async move {
+        while let Some(packet) = packets.next().await {
+            let ((), outcome) = core.drive(|router, now| router.receive(&id, packet, now));
+            core.count_dropped(outcome.hold().await);
+        }
+        drop(linked);
+    }
+}
+
+/// Passes what the tree wants to say to other peers on to them.
+async fn pass_signals(core: Arc<Core>, mut outgoing: FromTree) {
+    while let Some((to, payload)) = outgoing.next().await {
+        core.signal(to, &payload);
+    }
+}
+
+/// Sends packets. Where the first link on the way has no room, all wait, for a moment.
+async fn pass_packets(core: Arc<Core>, kind: Kind, packets: Arc<PacketQueue>) {
+    while let Some((to, packet)) = poll_fn(|cx| packets.poll_pop(cx)).await {
+        let (sent, outcome) = core.send(to, kind, packet, None);
+        core.count_dropped(outcome.hold().await + u64::from(sent.is_err()));
+    }
+}
+
+async fn listen(core: Arc<Core>, mut listener: Listener) {
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), link, Reach::WebSocket))),
+                Accepted::Plain(_) => {}
+            },
+            Some(_) = links.join_next() => {}
+        }
+    }
+}
+
+/// Dials a URL as long as there is no neighbour.
+async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Identity, peer_timeout: Duration) {
+    let mut pause = REDIAL.0;
+    loop {
+        match websocket::dial(&dialler, &url, &identity, peer_timeout).await {
+            Ok(link) => {
+                pause = REDIAL.0;
+                serve(core.clone(), link, Reach::WebSocket).await;
+            }
+            Err(error) => {
+                tracing::debug!(%url, %error, "no neighbour there");
+                pause = (2 * pause).min(REDIAL.1);
+            }
+        }
+        sleep(pause).await;
+        while core.has_links() {
+            sleep(LOOK).await;
+        }
+    }
+}

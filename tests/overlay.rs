@@ -1,0 +1,118 @@
+//! The overlay over real sockets: WebSockets to begin with, and WebRTC signalled through the overlay itself.
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{builder, soon};
+use futures_util::StreamExt;
+use pmesh::overlay::routing::KademliaConfig;
+use pmesh::overlay::{Overlay, OverlayBuilder, OverlayEvent, OverlayId, OverlaySendError};
+use pmesh::{Message, NodeKind, Root};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// An overlay that listens.
+async fn listening() -> Overlay {
+    soon(Overlay::builder(&builder().build()).listen("127.0.0.1:0".parse().unwrap()).start()).await.unwrap()
+}
+
+fn url(overlay: &Overlay) -> String {
+    format!("ws://{}", overlay.local_addr().unwrap())
+}
+
+/// An overlay that begins at others, and has a neighbour.
+async fn joined(at: &[&Overlay]) -> Overlay {
+    let root = builder().build();
+    let builder = at.iter().fold(Overlay::builder(&root), |builder, other| builder.bootstrap(url(other)));
+    let overlay = soon(builder.start()).await.unwrap();
+    let mut events = overlay.events();
+    soon(async {
+        while overlay.neighbours().is_empty() {
+            events.next().await.unwrap();
+        }
+    })
+    .await;
+    overlay
+}
+
+#[tokio::test]
+async fn two_that_know_a_third_send_to_each_other() {
+    let a = listening().await;
+    let (b, c) = (joined(&[&a]).await, joined(&[&a]).await);
+    let mut at_c = c.messages();
+    soon(b.send_confirmed(c.id(), json!({"hello": 1}), WITHIN)).await.unwrap();
+    let message = soon(at_c.next()).await.unwrap();
+    assert_eq!((message.from, message.verified), (b.id(), true));
+    assert_eq!(message.message, Message::Json(json!({"hello": 1})));
+    let mut at_b = b.messages();
+    soon(c.send(b.id(), vec![1u8, 2, 3])).await.unwrap();
+    assert_eq!(soon(at_b.next()).await.unwrap().message, Message::from(vec![1u8, 2, 3]));
+}
+
+#[tokio::test]
+async fn a_direct_connection_is_signalled_through_the_overlay() {
+    let a = listening().await;
+    let (b, c) = (joined(&[&a]).await, joined(&[&a]).await);
+    let node = soon(b.connect(c.id())).await.unwrap();
+    assert_eq!(node.kind(), NodeKind::WebRtc);
+    assert_eq!(node.peer_id().map(|peer| OverlayId::of(&peer)), Some(c.id()));
+    a.close().await;
+    soon(b.send_confirmed(c.id(), "without the first", WITHIN)).await.unwrap();
+    soon(b.disconnect(&c.id())).await;
+    assert!(!node.is_open());
+}
+
+#[tokio::test]
+async fn nobody_has_that_id() {
+    let a = listening().await;
+    let b = joined(&[&a]).await;
+    let nobody = OverlayId::from_bytes([7; 20]);
+    let error = soon(b.send_confirmed(nobody, "hello", WITHIN)).await.unwrap_err();
+    assert_eq!(error, OverlaySendError::NoRoute);
+}
+
+#[tokio::test]
+async fn a_stream_starts_over_a_relay_and_goes_on_without_it() {
+    let a = listening().await;
+    let (b, c) = (joined(&[&a]).await, joined(&[&a]).await);
+    let mut listener = c.listen("echo").unwrap();
+    tokio::spawn(async move {
+        let stream = listener.accept().await.unwrap();
+        let (mut read, mut write) = tokio::io::split(stream);
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    let stream = soon(b.dial(c.id(), "echo")).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+    let writing = tokio::spawn({
+        let sent = sent.clone();
+        async move {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        }
+    });
+    let mut got = vec![0; 1_000_000];
+    soon(read.read_exact(&mut got)).await.unwrap();
+    soon(b.connect(c.id())).await.unwrap();
+    a.close().await;
+    soon(read.read_to_end(&mut got)).await.unwrap();
+    soon(writing).await.unwrap();
+    assert!(got == sent);
+}
+
+#[tokio::test]
+async fn datagrams() {
+    let a = listening().await;
+    let (b, c) = (joined(&[&a]).await, joined(&[&a]).await);
+    let (here, there) = (b.datagram_socket(), c.datagram_socket());
+    assert_eq!(here.local_addr(), b.id());
+    soon(here.send_to(b"ping", c.id())).await.unwrap();
+    let mut buffer = [0; 16];
+    let (length, from) = soon(there.recv_from(&mut buffer)).await.unwrap();
+    assert_eq!((&buffer[..length], from), (&b"ping"[..], b.id()));
+}
