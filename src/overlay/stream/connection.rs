@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -99,10 +99,17 @@ impl fmt::Debug for Stream {
     }
 }
 
+fn broken(error: ConnectionError) -> io::Error {
+    match error {
+        ConnectionError::LocallyClosed => io::Error::new(io::ErrorKind::ConnectionAborted, error),
+        error => error.into(),
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.recv.poll_read_buf(cx, buffer).map_err(|error| match error {
-            ReadError::ConnectionLost(lost) => lost.into(),
+            ReadError::ConnectionLost(lost) => broken(lost),
             error => error.into(),
         })
     }
@@ -114,7 +121,7 @@ impl AsyncWrite for Stream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Pin::new(&mut self.send).poll_write(cx, bytes).map_err(|error| match error {
-            WriteError::ConnectionLost(lost) => lost.into(),
+            WriteError::ConnectionLost(lost) => broken(lost),
             error => error.into(),
         })
     }
