@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 
 use super::OverlayId;
+use super::router::MAX_BODY_BYTES;
 use crate::lock::lock;
 use crate::node::Message;
 
@@ -39,14 +41,15 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&mut self, message: OverlayMessage, bytes: usize, most: (usize, usize)) -> bool {
-        if self.messages.len() >= most.0 || self.bytes + bytes > most.1 {
-            return false;
+    /// Returns whether it was taken, and whether there is room for another.
+    fn push(&mut self, message: OverlayMessage, bytes: usize, most: (usize, usize)) -> (bool, bool) {
+        let taken = self.messages.len() < most.0 && self.bytes + bytes <= most.1;
+        if taken {
+            self.bytes += bytes;
+            self.messages.push_back((message, bytes));
+            self.wake();
         }
-        self.bytes += bytes;
-        self.messages.push_back((message, bytes));
-        self.wake();
-        true
+        (taken, self.messages.len() < most.0 && self.bytes + MAX_BODY_BYTES <= most.1)
     }
 
     fn wake(&mut self) {
@@ -65,38 +68,52 @@ struct State {
 
 /// The queues of all streams.
 #[derive(Debug, Default)]
-pub(super) struct Inbox(Mutex<State>);
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    /// Whether there may be no room for another message.
+    full: Arc<AtomicBool>,
+}
 
 impl Inbox {
     /// Takes a message that was so many bytes long. Returns whether somebody will get it.
     pub(super) fn push(&self, message: OverlayMessage, bytes: usize) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.readers.retain(|reader| reader.strong_count() > 0);
         let readers: Vec<_> = state.readers.iter().filter_map(Weak::upgrade).collect();
-        match &readers[..] {
+        let (taken, has_room) = match &readers[..] {
             [] => state.unread.push(message, bytes, (UNREAD_MESSAGES, UNREAD_BYTES)),
             [reader] => lock(reader).push(message, bytes, (MESSAGES, BYTES)),
-            readers => {
-                let push = |reader: &Arc<Mutex<Queue>>| lock(reader).push(message.clone(), bytes, (MESSAGES, BYTES));
-                readers.iter().filter(|reader| push(reader)).count() > 0
-            }
+            readers => readers.iter().fold((false, false), |(taken, has_room), reader| {
+                let (takes, has) = lock(reader).push(message.clone(), bytes, (MESSAGES, BYTES));
+                (taken | takes, has_room | has)
+            }),
+        };
+        if !has_room {
+            self.full.store(true, Ordering::Relaxed);
         }
+        taken
+    }
+
+    /// Whether nobody has room for the largest message.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// A stream from here on, and of what nobody has read yet.
     pub(super) fn subscribe(&self) -> OverlayMessages {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         let over = state.unread.over;
         let queue = Queue { over, ..std::mem::take(&mut state.unread) };
         state.unread.over = over;
         let queue = Arc::new(Mutex::new(queue));
         state.readers.push(Arc::downgrade(&queue));
-        OverlayMessages(queue)
+        self.full.store(false, Ordering::Relaxed);
+        OverlayMessages { queue, full: self.full.clone() }
     }
 
     /// Nothing will come any more.
     pub(super) fn end(&self) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.unread.over = true;
         for reader in state.readers.iter().filter_map(Weak::upgrade) {
             let mut queue = lock(&reader);
@@ -110,15 +127,20 @@ impl Inbox {
 ///
 /// Taking one is cancel safe. Dropping it stops listening; what it holds is lost.
 #[derive(Debug)]
-pub struct OverlayMessages(Arc<Mutex<Queue>>);
+pub struct OverlayMessages {
+    queue: Arc<Mutex<Queue>>,
+    full: Arc<AtomicBool>,
+}
 
 impl Stream for OverlayMessages {
     type Item = OverlayMessage;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<OverlayMessage>> {
-        let mut queue = lock(&self.0);
+        let mut queue = lock(&self.queue);
         if let Some((message, bytes)) = queue.messages.pop_front() {
             queue.bytes -= bytes;
+            // If that is not enough, the next message says so.
+            self.full.store(false, Ordering::Relaxed);
             return Poll::Ready(Some(message));
         }
         if queue.over {
@@ -162,10 +184,13 @@ mod tests {
         let mut reader = inbox.subscribe();
         assert!(inbox.push(message(0), BYTES - UNREAD_MESSAGES));
         assert!(!inbox.push(message(0), 1), "full");
+        assert!(inbox.is_full());
         let fast = inbox.subscribe();
         assert!(inbox.push(message(0), 1), "one of two takes it");
         drop(fast);
         assert!(reader.next().now_or_never().is_some());
+        assert!(!inbox.is_full());
         assert!(inbox.push(message(0), 1));
+        assert!(inbox.is_full(), "there is no room for the largest");
     }
 }

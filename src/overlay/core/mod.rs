@@ -247,6 +247,7 @@ impl Core {
     pub(super) fn drive<T>(&self, act: impl FnOnce(&mut Router, Instant) -> T) -> (T, Outcome) {
         let mut state = lock(&self.state);
         let now = now();
+        state.router.set_full(self.inbox.is_full());
         let result = act(&mut state.router, now);
         (result, self.carry_out(&mut state, now))
     }

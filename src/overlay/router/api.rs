@@ -240,7 +240,8 @@ pub struct Counters {
     pub stale: u64,
     /// Dropped at its destination: it had been delivered before.
     pub replayed: u64,
-    /// Refused to the previous hop, or dropped: as many are kept as may be.
+    /// Refused to the previous hop, or dropped: as many are kept as may be, or the application [takes no
+    /// more](super::Router::set_full).
     pub full: u64,
     /// Answers that nobody had asked for.
     pub unexpected: u64,

@@ -57,6 +57,7 @@ impl Router {
         match (head.purpose, head.confirm, number) {
             (Purpose::Receipt, _, Some(number)) => self.confirmed(&head.from, number),
             (Purpose::User(kind), false, _) => self.deliver(head.from, true, kind, body),
+            (Purpose::User(Kind::Json | Kind::Binary), true, Some(_)) if self.is_full => self.counters.full += 1,
             (Purpose::User(kind), true, Some(number)) => {
                 if let Some((head, packet)) = self.sealed(&contact, head.from, Purpose::Receipt, Some(number), &[]) {
                     self.answer(&head, packet, now);

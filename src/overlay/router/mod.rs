@@ -87,6 +87,8 @@ use wire::{Head, Mode, Purpose};
 
 /// No more messages are kept, whatever the configuration says.
 const MAX_HELD: usize = 8192;
+/// Links that the table is given again, one after the other. Those beyond count as unreachable.
+const MAX_AGAIN: usize = 64;
 /// Messages of the table to itself, one after the other. Those beyond are dropped.
 const MAX_TO_ITSELF: usize = 64;
 /// How many senders are told at once, and each second, that they seal for an earlier session.
@@ -122,6 +124,8 @@ pub struct Router {
     hash_key: u64,
     outputs: VecDeque<Output>,
     counters: Counters,
+    /// Whether the application takes no more.
+    is_full: bool,
 }
 
 impl Router {
@@ -155,6 +159,7 @@ impl Router {
             rng,
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            is_full: false,
             config,
         }
     }
@@ -184,6 +189,12 @@ impl Router {
         self.outputs.pop_front()
     }
 
+    /// Whether the application takes no more messages at present. Then those that want a confirmation are dropped: their senders send
+    /// them again, or hear that they were not confirmed. All others are delivered as always.
+    pub fn set_full(&mut self, full: bool) {
+        self.is_full = full;
+    }
+
     /// The routing table.
     pub fn routing(&self) -> &dyn Routing {
         &*self.routing
@@ -197,10 +208,19 @@ impl Router {
     /// Does what the table wants done.
     fn run_routing(&mut self, now: Instant) {
         let mut to_itself = 0;
+        let mut again = 0;
         while let Some(action) = self.routing.poll_action() {
             match action {
                 Action::Trail { to, through } => self.lay_trail(to, through),
-                Action::Connect(id) => self.outputs.push_back(Output::Connect(id)),
+                Action::Connect(id) => match self.neighbours.get(&id) {
+                    // It was released, and the link stayed as somebody else needed it.
+                    Some(neighbour) if neighbour.is_routed() && again < MAX_AGAIN => {
+                        again += 1;
+                        self.routing.up(id, !neighbour.is_original(), now);
+                    }
+                    Some(_) => self.routing.unreachable(&id, now),
+                    None => self.outputs.push_back(Output::Connect(id)),
+                },
                 Action::Release(id) => self.outputs.push_back(Output::Release(id)),
                 Action::Tell { to, message } => {
                     if self.neighbours.get(&to).is_some_and(|neighbour| !neighbour.is_original()) {

@@ -54,6 +54,11 @@ impl Neighbour {
         !mem::replace(&mut self.responds, true)
     }
 
+    /// Whether it is in the table.
+    pub(super) fn is_routed(&self) -> bool {
+        self.is_routed
+    }
+
     pub(super) fn is_original(&self) -> bool {
         self.key.is_none()
     }
@@ -71,8 +76,7 @@ impl Router {
         self.neighbours.insert(id, Neighbour::new(key, &self.config, now));
         if key.is_some() {
             self.wake_neighbour(id, now + self.config.hello_within);
-            let hello = wire::hello(self.config.routing, &self.contact.session);
-            self.transmit(id, hello, now);
+            self.say_hello(id, true, now);
         } else {
             self.ready(id, true, now);
         }
@@ -110,17 +114,26 @@ impl Router {
         }
     }
 
+    fn say_hello(&mut self, to: OverlayId, asks: bool, now: Instant) {
+        let hello = wire::hello(self.config.routing, &self.contact.session, asks);
+        self.transmit(to, hello, now);
+    }
+
     pub(super) fn hello(&mut self, from: OverlayId, packet: &[u8], now: Instant) {
         let neighbour = self.neighbours.get(&from);
-        let (Some((routing, session)), Some(key)) =
-            (wire::parse_hello(packet), neighbour.filter(|neighbour| !neighbour.is_ready).and_then(|n| n.key))
-        else {
+        let known = neighbour.and_then(|neighbour| Some((neighbour.is_ready, neighbour.key?)));
+        let (Some((routing, session, asks)), Some((is_ready, key))) = (wire::parse_hello(packet), known) else {
             return self.counters.malformed += 1;
         };
         self.learn(from, Contact { key, session }, now);
-        self.wake_neighbour(from, now + self.config.ping_after);
-        self.ready(from, routing == self.config.routing, now);
-        self.run_routing(now);
+        if !is_ready {
+            self.wake_neighbour(from, now + self.config.ping_after);
+            self.ready(from, routing == self.config.routing, now);
+            self.run_routing(now);
+        } else if asks {
+            // It has lost one link to us, and got another, in an order in which we always had one.
+            self.say_hello(from, false, now);
+        }
     }
 
     /// A neighbour that had not answered is there again.

@@ -1,7 +1,7 @@
 //! What travels on a link. The first byte of a packet is what it is:
 //!
 //! ```text
-//! 0 hello    version (1), which routing (1), the sender's session (8)
+//! 0 hello    version (1), which routing (1), the sender's session (8), whether it wants a hello (1)
 //! 1 routing  a message of the routing table, from neighbour to neighbour
 //! 2 message  see below
 //! 3 taken    hop number (4)
@@ -248,17 +248,19 @@ pub(super) fn readdressed(packet: Bytes, hops: u8, hop: u32) -> Bytes {
     packet.freeze()
 }
 
-pub(super) fn hello(routing: u8, session: &Session) -> Bytes {
-    let mut packet = BytesMut::with_capacity(3 + Session::BYTES);
+pub(super) fn hello(routing: u8, session: &Session, asks: bool) -> Bytes {
+    let mut packet = BytesMut::with_capacity(4 + Session::BYTES);
     packet.put_slice(&[HELLO, VERSION, routing]);
     packet.put_slice(session.as_bytes());
+    packet.put_u8(asks.into());
     packet.freeze()
 }
 
-/// Which routing, and which session. Later versions may say more behind it.
-pub(super) fn parse_hello(packet: &[u8]) -> Option<(u8, Session)> {
+/// Which routing, which session, and whether a hello is wanted. Later versions may say more behind it.
+pub(super) fn parse_hello(packet: &[u8]) -> Option<(u8, Session, bool)> {
     let session = packet.get(3..3 + Session::BYTES)?.try_into().ok()?;
-    (packet[1] >= VERSION).then_some((packet[2], Session::from_bytes(session)))
+    let asks = *packet.get(3 + Session::BYTES)? != 0;
+    (packet[1] >= VERSION).then_some((packet[2], Session::from_bytes(session), asks))
 }
 
 pub(super) fn routing(message: &[u8]) -> Bytes {

@@ -34,7 +34,7 @@ fn who_says_no_hello_is_released() {
     assert_eq!(net.counters(0).malformed, 1);
     // It may come all the same, and is looked after then.
     net.mute.clear();
-    net.with(0, |router, now| router.receive(&id(1), wire::hello(0, &Checked::new(id(1), 2).contact().session), now));
+    net.with(0, |router, now| router.receive(&id(1), wire::hello(0, &Checked::new(id(1), 2).contact().session, true), now));
     net.mute.insert(1);
     net.run(SECOND * 80);
     assert!(net.notes[&0].lock().unwrap().silent.contains(&id(1)));
@@ -100,4 +100,33 @@ fn a_key_of_somebody_else_is_none() {
     net.with(0, |router, now| router.neighbour_up(id(5), Some(Plain::key_of(&id(6))), now));
     net.with(0, |router, now| router.neighbour_up(id(0), Some(Plain::key_of(&id(0))), now));
     assert_eq!(net.take_told(), [(0, Told::Released(5)), (0, Told::Released(0))]);
+}
+
+#[test]
+fn a_neighbour_that_has_changed_links_says_hello_again_and_gets_one() {
+    let mut net = Net::line([0, 1]);
+    net.run(Duration::from_secs(1));
+    // Only one side has seen that the first link is gone.
+    net.with(0, |router, now| router.neighbour_down(&id(1), now));
+    net.with(0, |router, now| router.neighbour_up(id(1), Some(Plain::key_of(&id(1))), now));
+    net.run(Duration::from_secs(1));
+    let send = net.send(0, 1, "hello", Some(Duration::from_secs(5)));
+    net.run(Duration::from_secs(5));
+    assert!(net.take_told().contains(&(0, Told::Confirmed(send))));
+    let before = net.counters(1).malformed + net.counters(0).malformed;
+    assert_eq!(before, 0);
+}
+
+#[test]
+fn who_takes_no_more_confirms_nothing_until_it_does() {
+    let mut net = Net::line([0, 1]);
+    net.run(Duration::from_secs(1));
+    net.with(1, |router, _| router.set_full(true));
+    let send = net.send(0, 1, "confirmed", Some(Duration::from_secs(30)));
+    net.send(0, 1, "plain", None);
+    net.run(Duration::from_secs(3));
+    assert_eq!(net.take_told(), [delivered(1, 0, "plain")]);
+    net.with(1, |router, _| router.set_full(false));
+    net.run(Duration::from_secs(20));
+    assert_eq!(net.take_told(), [delivered(1, 0, "confirmed"), (0, Told::Confirmed(send))]);
 }

@@ -19,7 +19,7 @@ fn router(me: usize, neighbours: &[usize], now: Instant) -> Router {
     for neighbour in neighbours {
         let session = Session::from_bytes((*neighbour as u64).to_be_bytes());
         router.neighbour_up(id(*neighbour), Some(Plain::key_of(&id(*neighbour))), now);
-        router.receive(&id(*neighbour), wire::hello(0, &session), now);
+        router.receive(&id(*neighbour), wire::hello(0, &session, true), now);
     }
     router
 }
