@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use common::{builder, soon};
 use futures_util::StreamExt;
-use pmesh::overlay::routing::KademliaConfig;
-use pmesh::overlay::{Overlay, OverlayBuilder, OverlayEvent, OverlayId, OverlaySendError};
+use pmesh::overlay::{Overlay, OverlayId, OverlaySendError};
 use pmesh::{Message, NodeKind, Root};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,13 +28,7 @@ async fn joined(at: &[&Overlay]) -> Overlay {
     let root = builder().build();
     let builder = at.iter().fold(Overlay::builder(&root), |builder, other| builder.bootstrap(url(other)));
     let overlay = soon(builder.start()).await.unwrap();
-    let mut events = overlay.events();
-    soon(async {
-        while overlay.neighbours().is_empty() {
-            events.next().await.unwrap();
-        }
-    })
-    .await;
+    soon(overlay.neighbour(&at[0].id())).await;
     overlay
 }
 
@@ -115,4 +108,23 @@ async fn datagrams() {
     let mut buffer = [0; 16];
     let (length, from) = soon(there.recv_from(&mut buffer)).await.unwrap();
     assert_eq!((&buffer[..length], from), (&b"ping"[..], b.id()));
+}
+
+#[tokio::test]
+async fn streams_get_a_direct_connection_by_themselves() {
+    let a = listening().await;
+    let quiet = |root: &Root| Overlay::builder(root).bootstrap(url(&a)).make_links(false);
+    let (b, c) = (builder().build(), builder().build());
+    let (b, c) = (soon(quiet(&b).start()).await.unwrap(), soon(quiet(&c).start()).await.unwrap());
+    soon(b.neighbour(&a.id())).await;
+    soon(c.neighbour(&a.id())).await;
+    let mut listener = c.listen("any").unwrap();
+    let mut here = soon(b.dial(c.id(), "any")).await.unwrap();
+    let mut there = soon(listener.accept()).await.unwrap();
+    soon(b.neighbour(&c.id())).await;
+    a.close().await;
+    soon(here.write_all(b"without the relay")).await.unwrap();
+    let mut got = [0; 17];
+    soon(there.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"without the relay");
 }

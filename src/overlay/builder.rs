@@ -144,7 +144,7 @@ impl OverlayBuilder {
             Arc::new(QueuedPort::new(id, outbound.clone(), inbound.clone()))
         };
         let (stream_port, datagram_port) = (port(&streams, core.streams()), port(&datagrams, core.datagrams()));
-        let endpoint = Streams::new(&identity, stream_port);
+        let endpoint = Arc::new(Streams::new(&identity, stream_port));
         let tasks = Tasks {
             core: core.clone(),
             identity,
@@ -152,6 +152,7 @@ impl OverlayBuilder {
             events,
             wishes,
             outgoing,
+            endpoint: endpoint.clone(),
             streams,
             datagrams,
             listener,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -36,7 +37,7 @@ pub(super) struct Inner {
     pub(super) core: Arc<Core>,
     pub(super) node: Node,
     pub(super) local_addr: Option<SocketAddr>,
-    pub(super) streams: Streams,
+    pub(super) streams: Arc<Streams>,
     pub(super) datagram_port: Arc<QueuedPort>,
     pub(super) running: JoinHandle<()>,
 }
@@ -153,11 +154,13 @@ impl Overlay {
     ///
     /// Dropping the future gives the attempt up.
     pub async fn connect(&self, to: OverlayId) -> Result<Node, ConnectError> {
-        if let Some(node) = self.inner.core.claim_node(&to) {
+        if let Some(node) = self.inner.core.keep_node(&to) {
             return Ok(node);
         }
         let _call = self.inner.core.call(to);
-        self.inner.node.connect(Connect::to(to.to_string())).await
+        let node = self.inner.node.connect(Connect::to(to.to_string())).await?;
+        // It may have been made for something else.
+        Ok(self.inner.core.keep_node(&to).unwrap_or(node))
     }
 
     /// Closes the direct connections to a peer, and waits until they are closed. It can still be reached through others.
@@ -182,7 +185,8 @@ impl Overlay {
     /// Makes a stream to a service of a peer, over others if there is no direct connection.
     ///
     /// It is reliable, and encrypted and authenticated from end to end, and many of them may be open at once. When a direct connection
-    /// comes up it takes that, without a break, and goes back to relays if that goes. Takes at most 20 seconds.
+    /// comes up it takes that, without a break, and goes back to relays if that goes; one is made in the background, and closed when
+    /// the streams to the peer have been over for a while. Takes at most 20 seconds.
     ///
     /// # Errors
     ///
@@ -192,7 +196,9 @@ impl Overlay {
     ///
     /// Dropping the future resets the stream.
     pub async fn dial(&self, to: OverlayId, service: &str) -> Result<Stream, DialError> {
-        self.inner.streams.dial(to, service).await
+        let stream = self.inner.streams.dial(to, service).await?;
+        self.inner.core.approach(to);
+        Ok(stream)
     }
 
     /// A socket for datagrams to and from any id, in the shape of [`tokio::net::UdpSocket`]. What sockets receive is shared between
@@ -204,6 +210,19 @@ impl Overlay {
     /// The peers to which there are direct links, in no order.
     pub fn neighbours(&self) -> Vec<OverlayId> {
         self.inner.core.neighbours()
+    }
+
+    /// Waits until there is a direct link to a peer; at once if there is.
+    ///
+    /// Never, if none comes about, or the overlay ends. Cancel safe.
+    pub async fn neighbour(&self, peer: &OverlayId) {
+        let mut events = self.inner.core.events();
+        while !self.inner.core.is_neighbour(peer) {
+            match events.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
     }
 
     /// The routing table as it is.

@@ -18,6 +18,7 @@ use super::link::{self, Link, websocket};
 use super::packets::PacketQueue;
 use super::router::Kind;
 use super::seal::PublicKey;
+use super::stream::Streams;
 use crate::identity::Identity;
 use crate::node::{Connect, Event, Events, Node, NodeId};
 use crate::transport::websocket::Dialler;
@@ -29,6 +30,9 @@ const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// How often to look whether the last neighbour is gone, and a URL is to be dialled again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often to look whether there are streams to a peer.
+const STREAM_LOOK: Duration = Duration::from_secs(5);
+
 /// What the tasks work on.
 pub(super) struct Tasks {
     pub(super) core: Arc<Core>,
@@ -39,6 +43,7 @@ pub(super) struct Tasks {
     pub(super) events: Events,
     pub(super) wishes: mpsc::Receiver<Wish>,
     pub(super) outgoing: FromTree,
+    pub(super) endpoint: Arc<Streams>,
     /// What the streams, and the datagram socket, want sent.
     pub(super) streams: Arc<PacketQueue>,
     pub(super) datagrams: Arc<PacketQueue>,
@@ -63,8 +68,13 @@ pub(super) async fn run(mut tasks: Tasks) {
     if let Some(listener) = tasks.listener {
         running.spawn(listen(core.clone(), listener));
     }
-    let mut nodes =
-        Nodes { core: core.clone(), overlay: tasks.node.clone(), routed: HashSet::new(), calls: HashMap::new() };
+    let mut nodes = Nodes {
+        core: core.clone(),
+        overlay: tasks.node.clone(),
+        routed: HashSet::new(),
+        calls: HashMap::new(),
+        endpoint: tasks.endpoint.clone(),
+    };
     for node in tasks.node.peers() {
         nodes.opened(&node, &mut running);
     }
@@ -87,6 +97,7 @@ struct Nodes {
     overlay: Node,
     /// Nodes that were made through the overlay.
     routed: HashSet<NodeId>,
+    endpoint: Arc<Streams>,
     /// Connections that the routing wishes for.
     calls: HashMap<OverlayId, AbortHandle>,
 }
@@ -115,7 +126,7 @@ impl Nodes {
 
     /// Makes a neighbour of an open node, unless it is one.
     fn opened(&mut self, node: &Node, running: &mut JoinSet<()>) {
-        if !node.is_open() || self.core.is_neighbour(node) {
+        if !node.is_open() || self.core.is_linked(node) {
             return;
         }
         // Not an original, and not an onramp.
@@ -146,6 +157,10 @@ impl Nodes {
                     self.core.connect_failed(&peer);
                 }
             }
+            Wish::Approach(peer) => {
+                let (core, overlay, endpoint) = (self.core.clone(), self.overlay.clone(), self.endpoint.clone());
+                running.spawn(approach(core, overlay, endpoint, peer));
+            }
             Wish::Close(node) => {
                 running.spawn(async move {
                     node.close().await;
@@ -165,6 +180,24 @@ fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> 
             core.count_dropped(outcome.hold().await);
         }
         drop(linked);
+    }
+}
+
+/// Connects to a peer directly as long as there are streams to it. Without a connection they go over relays.
+async fn approach(core: Arc<Core>, overlay: Node, endpoint: Arc<Streams>, peer: OverlayId) {
+    let call = core.call(peer);
+    let connected = overlay.connect(Connect::to(peer.to_string())).await;
+    drop(call);
+    match connected {
+        Ok(node) => {
+            while node.is_open() && endpoint.has_dialled(&peer) {
+                sleep(STREAM_LOOK).await;
+            }
+            if core.give_back(&peer, &node) {
+                node.close().await;
+            }
+        }
+        Err(error) => tracing::debug!(%peer, %error, "streams stay on relays"),
     }
 }
 

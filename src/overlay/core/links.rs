@@ -76,6 +76,7 @@ impl Core {
             entry.sender.close();
             if let Some(node) = entry.node {
                 state.ours.remove(&node.id());
+                state.kept.remove(&node.id());
             }
         }
         if links.is_empty() {
@@ -95,7 +96,7 @@ impl Core {
     }
 
     /// Whether a link goes over this node.
-    pub(in crate::overlay) fn is_neighbour(&self, node: &Node) -> bool {
+    pub(in crate::overlay) fn is_linked(&self, node: &Node) -> bool {
         let state = lock(&self.state);
         let links = node.peer_id().and_then(|peer| state.links.get(&OverlayId::of(&peer)));
         links.into_iter().flatten().any(|entry| entry.node.as_ref() == Some(node))
@@ -106,18 +107,49 @@ impl Core {
         lock(&self.state).neighbours.iter().copied().collect()
     }
 
+    /// Whether messages can be sent to this peer directly.
+    pub(in crate::overlay) fn is_neighbour(&self, peer: &OverlayId) -> bool {
+        lock(&self.state).neighbours.contains(peer)
+    }
+
     /// Whether there is any link.
     pub(in crate::overlay) fn has_links(&self) -> bool {
         !lock(&self.state).links.is_empty()
     }
 
-    /// The open node of the tree to this peer, if there is one. From now on it is not there for the routing only.
-    pub(in crate::overlay) fn claim_node(&self, peer: &OverlayId) -> Option<Node> {
+    /// The open node of the tree to this peer, if there is one.
+    pub(in crate::overlay) fn node(&self, peer: &OverlayId) -> Option<Node> {
+        lock(&self.state).node(peer)
+    }
+
+    /// The open node of the tree to this peer, if there is one. From now on the application wants it.
+    pub(in crate::overlay) fn keep_node(&self, peer: &OverlayId) -> Option<Node> {
         let mut state = lock(&self.state);
-        let state = &mut *state;
-        let node = state.links.get(peer)?.iter().find_map(|entry| entry.node.as_ref().filter(|node| node.is_open()))?;
+        let node = state.node(peer)?;
         state.ours.remove(&node.id());
-        Some(node.clone())
+        state.kept.insert(node.id());
+        Some(node)
+    }
+
+    /// A node that was made for streams is not needed for them any more. Returns whether it is to be closed: not if the routing or
+    /// the application wants it.
+    pub(in crate::overlay) fn give_back(&self, peer: &OverlayId, node: &Node) -> bool {
+        let mut state = lock(&self.state);
+        let kept = state.kept.contains(&node.id());
+        let routed = state.router.routing().neighbours().contains(peer);
+        if !kept && routed {
+            state.ours.insert(node.id());
+        }
+        !kept && !routed
+    }
+
+    /// Has this peer connected to directly, unless it is already.
+    pub(in crate::overlay) fn approach(&self, peer: OverlayId) {
+        let state = lock(&self.state);
+        if state.node(&peer).is_none() && !state.called.contains_key(&peer) {
+            // If that is forgotten, streams go over relays.
+            let _ = self.wishes.try_send(Wish::Approach(peer));
+        }
     }
 
     /// Closes the links to a peer. Returns the nodes that are to be closed.
@@ -138,6 +170,12 @@ impl Core {
     pub(in crate::overlay) fn call(self: &Arc<Self>, peer: OverlayId) -> Call {
         *lock(&self.state).called.entry(peer).or_default() += 1;
         Call { core: self.clone(), peer }
+    }
+}
+
+impl State {
+    fn node(&self, peer: &OverlayId) -> Option<Node> {
+        self.links.get(peer)?.iter().find_map(|entry| entry.node.clone().filter(Node::is_open))
     }
 }
 

@@ -122,6 +122,8 @@ pub(super) enum Wish {
     Declined(OverlayId),
     /// Close this node.
     Close(Node),
+    /// Connect to this peer directly, as long as there are streams to it.
+    Approach(OverlayId),
 }
 
 /// What is behind the lock.
@@ -139,6 +141,8 @@ struct State {
     callers: HashSet<OverlayId>,
     /// Nodes that are there for the routing only.
     ours: HashSet<NodeId>,
+    /// Nodes that the application wants.
+    kept: HashSet<NodeId>,
     /// For when the timer is set.
     armed: Option<Instant>,
     dropped: u64,
@@ -174,6 +178,7 @@ impl Core {
             called: HashMap::new(),
             callers: HashSet::new(),
             ours: HashSet::new(),
+            kept: HashSet::new(),
             armed: None,
             dropped: 0,
             closed: false,

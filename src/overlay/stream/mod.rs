@@ -105,6 +105,11 @@ impl Streams {
         timeout(DIAL_TIMEOUT, self.pool.dial(to, service)).await.unwrap_or(Err(DialError::TimedOut))
     }
 
+    /// Whether there is a connection for streams that we dial to this peer, or somebody makes one.
+    pub fn has_dialled(&self, peer: &OverlayId) -> bool {
+        self.pool.has(peer)
+    }
+
     /// Closes all streams and listeners, and tells the peers. Waits until that is done, for at most 3 seconds. What streams have not
     /// delivered is lost. May be called again, and dropped: it goes on.
     pub async fn close(&self) {

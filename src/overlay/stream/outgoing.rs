@@ -76,6 +76,11 @@ impl Pool {
         }
     }
 
+    /// Whether there is a link to this peer, or somebody makes one.
+    pub(super) fn has(&self, peer: &OverlayId) -> bool {
+        lock(&self.slots).contains_key(peer)
+    }
+
     /// To how many peers there is a link, or somebody makes one.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

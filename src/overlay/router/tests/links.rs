@@ -34,7 +34,9 @@ fn who_says_no_hello_is_released() {
     assert_eq!(net.counters(0).malformed, 1);
     // It may come all the same, and is looked after then.
     net.mute.clear();
-    net.with(0, |router, now| router.receive(&id(1), wire::hello(0, &Checked::new(id(1), 2).contact().session, true), now));
+    net.with(0, |router, now| {
+        router.receive(&id(1), wire::hello(0, &Checked::new(id(1), 2).contact().session, true), now)
+    });
     net.mute.insert(1);
     net.run(SECOND * 80);
     assert!(net.notes[&0].lock().unwrap().silent.contains(&id(1)));
