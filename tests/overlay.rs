@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{builder, soon};
 use futures_util::StreamExt;
+use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::{Overlay, OverlayId, OverlaySendError};
 use pmesh::{Message, NodeKind, Root};
 use serde_json::json;
@@ -127,4 +128,43 @@ async fn streams_get_a_direct_connection_by_themselves() {
     let mut got = [0; 17];
     soon(there.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"without the relay");
+}
+
+#[tokio::test]
+async fn peers_of_an_onramp_are_neighbours_and_chord_routes_too() {
+    let server = common::Server::start().await;
+    let chord = |peer: &common::Peer| Overlay::builder(&peer.root).chord(ChordConfig::default());
+    let (a, b, c) = (server.peer().await, server.peer().await, server.peer().await);
+    let overlays = [soon(chord(&a).start()).await, soon(chord(&b).start()).await, soon(chord(&c).start()).await];
+    let [at_a, at_b, at_c] = overlays.map(Result::unwrap);
+    a.meet(&b).await;
+    b.meet(&c).await;
+    soon(at_a.neighbour(&at_b.id())).await;
+    soon(at_c.neighbour(&at_b.id())).await;
+    server.stop().await;
+    soon(at_a.send_confirmed(at_c.id(), "hello", WITHIN)).await.unwrap();
+    // Each is the other's successor or predecessor, and the connection for that is made without the onramp.
+    soon(at_a.neighbour(&at_c.id())).await;
+    let table = at_a.table();
+    assert!(table.iter().any(|row| row.role == "predecessor"), "{table:?}");
+}
+
+#[tokio::test]
+async fn ten_peers_know_each_other_and_lose_the_first() {
+    let first = listening().await;
+    let mut all = Vec::new();
+    for _ in 0..9 {
+        all.push(joined(&[&first]).await);
+    }
+    for a in &all {
+        for b in &all {
+            if a.id() != b.id() {
+                soon(a.neighbour(&b.id())).await;
+            }
+        }
+    }
+    first.close().await;
+    for pair in all.windows(2) {
+        soon(pair[0].send_confirmed(pair[1].id(), "still here", WITHIN)).await.unwrap();
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::OverlayId;
 use super::core::{Core, Reach, Wish};
@@ -27,6 +28,9 @@ use crate::transport::websocket::Dialler;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait until a URL is dialled again: at first, and at most.
 const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often a URL is dialled again although there are neighbours, and how long that link stays if nobody needs it.
+const REJOIN: Duration = Duration::from_secs(300);
+const STAY: Duration = Duration::from_secs(60);
 /// How often to look whether the last neighbour is gone, and a URL is to be dialled again.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -229,14 +233,19 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
     }
 }
 
-/// Dials a URL as long as there is no neighbour.
+/// Dials a URL at the start, when there is no neighbour, and from time to time, so that networks that fell apart find each other.
 async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Identity, peer_timeout: Duration) {
     let mut pause = REDIAL.0;
     loop {
         match websocket::dial(&dialler, &url, &identity, peer_timeout).await {
             Ok(link) => {
                 pause = REDIAL.0;
-                serve(core.clone(), link, Reach::WebSocket).await;
+                let id = link.id;
+                let mut serving = pin!(serve(core.clone(), link, Reach::WebSocket));
+                // Until the two tables have met. Who begins the networks of many would else have a link to all.
+                if timeout(STAY, &mut serving).await.is_err() && core.needs(&id) {
+                    serving.await;
+                }
             }
             Err(error) => {
                 tracing::debug!(%url, %error, "no neighbour there");
@@ -244,7 +253,8 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
             }
         }
         sleep(pause).await;
-        while core.has_links() {
+        let until = Instant::now() + REJOIN;
+        while core.has_links() && Instant::now() < until {
             sleep(LOOK).await;
         }
     }

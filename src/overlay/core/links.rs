@@ -112,14 +112,15 @@ impl Core {
         lock(&self.state).neighbours.contains(peer)
     }
 
+    /// Whether the link to a peer is needed: by the routing, or because there is no other.
+    pub(in crate::overlay) fn needs(&self, peer: &OverlayId) -> bool {
+        let state = lock(&self.state);
+        state.links.len() <= 1 || state.router.routing().neighbours().contains(peer)
+    }
+
     /// Whether there is any link.
     pub(in crate::overlay) fn has_links(&self) -> bool {
         !lock(&self.state).links.is_empty()
-    }
-
-    /// The open node of the tree to this peer, if there is one.
-    pub(in crate::overlay) fn node(&self, peer: &OverlayId) -> Option<Node> {
-        lock(&self.state).node(peer)
     }
 
     /// The open node of the tree to this peer, if there is one. From now on the application wants it.

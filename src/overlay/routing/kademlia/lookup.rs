@@ -25,6 +25,8 @@ struct Relay {
     asker: (OverlayId, u32),
     /// Who was asked, and with which token.
     asked: (OverlayId, u32),
+    /// About which id.
+    target: OverlayId,
 }
 
 impl Relays {
@@ -72,18 +74,25 @@ impl Kademlia {
                 if self.relays.0.len() >= MAX_RELAYS {
                     self.relays.0.pop_front();
                 }
-                self.relays.0.push_back(Relay { asker: (from, token), asked: (next, ours) });
+                self.relays.0.push_back(Relay { asker: (from, token), asked: (next, ours), target });
                 self.tell(next, &Message::Find { token: ours, hops: hops.min(HOPS) - 1, target });
             }
             None => {
-                let fit = self.links.fit().iter().filter(|link| link.may_be_named() && link.id != from);
-                let mut ids: Vec<OverlayId> = fit.map(|link| link.id).collect();
-                ids.sort_by_cached_key(|id| target.xor(id));
-                ids.truncate(MAX_FOUND);
+                let ids = self.closest_known(&target, &from, Vec::new());
                 self.tell(from, &Message::Found { token, ids });
             }
         }
         Some(())
+    }
+
+    /// Of those that were named and of our neighbours, the closest to an id, but not who asks.
+    fn closest_known(&self, target: &OverlayId, asker: &OverlayId, named: Vec<OverlayId>) -> Vec<OverlayId> {
+        let fit = self.links.fit().iter().filter(|link| link.may_be_named()).map(|link| link.id);
+        let mut ids: Vec<OverlayId> = named.into_iter().chain(fit).filter(|id| id != asker && *id != self.id).collect();
+        ids.sort_by_cached_key(|id| target.xor(id));
+        ids.dedup();
+        ids.truncate(MAX_FOUND);
+        ids
     }
 
     /// A neighbour answers. None if it was not asked.
@@ -91,9 +100,11 @@ impl Kademlia {
         let link = self.links.get_mut(&from)?;
         if !link.asked.answer(token) {
             let at = self.relays.0.iter().position(|relay| relay.asked == (from, token))?;
-            let (asker, token) = self.relays.0.remove(at)?.asker;
+            let Relay { asker: (asker, token), target, .. } = self.relays.0.remove(at)?;
             self.lay_trails(from, &ids);
             if self.links.get(&asker).is_some() {
+                // Who answered does not name itself, and knows less than all on the way do.
+                let ids = self.closest_known(&target, &asker, ids);
                 self.tell(asker, &Message::Found { token, ids });
             }
             return Some(());

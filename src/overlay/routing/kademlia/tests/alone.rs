@@ -172,7 +172,8 @@ fn questions_of_others_are_passed_on_and_answered() {
     table.receive(Sender::Neighbour(asker), &found(token), now);
     assert_eq!((table.ignored(), actions(&mut table).len()), (1, 0), "only who was asked may answer");
     table.receive(Sender::Neighbour(closer), &found(token), now);
-    assert_eq!(actions(&mut table), [Action::Tell { to: asker, message: found(7) }]);
+    let message = Message::Found { token: 7, ids: vec![target, closer, in_bucket(140, 0)] }.encode();
+    assert_eq!(actions(&mut table), [Action::Tell { to: asker, message }], "with what is known here");
     table.receive(Sender::Neighbour(closer), &found(token), now);
     assert_eq!(table.ignored(), 2, "once");
     table.receive(Sender::Neighbour(asker), &Message::Find { token: 8, hops: 0, target }.encode(), now);
