@@ -128,6 +128,9 @@
 //!
 //! # More
 //!
+//! The module [`overlay`] has messages, datagrams and streams to any peer of a mesh by its id, over others where there is no direct
+//! connection.
+//!
 //! The module [`onramp`] is the server, to embed in a program or a test. The repository has examples (`party`,
 //! `ping_pong`, `firewall`, `onramp_embedded`), the program `onramp-server`, and the command `pmesh`, which is a peer for
 //! the shell and other languages.
