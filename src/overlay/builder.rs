@@ -121,6 +121,7 @@ impl OverlayBuilder {
             }
         };
         let local_addr = listener.as_ref().map(|listener| listener.local_addr());
+        let refused = listener.as_ref().map(|listener| listener.refused());
         let now = tokio::time::Instant::now().into_std();
         let (routing, number): (Box<dyn Routing>, _) = match self.routing {
             Choice::Kademlia(config) => (Box::new(Kademlia::new(id, config, rand::random(), now)), KADEMLIA),
@@ -161,6 +162,15 @@ impl OverlayBuilder {
             peer_timeout,
         };
         let running = tokio::spawn(tasks::run(tasks));
-        Ok(Overlay::new(Inner { root: self.root, core, node, local_addr, streams: endpoint, datagram_port, running }))
+        Ok(Overlay::new(Inner {
+            root: self.root,
+            core,
+            node,
+            local_addr,
+            refused,
+            streams: endpoint,
+            datagram_port,
+            running,
+        }))
     }
 }

@@ -16,6 +16,7 @@ use super::datagram::DatagramSocket;
 use super::error::OverlaySendError;
 use super::events::OverlayEvents;
 use super::inbox::OverlayMessages;
+use super::link::listener::Refused;
 use super::packets::QueuedPort;
 use super::router::{Counters, Kind, MAX_BODY_BYTES};
 use super::routing::Row;
@@ -37,6 +38,7 @@ pub(super) struct Inner {
     pub(super) core: Arc<Core>,
     pub(super) node: Node,
     pub(super) local_addr: Option<SocketAddr>,
+    pub(super) refused: Option<Refused>,
     pub(super) streams: Arc<Streams>,
     pub(super) datagram_port: Arc<QueuedPort>,
     pub(super) running: JoinHandle<()>,
@@ -239,6 +241,11 @@ impl Overlay {
     /// link, or because the application did not read them.
     pub fn dropped(&self) -> u64 {
         self.inner.core.dropped()
+    }
+
+    /// Connections to the port that were turned away so far: too many at once, no WebSockets, handshakes that failed.
+    pub fn refused(&self) -> u64 {
+        self.inner.refused.as_ref().map_or(0, Refused::count)
     }
 
     /// Ends the overlay, and waits until its node is closed. The connections that it had made for itself close too.

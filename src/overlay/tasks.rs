@@ -225,7 +225,7 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), link, Reach::WebSocket))),
+                Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), *link, Reach::WebSocket))),
                 Accepted::Plain(_) => {}
             },
             Some(_) = links.join_next() => {}

@@ -239,7 +239,7 @@ impl Core {
 
     /// What was dropped besides what the router counts.
     pub(super) fn dropped(&self) -> u64 {
-        lock(&self.state).dropped
+        lock(&self.state).dropped + self.signals.dropped()
     }
 
     pub(super) fn count_dropped(&self, count: u64) {

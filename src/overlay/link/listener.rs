@@ -50,9 +50,20 @@ pub(crate) struct ListenOptions {
 #[derive(Debug)]
 pub(crate) enum Accepted {
     /// A pmesh peer, which has proven who it is.
-    Pmesh(Link),
+    Pmesh(Box<Link>),
     /// Somebody who offered no subprotocol. Nothing has been read from it.
     Plain(Box<WebSocketStream<Socket>>),
+}
+
+/// A count that goes on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refused(Arc<AtomicU64>);
+
+impl Refused {
+    /// How many so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Listens for neighbours. Dropping it stops that, and ends the handshakes; links stay.
@@ -60,7 +71,7 @@ pub(crate) enum Accepted {
 pub(crate) struct Listener {
     local_addr: SocketAddr,
     accepted: mpsc::Receiver<Accepted>,
-    refused: Arc<AtomicU64>,
+    refused: Refused,
     _serving: JoinSet<()>,
 }
 
@@ -74,7 +85,7 @@ pub(crate) async fn listen(addr: SocketAddr, identity: Identity, options: Listen
     let local_addr = listener.local_addr()?;
     // Those that wait here have open links, and are counted as handshakes all the same.
     let (sender, accepted) = mpsc::channel(1);
-    let refused = Arc::new(AtomicU64::new(0));
+    let refused = Refused::default();
     let site = Site {
         protocols: &[PROTOCOL],
         plain: options.plain,
@@ -102,9 +113,9 @@ impl Listener {
         }
     }
 
-    /// Connections that were turned away so far: too many at once, no WebSockets, handshakes that failed.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// Counts connections that were turned away: too many at once, no WebSockets, handshakes that failed.
+    pub(crate) fn refused(&self) -> Refused {
+        self.refused.clone()
     }
 }
 
@@ -114,7 +125,7 @@ struct Server {
     options: ListenOptions,
     site: Site,
     accepted: mpsc::Sender<Accepted>,
-    refused: Arc<AtomicU64>,
+    refused: Refused,
 }
 
 async fn serve(listener: TcpListener, server: Arc<Server>) {
@@ -150,7 +161,7 @@ async fn admit(server: Arc<Server>, tcp: TcpStream, place: Place) {
 
 impl Server {
     fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.refused.0.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn handshake(&self, mut tcp: TcpStream) -> Option<Accepted> {
@@ -177,7 +188,7 @@ impl Server {
         }
         let Self { identity, options, .. } = self;
         match websocket::answer(socket, identity, &options.hosts, options.peer_timeout).await {
-            Ok(link) => Some(Accepted::Pmesh(link)),
+            Ok(link) => Some(Accepted::Pmesh(Box::new(link))),
             Err(error) => {
                 tracing::debug!(%error, "no neighbour");
                 None
