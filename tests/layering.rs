@@ -61,7 +61,8 @@ struct Source {
 
 fn sources(root: &Path) -> Vec<Source> {
     let mut files = Vec::new();
-    let mut folders = vec![root.join("src"), root.join("onramp-server/src"), root.join("pmesh-cli/src")];
+    let mut folders =
+        vec![root.join("src"), root.join("onramp-server/src"), root.join("pmesh-cli/src"), root.join("simulation/src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -1,0 +1,155 @@
+//! Runs the overlay in virtual time and prints what was measured: tables in Markdown on stdout, progress on stderr.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use pmesh::overlay::routing::KademliaConfig;
+use pmesh::overlay::routing::chord::ChordConfig;
+use pmesh_simulation::plot::{Line, svg};
+use pmesh_simulation::report;
+use pmesh_simulation::scenario::hops::Effort;
+use pmesh_simulation::scenario::{attacks, churn, hops};
+use pmesh_simulation::world::{Settings, Table};
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum What {
+    /// How far messages go, and what the network costs.
+    Hops,
+    /// Peers vanish, come and go; the network falls apart and heals.
+    Churn,
+    /// Peers do harm.
+    Attacks,
+    /// All of these.
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Routing {
+    Kademlia,
+    Chord,
+}
+
+#[derive(Debug, Parser)]
+#[command(version, about = "The overlay of pmesh in virtual time")]
+struct Args {
+    /// What is measured.
+    what: What,
+    /// Peers.
+    #[arg(long, default_value_t = 1000)]
+    nodes: usize,
+    /// One routing only.
+    #[arg(long)]
+    routing: Option<Routing>,
+    /// What all that is random follows from; else the environment variable PMESH_SEED, or 1.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Messages in each measurement.
+    #[arg(long, default_value_t = 2000)]
+    messages: usize,
+    /// Successors of a peer on the ring, if not as many as by default.
+    #[arg(long)]
+    successors: Option<usize>,
+    /// Neighbours that a peer with buckets looks for, if not as many as by default.
+    #[arg(long)]
+    target: Option<usize>,
+    /// Only this size, and not smaller ones before.
+    #[arg(long)]
+    only: bool,
+    /// A file for the plot of hops.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+impl Args {
+    fn settings(&self) -> Vec<Settings> {
+        let seed = pmesh_simulation::seed(self.seed);
+        let mut chord = ChordConfig::default();
+        chord.successors = self.successors.unwrap_or(chord.successors);
+        let mut kademlia = KademliaConfig::default();
+        kademlia.target = self.target.unwrap_or(kademlia.target);
+        [(Routing::Kademlia, Table::Kademlia(kademlia)), (Routing::Chord, Table::Chord(chord))]
+            .into_iter()
+            .filter(|(routing, _)| self.routing.is_none_or(|wanted| wanted == *routing))
+            .map(|(_, table)| Settings::new(table, seed))
+            .collect()
+    }
+
+    fn hops(&self) -> std::io::Result<()> {
+        let smaller = [100, 1_000, 10_000, 100_000].into_iter().filter(|size| *size < self.nodes && !self.only);
+        let sizes: Vec<usize> = smaller.chain([self.nodes]).collect();
+        let mut rows = Vec::new();
+        for settings in self.settings() {
+            for &nodes in &sizes {
+                let idle = Duration::from_secs(if nodes > 20_000 { 60 } else { 120 });
+                let effort = Effort { messages: self.messages, joins: (nodes / 50).max(20), idle };
+                let mut settings = settings.clone();
+                if nodes > 20_000 {
+                    // What routers remember would take more memory than most computers have.
+                    (settings.router.remembered_peers, settings.router.remembered_messages) = (512, 2048);
+                }
+                rows.push((settings.table.name(), hops::run(settings, nodes, effort)));
+            }
+        }
+        println!("{}", report::hops(&rows));
+        let Some(path) = &self.svg else { return Ok(()) };
+        let line = |name: &'static str, colour| Line {
+            name,
+            colour,
+            points: rows
+                .iter()
+                .filter(|(other, _)| *other == name)
+                .map(|(_, row)| (row.nodes as f64, row.plain.hops))
+                .collect(),
+        };
+        let half = Line {
+            name: "half of log2 N",
+            colour: "#999",
+            points: sizes.iter().map(|nodes| (*nodes as f64, (*nodes as f64).log2() / 2.0)).collect(),
+        };
+        std::fs::write(path, svg(&[line("Kademlia", "#1f77b4"), line("Chord", "#d62728"), half]))
+    }
+
+    fn churn(&self) {
+        let (mut failed, mut gone, mut apart) = (Vec::new(), Vec::new(), Vec::new());
+        for settings in self.settings() {
+            let name = settings.table.name();
+            for share in [0.0, 0.1, 0.2, 0.3, 0.4, 0.5] {
+                failed.push((name, churn::failures(settings.clone(), self.nodes, share, self.messages)));
+            }
+            for rate in [0.05, 0.1, 0.2, 0.4] {
+                let time = Duration::from_secs(self.messages as u64 / 10);
+                gone.push((name, churn::continuous(settings.clone(), self.nodes, rate, time, false)));
+            }
+            let time = Duration::from_secs(120);
+            apart.push((name, churn::partition(settings, self.nodes, time, self.messages)));
+        }
+        println!("{}\n{}\n{}", report::failures(&failed), report::churn(&gone), report::partitions(&apart));
+    }
+
+    fn attacks(&self) {
+        let mut rows = Vec::new();
+        for settings in self.settings() {
+            let name = settings.table.name();
+            for attack in attacks::ATTACKS {
+                rows.push((name, attacks::attack(settings.clone(), self.nodes, attack, self.messages)));
+            }
+            rows.extend(attacks::eclipse(settings, self.nodes, self.messages).map(|harm| (name, harm)));
+        }
+        println!("{}", report::attacks(&rows));
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let args = Args::parse();
+    if matches!(args.what, What::Hops | What::All) {
+        args.hops()?;
+    }
+    if matches!(args.what, What::Churn | What::All) {
+        args.churn();
+    }
+    if matches!(args.what, What::Attacks | What::All) {
+        args.attacks();
+    }
+    Ok(())
+}
