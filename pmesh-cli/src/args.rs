@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use pmesh::overlay::OverlayId;
 use pmesh::{Connect, IceServer, Identity, IdentityFileError, Offer, PeerId, Policy, Root, RootBuilder};
 use serde_json::Value;
 
@@ -19,6 +20,13 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Join a mesh: a chat, or with --json a peer for another program.
     Peer(PeerArgs),
+    /// A stream to any peer of an overlay, from standard input and to standard output.
+    #[command(subcommand)]
+    Cat(CatCommand),
+    /// Send a file to a peer of an overlay. What was broken off goes on where it was.
+    Send(SendArgs),
+    /// Take files that others send over an overlay.
+    Receive(ReceiveArgs),
     /// Measure the connection between two machines: one end with --listen, the other with --connect.
     Bench(BenchArgs),
     /// Show the peer id of a key file, or make a new one.
@@ -66,11 +74,140 @@ impl NetworkArgs {
     }
 }
 
+/// Who this peer is, and how it gets into a mesh.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "way", required = true, multiple = true, args = ["onramp", "overlay", "listen", "bootstrap"])]
+pub(crate) struct MeshArgs {
+    /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default.
+    #[arg(long, value_name = "URL")]
+    pub(crate) onramp: Vec<String>,
+
+    /// Be part of an overlay, whose peers reach each other through others. All of them have the same kind of routing.
+    /// [default: kademlia, where there is an overlay]
+    #[arg(long, value_enum, value_name = "ROUTING")]
+    pub(crate) overlay: Option<Routing>,
+
+    /// Listen for neighbours in the overlay, which come by WebSocket. Port 0 is any free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+
+    /// Begin at this peer of the overlay, which listens at ws:// or wss://. May be given more than once.
+    #[arg(long, value_name = "URL")]
+    pub(crate) bootstrap: Vec<String>,
+
+    /// Who this peer is: a key file, made by `pmesh id --new FILE`. Without it the peer is somebody new each time.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+
+    #[command(flatten)]
+    network: NetworkArgs,
+}
+
+/// How messages find their way in an overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Routing {
+    /// By XOR distance.
+    Kademlia,
+    /// Around a ring.
+    Chord,
+}
+
+impl MeshArgs {
+    /// A root with these settings.
+    pub(crate) fn root(&self) -> Result<RootBuilder, IdentityFileError> {
+        let root = self.network.root();
+        Ok(match &self.identity {
+            Some(file) => root.identity(Identity::load(file)?),
+            None => root,
+        })
+    }
+
+    /// Whether anything is said of an overlay.
+    pub(crate) fn has_overlay(&self) -> bool {
+        self.overlay.is_some() || self.listen.is_some() || !self.bootstrap.is_empty()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatCommand {
+    /// Show the overlay id of this peer on standard error, and wait for somebody to dial it.
+    Listen {
+        /// What is dialled for.
+        #[arg(long, value_name = "NAME", default_value = SERVICE)]
+        service: String,
+
+        #[command(flatten)]
+        mesh: MeshArgs,
+    },
+    /// Dial a peer.
+    Dial {
+        /// The overlay id of the peer, 40 hexadecimal digits.
+        id: OverlayId,
+
+        /// What is dialled for.
+        #[arg(long, value_name = "NAME", default_value = SERVICE)]
+        service: String,
+
+        #[command(flatten)]
+        patience: PatienceArgs,
+
+        #[command(flatten)]
+        mesh: MeshArgs,
+    },
+}
+
+/// What `pmesh cat` dials for, unless something else is given.
+const SERVICE: &str = "pmesh.cat";
+
+/// How long to try.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PatienceArgs {
+    /// How long to look for the peer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SendArgs {
+    /// The file.
+    pub(crate) file: PathBuf,
+
+    /// The overlay id of the peer, 40 hexadecimal digits.
+    pub(crate) id: OverlayId,
+
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ReceiveArgs {
+    /// The folder to put files into. What is there is never overwritten, but for NAME.part of a transfer.
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+
+    /// Take files from this peer only, by its overlay id. May be given more than once.
+    #[arg(long, value_name = "ID")]
+    pub(crate) from: Vec<OverlayId>,
+
+    /// The largest file to take, in bytes, or with K, M, G or T for powers of 1024.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size)]
+    pub(crate) max_size: u64,
+
+    /// End when one file is here.
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PeerArgs {
-    /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default.
-    #[arg(long, value_name = "URL", required = true)]
-    pub(crate) onramp: Vec<String>,
+    #[command(flatten)]
+    pub(crate) mesh: MeshArgs,
 
     /// Connect to every peer that an onramp announces.
     #[arg(long)]
@@ -88,10 +225,6 @@ pub(crate) struct PeerArgs {
     #[arg(long, value_name = "JSON", value_parser = json)]
     pub(crate) require_offer_data: Option<Value>,
 
-    /// Who this peer is: a key file, made by `pmesh id --new FILE`. Without it the peer is somebody new each time.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) identity: Option<PathBuf>,
-
     /// Connect to nobody but the peer with this id, whatever introducers say.
     #[arg(long, value_name = "PEER_ID")]
     pub(crate) expect: Option<PeerId>,
@@ -103,9 +236,6 @@ pub(crate) struct PeerArgs {
     /// Read one JSON command a line from standard input, write one JSON event a line to standard output.
     #[arg(long)]
     pub(crate) json: bool,
-
-    #[command(flatten)]
-    network: NetworkArgs,
 }
 
 fn json(text: &str) -> Result<Value, String> {
@@ -119,11 +249,7 @@ impl PeerArgs {
             Some(required) => Policy::new(move |offer: &Offer| *offer.data() == required),
             None => Policy::accept_all(),
         };
-        let root = self.network.root().firewall(policy).require_identity(self.require_identity);
-        Ok(match &self.identity {
-            Some(file) => root.identity(Identity::load(file)?).build(),
-            None => root.build(),
-        })
+        Ok(self.mesh.root()?.firewall(policy).require_identity(self.require_identity).build())
     }
 
     /// A connect call with the given data and to the given peer, or those of the command line.
@@ -165,11 +291,27 @@ pub(crate) struct BenchArgs {
 }
 
 /// Longest time that an option takes, in seconds. A longer one is an error.
-const MAX_SECONDS: f64 = 86_400.0;
+pub(crate) const MAX_SECONDS: f64 = 86_400.0;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if seconds > 0.0 && seconds <= MAX_SECONDS => Ok(Duration::from_secs_f64(seconds)),
         _ => Err(format!("not a number of seconds above 0, at most {MAX_SECONDS}")),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1_u64 << 40,
+        _ => 0,
+    };
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(size) if size > 0 => Ok(size),
+        _ => Err("not a size, as 500000 or 20M".to_owned()),
     }
 }

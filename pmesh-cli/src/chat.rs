@@ -1,13 +1,20 @@
 //! A readable chat: who came, who left, lines typed go to everyone.
 
+use pmesh::overlay::OverlayMessage;
 use pmesh::{Message, Node, NodeKind};
+use serde_json::Value;
 use tokio::io::{AsyncWriteExt, stdout};
 use tokio::sync::mpsc;
 
+use crate::overlay;
 use crate::peer::{Notice, Peer};
 
-/// Sends a line to every peer. One that does not keep up misses it, and the user is told.
+/// Sends a line to every peer, or as `/to ID text` to one of the overlay. One that does not keep up misses it, and the user is told.
 pub(crate) async fn say(peer: &Peer, line: String) {
+    if let (Some(part), Some(rest)) = (&peer.overlay, line.strip_prefix("/to ")) {
+        let (id, text) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
+        return part.send(peer, id, Message::from(text), None).await;
+    }
     for node in peer.root.peers() {
         if node.kind() == NodeKind::WebRtc
             && node.is_open()
@@ -33,17 +40,12 @@ pub(crate) async fn write(mut notices: mpsc::Receiver<Notice>) {
 fn line(notice: Notice) -> Option<String> {
     match notice {
         Notice::Open(node) if node.kind() == NodeKind::WebSocket => Some(format!("* at the onramp {}", node.address())),
+        // It says itself when it is ready, and is over when the program is.
+        Notice::Open(node) | Notice::Close(node, _) if node.kind() == NodeKind::Overlay => None,
         Notice::Open(node) => Some(format!("* {} is here", name(&node))),
         // The addresses that an onramp announces.
         Notice::Message(node, _) if node.kind() == NodeKind::WebSocket => None,
-        Notice::Message(node, Message::Json(value)) => {
-            // Quoted unless it is plain text, so that a peer cannot pretend or disturb the terminal.
-            let text = match value.as_str() {
-                Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
-                _ => value.to_string(),
-            };
-            Some(format!("{}: {text}", name(&node)))
-        }
+        Notice::Message(node, Message::Json(value)) => Some(format!("{}: {}", name(&node), text(&value))),
         Notice::Message(node, Message::Binary(bytes)) => Some(format!("{}: {} bytes", name(&node), bytes.len())),
         Notice::Close(node, reason) if node.kind() == NodeKind::WebSocket => {
             Some(format!("* the onramp is gone: {reason}"))
@@ -55,7 +57,35 @@ fn line(notice: Notice) -> Option<String> {
             Some(format!("! {}: {}", node.escape_debug(), message.escape_debug()))
         }
         Notice::Error { node: None, message, .. } => Some(format!("! {}", message.escape_debug())),
+        Notice::Overlay(notice) => of_overlay(notice),
         Notice::Connection { .. } | Notice::Disconnection { .. } | Notice::Peers(..) => None,
+    }
+}
+
+fn of_overlay(notice: overlay::Notice) -> Option<String> {
+    use overlay::Notice;
+    match notice {
+        Notice::Ready { id, listen: None } => Some(format!("* in the overlay as {id}")),
+        Notice::Ready { id, listen: Some(address) } => Some(format!("* in the overlay as {id}, at ws://{address}")),
+        Notice::Peer(id) => Some(format!("* {id} is a neighbour")),
+        Notice::PeerLeft(id) => Some(format!("* {id} is no neighbour any more")),
+        Notice::Message(OverlayMessage { from, verified, message, .. }) => {
+            let text = match message {
+                Message::Json(value) => text(&value),
+                Message::Binary(bytes) => format!("{} bytes", bytes.len()),
+            };
+            let doubt = if verified { "" } else { " (claimed)" };
+            Some(format!("{from}{doubt}: {text}"))
+        }
+        Notice::Sent(_) | Notice::Table(_) => None,
+    }
+}
+
+/// Quoted unless it is plain text, so that a peer cannot pretend or disturb the terminal.
+fn text(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => value.to_string(),
     }
 }
 

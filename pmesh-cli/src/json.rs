@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pmesh::overlay::OverlayMessage;
 use pmesh::{Address, Message, Node, NodeId, NodeKind, PeerId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::overlay;
 use crate::peer::{Notice, Peer};
 
 /// Messages that may wait for one node beside those in its own queue, in number and in bytes. At it, further ones are an
@@ -26,7 +28,7 @@ const SEND_BYTES: usize = 64 * 1024 * 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "cmd", rename_all = "lowercase")]
+#[serde(tag = "cmd", rename_all = "kebab-case")]
 enum Command {
     Connect {
         to: String,
@@ -45,6 +47,21 @@ enum Command {
         node: String,
     },
     Peers,
+    OverlaySend {
+        id: String,
+        #[serde(default, deserialize_with = "given")]
+        json: Option<Value>,
+        base64: Option<String>,
+        /// Seconds.
+        confirm: Option<f64>,
+    },
+    OverlayConnect {
+        id: String,
+    },
+    OverlayDisconnect {
+        id: String,
+    },
+    Table,
     Quit,
 }
 
@@ -93,19 +110,9 @@ impl Commands {
                 }
             }
             Command::Send { to, json, base64 } => {
-                let message = match (json, base64.map(|text| STANDARD.decode(text))) {
-                    (Some(json), None) => Message::from(json),
-                    (None, Some(Ok(bytes))) => Message::from(bytes),
-                    (None, Some(Err(error))) => {
-                        self.peer.error(Some(&to), format!("not base64: {error}")).await;
-                        return true;
-                    }
-                    _ => {
-                        self.peer.error(Some(&to), "a message is either json or base64").await;
-                        return true;
-                    }
-                };
-                if let Some(node) = self.node(&to).await {
+                if let Some(message) = self.message(&to, json, base64).await
+                    && let Some(node) = self.node(&to).await
+                {
                     self.send(node, message, line.len()).await;
                 }
             }
@@ -126,9 +133,50 @@ impl Commands {
                 let root = &self.peer.root;
                 self.peer.notify(Notice::Peers(root.peer_id(), root.peers())).await;
             }
+            Command::OverlaySend { id, json, base64, confirm } => {
+                if let Some(message) = self.message(&id, json, base64).await
+                    && let Some(part) = self.overlay().await
+                {
+                    part.send(&self.peer, &id, message, confirm).await;
+                }
+            }
+            Command::OverlayConnect { id } => {
+                if let Some(part) = self.overlay().await {
+                    part.connect(&self.peer, &id).await;
+                }
+            }
+            Command::OverlayDisconnect { id } => {
+                if let Some(part) = self.overlay().await {
+                    part.disconnect(&self.peer, &id).await;
+                }
+            }
+            Command::Table => {
+                if let Some(part) = self.overlay().await {
+                    let rows = part.overlay().table();
+                    self.peer.notify(Notice::Overlay(overlay::Notice::Table(rows))).await;
+                }
+            }
             Command::Quit => return false,
         }
         true
+    }
+
+    async fn message(&self, to: &str, json: Option<Value>, base64: Option<String>) -> Option<Message> {
+        let error = match (json, base64.map(|text| STANDARD.decode(text))) {
+            (Some(json), None) => return Some(Message::from(json)),
+            (None, Some(Ok(bytes))) => return Some(Message::from(bytes)),
+            (None, Some(Err(error))) => format!("not base64: {error}"),
+            _ => "a message is either json or base64".to_owned(),
+        };
+        self.peer.error(Some(to), error).await;
+        None
+    }
+
+    async fn overlay(&self) -> Option<&overlay::Part> {
+        if self.peer.overlay.is_none() {
+            self.peer.error(None, "there is no overlay: it is had by --overlay").await;
+        }
+        self.peer.overlay.as_ref()
     }
 
     async fn node(&self, address: &str) -> Option<Node> {
@@ -234,6 +282,39 @@ fn event(notice: Notice) -> Value {
                 })
                 .collect();
             json!({"event": "peers", "peerId": own, "peers": peers})
+        }
+        Notice::Overlay(notice) => of_overlay(notice),
+    }
+}
+
+fn of_overlay(notice: overlay::Notice) -> Value {
+    use overlay::Notice;
+    match notice {
+        Notice::Ready { id, listen } => {
+            let mut event = json!({"event": "overlay-ready", "id": id});
+            if let Some(address) = listen {
+                event["listen"] = address.to_string().into();
+            }
+            event
+        }
+        Notice::Peer(id) => json!({"event": "overlay-peer", "id": id}),
+        Notice::PeerLeft(id) => json!({"event": "overlay-peer-left", "id": id}),
+        Notice::Message(OverlayMessage { from, verified, message, .. }) => {
+            let mut event = match message {
+                Message::Json(value) => json!({"event": "overlay-message", "from": from, "json": value}),
+                Message::Binary(bytes) => {
+                    json!({"event": "overlay-binary", "from": from, "base64": STANDARD.encode(bytes)})
+                }
+            };
+            if !verified {
+                event["verified"] = false.into();
+            }
+            event
+        }
+        Notice::Sent(id) => json!({"event": "overlay-sent", "id": id}),
+        Notice::Table(rows) => {
+            let rows: Vec<Value> = rows.iter().map(|row| json!({"role": row.role, "peer": row.peer})).collect();
+            json!({"event": "table", "rows": rows})
         }
     }
 }

@@ -2,9 +2,13 @@
 
 mod args;
 mod bench;
+mod cat;
 mod chat;
+mod file;
 mod id;
 mod json;
+mod mesh;
+mod overlay;
 mod peer;
 mod reason;
 
@@ -28,6 +32,9 @@ fn main() -> ExitCode {
     };
     let code = match Args::parse().command {
         Command::Peer(args) => runtime.block_on(peer::run(args)),
+        Command::Cat(command) => runtime.block_on(runtime.spawn(cat::run(command))).unwrap_or(ExitCode::FAILURE),
+        Command::Send(args) => runtime.block_on(runtime.spawn(file::send(args))).unwrap_or(ExitCode::FAILURE),
+        Command::Receive(args) => runtime.block_on(runtime.spawn(file::receive(args))).unwrap_or(ExitCode::FAILURE),
         Command::Id(args) => id::run(&args),
         // Spawned: the thread that blocks here is none of the runtime's workers.
         Command::Bench(args) => runtime.block_on(runtime.spawn(bench::run(args))).unwrap_or(ExitCode::FAILURE),

@@ -1,6 +1,7 @@
 //! What chat and JSON mode share: the root, one task for each node, and how it ends.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
-use crate::{chat, json, reason};
+use crate::{chat, json, mesh, overlay, reason};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
 const NOTICES: usize = 1024;
@@ -51,6 +52,8 @@ pub(crate) enum Notice {
     },
     /// Who this root is, and its nodes.
     Peers(PeerId, Vec<Node>),
+    /// Of the overlay, if there is one.
+    Overlay(overlay::Notice),
 }
 
 /// A running peer.
@@ -59,6 +62,7 @@ pub(crate) struct Peer {
     pub(crate) root: Root,
     pub(crate) args: Arc<PeerArgs>,
     pub(crate) notices: mpsc::Sender<Notice>,
+    pub(crate) overlay: Option<overlay::Part>,
     announced: mpsc::Sender<(Node, Address)>,
 }
 
@@ -73,9 +77,13 @@ impl Peer {
         self.notify(Notice::Error { node: node.map(str::to_owned), reason: None, message }).await;
     }
 
-    async fn connect_error(&self, to: &str, error: ConnectError) {
-        let reason = Some(reason::of_connect(&error));
-        self.notify(Notice::Error { node: Some(to.to_owned()), reason, message: error.to_string() }).await;
+    /// An error with a [reason](crate::reason).
+    pub(crate) async fn failure(&self, node: String, reason: &'static str, message: impl ToString) {
+        self.notify(Notice::Error { node: Some(node), reason: Some(reason), message: message.to_string() }).await;
+    }
+
+    pub(crate) async fn connect_error(&self, to: &str, error: ConnectError) {
+        self.failure(to.to_owned(), reason::of_connect(&error), error).await;
     }
 
     /// Dials in the background. A failure is a notice.
@@ -119,18 +127,24 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
     let root = match args.root() {
         Ok(root) => root,
         Err(error) => {
-            if args.json {
-                let reason = reason::of_identity_file(&error);
-                println!("{}", serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()}));
-            }
-            eprintln!("pmesh peer: {error}");
-            return ExitCode::FAILURE;
+            return not_started(&args, reason::of_identity_file(&error), error);
         }
+    };
+    let events = root.events();
+    let overlay = if args.mesh.has_overlay() {
+        match mesh::start(&root, &args.mesh).await {
+            Ok(overlay) => Some(overlay),
+            Err(error) => return not_started(&args, "overlay", error),
+        }
+    } else {
+        None
     };
     let (notices, receiver) = mpsc::channel(NOTICES);
     let (announced, to_dial) = mpsc::channel(ANNOUNCED);
-    let peer = Peer { root, args: Arc::new(args), notices, announced };
-    let events = peer.root.events();
+    let mut peer = Peer { root, args: Arc::new(args), notices, overlay: None, announced };
+    if let Some(overlay) = overlay {
+        peer.overlay = Some(overlay::Part::new(&peer, overlay).await);
+    }
     let watching = tokio::spawn(watch(peer.clone(), events));
     let dialling = tokio::spawn(peer.clone().auto_dial_all(to_dial));
     let mut writing = tokio::spawn(if peer.args.json {
@@ -145,6 +159,9 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
         // Nobody reads what we have to say.
         _ = &mut writing => ExitCode::FAILURE,
     };
+    if let Some(part) = &peer.overlay {
+        part.close().await;
+    }
     peer.root.close().await;
     watching.abort();
     dialling.abort();
@@ -157,15 +174,25 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
     code
 }
 
+fn not_started(args: &PeerArgs, reason: &'static str, error: impl Display) -> ExitCode {
+    if args.json {
+        println!("{}", serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()}));
+    }
+    eprintln!("pmesh peer: {error}");
+    ExitCode::FAILURE
+}
+
 async fn serve(peer: &Peer) -> ExitCode {
     let mut onramps = Vec::new();
-    for url in &peer.args.onramp {
+    for url in &peer.args.mesh.onramp {
         match peer.root.connect(url).await {
             Ok(onramp) => onramps.push(onramp),
             Err(error) => peer.connect_error(url, error).await,
         }
     }
-    let Some(onramp) = onramps.first() else { return ExitCode::FAILURE };
+    // In an overlay peers can be met without any.
+    let overlay = peer.overlay.as_ref().map(|part| part.overlay().node());
+    let Some(onramp) = onramps.first().or(overlay) else { return ExitCode::FAILURE };
     let mut input = BufReader::new(tokio::io::stdin());
     let mut commands = json::Commands::new(peer.clone(), onramp.clone());
     loop {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use pmesh::overlay::OverlaySendError;
 use pmesh::{ConnectError, IdentityFileError};
 
 /// Why a connection did not come about.
@@ -21,6 +22,20 @@ pub(crate) fn of_connect(error: &ConnectError) -> &'static str {
         ConnectError::Unverified(_) => "unverified",
         ConnectError::UnexpectedPeer { .. } => "unexpectedPeer",
         ConnectError::NoIdentity => "noIdentity",
+        _ => "failed",
+    }
+}
+
+/// Why a message over the overlay was not sent, or is not confirmed.
+pub(crate) fn of_overlay_send(error: &OverlaySendError) -> &'static str {
+    match error {
+        OverlaySendError::TooLarge { .. } => "tooLarge",
+        OverlaySendError::NoRoute => "noRoute",
+        OverlaySendError::TimedOut => "timedOut",
+        OverlaySendError::Full => "full",
+        OverlaySendError::Original => "original",
+        OverlaySendError::NoKey => "noKey",
+        OverlaySendError::Closed => "closed",
         _ => "failed",
     }
 }

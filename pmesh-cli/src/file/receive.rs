@@ -1,0 +1,173 @@
+//! The receiving end.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pmesh::overlay::stream::{Listener, Stream};
+use sha2::Digest;
+use tempfile::TempPath;
+use tokio::fs::{self, File, OpenOptions};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::protocol::{Answer, FileName, Hash, Intake, Offer, SERVICE, Wrong};
+use super::{ANSWER_TIMEOUT, BUFFER, SILENCE, broken, hash, hear, say};
+use crate::args::ReceiveArgs;
+use crate::mesh::{self, Joined, Result};
+
+/// Transfers that go on at once. At it, others wait until one is over.
+const TRANSFERS: usize = 16;
+/// How long the sender may take to hear that the file is stored.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Takes files until it is told to stop.
+pub(crate) async fn run(args: ReceiveArgs) -> ExitCode {
+    mesh::exit("receive", receive(args).await)
+}
+
+async fn receive(args: ReceiveArgs) -> Result<()> {
+    let shown = args.dir.display();
+    if !fs::metadata(&args.dir).await.map_err(|error| format!("cannot write to {shown}: {error}"))?.is_dir() {
+        return Err(format!("{shown} is not a folder").into());
+    }
+    let joined = Joined::new(&args.mesh).await?;
+    let listener = joined.overlay.listen(SERVICE)?;
+    joined.introduce();
+    let served = tokio::select! {
+        served = serve(listener, Arc::new(args)) => served,
+        () = mesh::stopped() => Ok(()),
+    };
+    joined.close().await;
+    served
+}
+
+async fn serve(mut listener: Listener, args: Arc<ReceiveArgs>) -> Result<()> {
+    let mut transfers = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = listener.accept(), if transfers.len() < TRANSFERS => {
+                let stream = stream.ok_or("the overlay is closed")?;
+                transfers.spawn(attend(stream, args.clone()));
+            }
+            Some(done) = transfers.join_next() => {
+                if args.once && matches!(done, Ok(true)) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Serves one sender. Returns whether a file is here now.
+async fn attend(mut stream: Stream, args: Arc<ReceiveArgs>) -> bool {
+    let from = stream.overlay_id();
+    let stored = take(&mut stream, &args).await;
+    let answer = match &stored {
+        Ok(path) => {
+            println!("{}", path.display());
+            Answer::Stored
+        }
+        Err(error) => {
+            eprintln!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
+            Answer::refused(&error, error.is::<Busy>())
+        }
+    };
+    if say(&mut stream, &answer).await.is_ok() && stream.shutdown().await.is_ok() {
+        // Not before it has heard so. What else comes is not looked at.
+        let _ = timeout(FAREWELL, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
+    }
+    stored.is_ok()
+}
+
+/// Somebody sends a file of that name at present.
+#[derive(Debug)]
+struct Busy;
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a file of that name is on its way already")
+    }
+}
+
+impl std::error::Error for Busy {}
+
+async fn take(stream: &mut Stream, args: &ReceiveArgs) -> Result<PathBuf> {
+    if !args.from.is_empty() && !args.from.contains(&stream.overlay_id()) {
+        return Err("no files are taken from this peer".into());
+    }
+    let offer: Offer = hear(stream, SILENCE).await?;
+    if offer.size > args.max_size {
+        return Err(format!("the file has {} bytes, and {} are taken at most", offer.size, args.max_size).into());
+    }
+    let path = args.dir.join(offer.name.as_str());
+    if fs::symlink_metadata(&path).await.is_ok() {
+        return Err("there is a file of that name, which is not overwritten".into());
+    }
+    let (mut part, part_path) = open_part(&args.dir, &offer.name).await?;
+    let size = part.metadata().await?.len();
+    let have = if size > offer.size { 0 } else { size };
+    let hasher = hash(&mut part, have).await?;
+    say(stream, &Answer::Have { bytes: have, sha256: hasher.clone().finalize().into() }).await?;
+    let mut intake = Intake::new(offer.size, have, hasher);
+    if intake.start(&hear(stream, ANSWER_TIMEOUT).await?)? || have < size {
+        part.set_len(0).await?;
+        part.rewind().await?;
+    }
+    let filled = fill(stream, &mut part, intake).await;
+    // What is here is good for another time.
+    part.flush().await?;
+    if let Err(error) = filled {
+        if error.downcast_ref() == Some(&Wrong::Hash) || part.metadata().await?.len() == 0 {
+            fs::remove_file(&part_path).await?;
+        }
+        return Err(error);
+    }
+    part.sync_all().await?;
+    let target = path.clone();
+    let renamed = tokio::task::spawn_blocking(move || {
+        TempPath::try_from_path(part_path)?.persist_noclobber(target).map_err(|failed| {
+            // It would be removed with its path.
+            let kept = failed.path.keep();
+            kept.err().map_or(failed.error, |failed| failed.error)
+        })
+    });
+    renamed.await?.map_err(|error| format!("the file cannot get its name: {error}"))?;
+    Ok(path)
+}
+
+/// Opens what there is of a file, for one transfer at a time.
+async fn open_part(dir: &Path, name: &FileName) -> Result<(File, PathBuf)> {
+    let path = dir.join(name.part());
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).await;
+    let part = opened.map_err(|error| format!("the file cannot be written: {error}"))?.into_std().await;
+    part.try_lock().map_err(|_| Busy)?;
+    // Another transfer may have ended in between, and what we hold is complete, under its own name.
+    let identity = |about: Metadata| (about.dev(), about.ino());
+    if std::fs::symlink_metadata(&path).ok().map(identity) != Some(identity(part.metadata()?)) {
+        return Err(Busy.into());
+    }
+    Ok((File::from_std(part), path))
+}
+
+async fn fill(stream: &mut Stream, part: &mut File, mut intake: Intake) -> Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while intake.missing() > 0 {
+        let length = buffer.len().min(usize::try_from(intake.missing()).unwrap_or(usize::MAX));
+        let read = timeout(SILENCE, stream.read(&mut buffer[..length])).await;
+        let read = read.map_err(|_| "the sender is silent")?.map_err(|error| broken(&error))?;
+        if read == 0 {
+            return Err(Wrong::Missing.into());
+        }
+        intake.take(&buffer[..read])?;
+        part.write_all(&buffer[..read]).await?;
+    }
+    let mut theirs = Hash::default();
+    let read = timeout(SILENCE, stream.read_exact(&mut theirs)).await;
+    read.map_err(|_| "the sender is silent")?.map_err(|error| broken(&error))?;
+    Ok(intake.finish(&theirs)?)
+}

@@ -1,0 +1,189 @@
+//! How a command gets into an overlay, and reaches a peer there.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use pmesh::overlay::routing::KademliaConfig;
+use pmesh::overlay::routing::chord::ChordConfig;
+use pmesh::overlay::stream::{DialError, Stream};
+use pmesh::overlay::{Overlay, OverlayId};
+use pmesh::{Node, Root};
+use tokio::net::lookup_host;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::args::{MeshArgs, Routing};
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Peers of an onramp that are dialled at once for a way into the overlay. The others are found through them.
+const DIALS: usize = 8;
+/// Addresses that wait to be dialled. At it, the oldest is forgotten.
+const MAX_SPARE: usize = 256;
+/// Neighbours that are enough to begin with.
+const ENOUGH: usize = 3;
+
+/// How long one attempt to dial may take: the first, and the longest. Short at first, as the first packets of an attempt
+/// are lost where there is no route yet.
+const ATTEMPT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
+/// How long to wait until a peer is dialled again that was busy.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Starts the overlay of a root.
+pub(crate) async fn start(root: &Root, args: &MeshArgs) -> Result<Overlay> {
+    let builder = Overlay::builder(root);
+    let builder = match args.overlay.unwrap_or(Routing::Kademlia) {
+        Routing::Kademlia => builder.kademlia(KademliaConfig::default()),
+        Routing::Chord => builder.chord(ChordConfig::default()),
+    };
+    let builder = args.bootstrap.iter().fold(builder, |builder, url| builder.bootstrap(url));
+    let builder = match &args.listen {
+        None => builder,
+        Some(place) => {
+            let found = lookup_host(place).await.map(|mut addresses| addresses.next());
+            let found = found.map_err(|error| format!("cannot listen at {place}: {error}"))?;
+            builder.listen(found.ok_or_else(|| format!("cannot listen at {place}: it has no address"))?)
+        }
+    };
+    Ok(builder.start().await?)
+}
+
+/// A part in an overlay that ends with the command.
+pub(crate) struct Joined {
+    pub(crate) root: Root,
+    pub(crate) overlay: Overlay,
+    /// What goes on in the background.
+    _meeting: JoinSet<()>,
+}
+
+impl Joined {
+    /// Gets into the overlay: by whoever listens, begins at others, or is announced by an onramp.
+    pub(crate) async fn new(args: &MeshArgs) -> Result<Self> {
+        if args.onramp.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
+            return Err("there is no way into the overlay: say --bootstrap, --onramp or --listen".into());
+        }
+        let root = args.root()?.build();
+        let overlay = start(&root, args).await?;
+        let mut meeting = JoinSet::new();
+        for url in &args.onramp {
+            let onramp = root.connect(url).await.map_err(|error| format!("cannot meet anybody at {url}: {error}"))?;
+            meeting.spawn(meet(onramp, overlay.clone()));
+        }
+        Ok(Self { root, overlay, _meeting: meeting })
+    }
+
+    /// Says on standard error who this peer is, and where it listens.
+    pub(crate) fn introduce(&self) {
+        eprintln!("{}", self.overlay.id());
+        if let Some(address) = self.overlay.local_addr() {
+            eprintln!("listening for neighbours at ws://{address}");
+        }
+    }
+
+    /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us.
+    pub(crate) async fn dial(&self, to: OverlayId, service: &str, within: Duration) -> Result<Stream> {
+        let until = Instant::now() + within;
+        let seconds = within.as_secs_f64();
+        if timeout_at(until, self.neighbour()).await.is_err() {
+            return Err(format!("no way into the overlay: nobody is met within {seconds} s").into());
+        }
+        let mut attempt = ATTEMPT.0;
+        loop {
+            let soon = (Instant::now() + attempt).min(until);
+            let dialled = timeout_at(soon, self.overlay.dial(to, service)).await.unwrap_or(Err(DialError::TimedOut));
+            let error = match dialled {
+                Ok(stream) => return Ok(stream),
+                Err(error @ (DialError::TimedOut | DialError::Busy | DialError::Lost | DialError::TooManyPeers)) => {
+                    error
+                }
+                Err(error) => return Err(format!("cannot dial {to}: {error}").into()),
+            };
+            if Instant::now() >= until {
+                return Err(match error {
+                    DialError::TimedOut => {
+                        format!("{to} does not answer within {seconds} s: it is not there, or nobody leads to it")
+                    }
+                    error => format!("cannot dial {to} within {seconds} s: {error}"),
+                }
+                .into());
+            }
+            attempt = (2 * attempt).min(ATTEMPT.1);
+            if error != DialError::TimedOut {
+                sleep_until((Instant::now() + PAUSE).min(until)).await;
+            }
+        }
+    }
+
+    /// Waits until there is a neighbour.
+    async fn neighbour(&self) {
+        let mut events = self.overlay.events();
+        while self.overlay.neighbours().is_empty() {
+            if events.next().await.is_none() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Ends.
+    pub(crate) async fn close(&self) {
+        self.overlay.close().await;
+        self.root.close().await;
+    }
+}
+
+/// Dials peers that an onramp announces, until there are some neighbours, and again when there are none.
+async fn meet(onramp: Node, overlay: Overlay) {
+    let mut announced = onramp.announcements();
+    let mut events = overlay.events();
+    let mut dials = JoinSet::new();
+    let mut spare = VecDeque::new();
+    loop {
+        while dials.len() < DIALS
+            && overlay.neighbours().len() < ENOUGH
+            && let Some(address) = spare.pop_front()
+        {
+            // Who is no peer of the overlay stays a node without use.
+            dials.spawn(onramp.connect(address));
+        }
+        tokio::select! {
+            Some(address) = announced.next() => {
+                if spare.len() == MAX_SPARE {
+                    spare.pop_front();
+                }
+                spare.push_back(address);
+            }
+            Some(_) = dials.join_next() => {}
+            event = events.next() => if event.is_none() {
+                return;
+            },
+        }
+    }
+}
+
+/// Ends a command: what went wrong goes to standard error.
+pub(crate) fn exit(command: &str, done: Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // It may quote what others say.
+            eprintln!("pmesh {command}: {}", error.to_string().escape_debug());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits until the program is told to stop.
+pub(crate) async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
