@@ -6,7 +6,7 @@ use std::time::Duration;
 use pmesh::overlay::OverlayId;
 use pmesh::overlay::stream::{Listener, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, copy_buf, split, stdin, stdout};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::CatCommand;
 use crate::mesh::{self, Joined, Result};
@@ -54,7 +54,7 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
             end_listening(ends, peer).await
         }
         CatCommand::Dial { id, service, patience, .. } => {
-            let stream = joined.dial(*id, service, patience.timeout).await?;
+            let stream = joined.dial(*id, service, Instant::now() + patience.timeout).await?;
             let end = joined.overlay.dial(*id, END).await;
             pipe(stream).await?;
             end_dialling(end.ok()).await
@@ -72,7 +72,9 @@ async fn pipe(stream: Stream) -> Result<()> {
     let receiving = async {
         let mut out = stdout();
         copy_buf(&mut BufReader::with_capacity(BUFFER, read), &mut out).await?;
-        out.flush().await
+        out.flush().await?;
+        // Whoever reads it is to see the end now, and not when this program ends.
+        Ok(rustix::stdio::dup2_stdout(std::fs::File::open("/dev/null")?)?)
     };
     tokio::try_join!(sending, receiving).map_err(|error| format!("the stream broke: {error}"))?;
     Ok(())

@@ -19,9 +19,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Command};
 
+/// What is logged unless `PMESH_LOG` says otherwise. QUIC takes it for an error that its overlay is closed.
+const LOG: &str = "error,quinn::endpoint=off";
+
 fn main() -> ExitCode {
     // Standard output belongs to events and chat.
-    let filter = EnvFilter::try_from_env("PMESH_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = EnvFilter::try_from_env("PMESH_LOG").unwrap_or_else(|_| EnvFilter::new(LOG));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -85,11 +85,9 @@ impl Joined {
     }
 
     /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us.
-    pub(crate) async fn dial(&self, to: OverlayId, service: &str, within: Duration) -> Result<Stream> {
-        let until = Instant::now() + within;
-        let seconds = within.as_secs_f64();
+    pub(crate) async fn dial(&self, to: OverlayId, service: &str, until: Instant) -> Result<Stream> {
         if timeout_at(until, self.neighbour()).await.is_err() {
-            return Err(format!("no way into the overlay: nobody is met within {seconds} s").into());
+            return Err("there is no way into the overlay: nobody was met in time".into());
         }
         let mut attempt = ATTEMPT.0;
         loop {
@@ -105,9 +103,9 @@ impl Joined {
             if Instant::now() >= until {
                 return Err(match error {
                     DialError::TimedOut => {
-                        format!("{to} does not answer within {seconds} s: it is not there, or nobody leads to it")
+                        format!("{to} does not answer in time: it is not there, or nobody leads to it")
                     }
-                    error => format!("cannot dial {to} within {seconds} s: {error}"),
+                    error => format!("cannot dial {to}: {error}"),
                 }
                 .into());
             }

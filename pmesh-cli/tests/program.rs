@@ -3,71 +3,11 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Output, Stdio};
-use std::time::Duration;
+mod common;
 
+use common::{Running, events, output};
 use pmesh::onramp::Onramp;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
-
-async fn soon<T>(event: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(60), event).await.expect("nothing happened in time")
-}
-
-fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pmesh"));
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env_remove("PMESH_LOG");
-    command
-}
-
-async fn output(arguments: &[&str]) -> Output {
-    soon(program(arguments).stdin(Stdio::null()).output()).await.unwrap()
-}
-
-fn events(output: &Output) -> Vec<Value> {
-    let text = str::from_utf8(&output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// A program that writes JSON lines.
-struct Running {
-    child: Child,
-    input: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = program(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { input: child.stdin.take().unwrap(), child, lines }
-    }
-
-    fn peer(onramp: &str, more: &[&str]) -> Self {
-        Self::start(&[&["peer", "--json", "--loopback", "--onramp", onramp], more].concat())
-    }
-
-    /// The next event of this kind.
-    async fn event(&mut self, kind: &str) -> Value {
-        loop {
-            let line = soon(self.lines.next_line()).await.unwrap().expect("it has ended");
-            let event: Value = serde_json::from_str(&line).unwrap();
-            if event["event"] == kind {
-                return event;
-            }
-        }
-    }
-
-    async fn command(&mut self, command: Value) {
-        self.input.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-    }
-
-    async fn end(mut self) -> Option<i32> {
-        soon(self.child.wait()).await.unwrap().code()
-    }
-}
 
 /// A key file, and its peer id.
 async fn key(folder: &tempfile::TempDir, name: &str) -> (String, String) {

@@ -269,8 +269,8 @@ mod tests {
         let answers = [
             Answer::Have { bytes: 3, sha256: hash(b"abc") },
             Answer::Stored,
-            Answer::refused("no"),
-            Answer::refused("\u{1b}"),
+            Answer::refused("no", true),
+            Answer::refused("\u{1b}", false),
         ];
         for answer in answers {
             assert_eq!(decode(&encode(&answer).unwrap()[2..]), Ok(answer));

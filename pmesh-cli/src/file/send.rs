@@ -52,8 +52,7 @@ async fn open(path: &Path) -> Result<(File, Offer)> {
 async fn transfer(joined: &Joined, args: &SendArgs, file: &mut File, offer: &Offer) -> Result<()> {
     let until = Instant::now() + args.patience.timeout;
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let mut stream = joined.dial(args.id, SERVICE, left).await?;
+        let mut stream = joined.dial(args.id, SERVICE, until).await?;
         say(&mut stream, offer).await?;
         match hear(&mut stream, ANSWER_TIMEOUT).await? {
             Answer::Have { bytes, sha256 } => return upload(stream, file, offer, bytes, &sha256).await,

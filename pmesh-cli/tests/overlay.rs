@@ -1,0 +1,308 @@
+//! The overlay from the command line: peers in a line, streams, files.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use common::{Running, events, output, program, soon};
+use pmesh::Identity;
+use pmesh::onramp::Onramp;
+use pmesh::overlay::OverlayId;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr};
+
+/// Three key files and their ids, in a line: the middle one is between the others by XOR, so messages find their way along the line.
+fn line(folder: &TempDir) -> [(String, OverlayId); 3] {
+    let mut keys = [0, 1, 2].map(|n| {
+        let file = folder.path().join(format!("{n}.pem"));
+        let id = OverlayId::of(&Identity::create(&file).unwrap().peer_id());
+        (file.to_str().unwrap().to_owned(), id)
+    });
+    let apart = |at: usize, keys: &[(String, OverlayId); 3]| keys[(at + 1) % 3].1.xor(&keys[(at + 2) % 3].1);
+    let middle = (0..3).max_by_key(|at| apart(*at, &keys)).unwrap();
+    keys.swap(1, middle);
+    keys
+}
+
+/// A peer that listens for neighbours, and its URL.
+async fn hub(key: &str) -> (Running, String) {
+    let mut hub = Running::overlay(&["--identity", key, "--listen", "127.0.0.1:0"]);
+    let url = format!("ws://{}", hub.event("overlay-ready").await["listen"].as_str().unwrap());
+    (hub, url)
+}
+
+fn bytes(length: u32, seed: u32) -> Vec<u8> {
+    (0..length).map(|n| (n.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 13) as u8).collect()
+}
+
+/// A program that says on standard error who it is, and perhaps where it listens.
+async fn introduced(child: &mut Child, listens: bool) -> (String, String, BufReader<ChildStderr>) {
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let (mut id, mut place) = (String::new(), String::new());
+    soon(told.read_line(&mut id)).await.unwrap();
+    if listens {
+        soon(told.read_line(&mut place)).await.unwrap();
+    }
+    let url = place.split_whitespace().last().unwrap_or_default();
+    (id.trim().to_owned(), url.to_owned(), told)
+}
+
+async fn feed(mut child: Child, input: Vec<u8>) -> Output {
+    let mut to = child.stdin.take().unwrap();
+    let writing = tokio::spawn(async move { to.write_all(&input).await });
+    let output = soon(child.wait_with_output()).await.unwrap();
+    writing.await.unwrap().unwrap();
+    output
+}
+
+fn told(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn messages_and_connections_along_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(a_key, a_id), (b_key, b_id), (c_key, c_id)] = line(&folder);
+    let (mut a, a_url) = hub(&a_key).await;
+    let mut b = Running::overlay(&["--identity", &b_key, "--listen", "127.0.0.1:0", "--bootstrap", &a_url]);
+    let ready = b.event("overlay-ready").await;
+    assert_eq!(ready["id"], json!(b_id));
+    let b_url = format!("ws://{}", ready["listen"].as_str().unwrap());
+    let mut c = Running::overlay(&["--identity", &c_key, "--bootstrap", &b_url]);
+    assert_eq!(c.event("overlay-ready").await, json!({"event": "overlay-ready", "id": c_id}));
+    for (peer, neighbour) in [(&mut a, b_id), (&mut b, c_id), (&mut c, b_id)] {
+        peer.find(json!({"event": "overlay-peer", "id": neighbour})).await;
+    }
+
+    a.command(json!({"cmd": "overlay-send", "id": c_id, "json": {"hello": [1, 2]}, "confirm": 20})).await;
+    assert_eq!(
+        c.event("overlay-message").await,
+        json!({"event": "overlay-message", "from": a_id, "json": {"hello": [1, 2]}})
+    );
+    a.find(json!({"event": "overlay-sent", "id": c_id})).await;
+    c.command(json!({"cmd": "overlay-send", "id": a_id, "base64": "AAH/"})).await;
+    assert_eq!(a.event("overlay-binary").await, json!({"event": "overlay-binary", "from": c_id, "base64": "AAH/"}));
+
+    a.command(json!({"cmd": "overlay-connect", "id": c_id})).await;
+    let open = a.find(json!({"event": "open", "node": c_id})).await;
+    assert_eq!(open["kind"], "webrtc");
+    a.command(json!({"cmd": "table"})).await;
+    let table = a.event("table").await;
+    let rows = table["rows"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["role"].is_string() && row["peer"] == json!(b_id)), "{table}");
+    a.command(json!({"cmd": "overlay-disconnect", "id": c_id})).await;
+    a.find(json!({"event": "close", "node": c_id})).await;
+
+    c.command(json!({"cmd": "quit"})).await;
+    assert_eq!(c.end().await, Some(0));
+    b.find(json!({"event": "overlay-peer-left", "id": c_id})).await;
+}
+
+#[tokio::test]
+async fn commands_that_cannot_be_carried_out_are_errors() {
+    let (mut peer, _) = hub_alone().await;
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]);
+    for (command, reason) in [
+        (json!({"cmd": "overlay-send", "id": "abc", "json": 1}), Value::Null),
+        (json!({"cmd": "overlay-send", "id": nobody, "json": 1, "base64": ""}), Value::Null),
+        (json!({"cmd": "overlay-send", "id": nobody, "json": 1, "confirm": -1}), Value::Null),
+        (json!({"cmd": "overlay-send", "id": nobody, "json": 1, "confirm": 5}), json!("noRoute")),
+        (json!({"cmd": "overlay-send", "id": nobody, "json": "x".repeat(100_000)}), json!("tooLarge")),
+    ] {
+        peer.command(command.clone()).await;
+        let error = peer.event("error").await;
+        assert_eq!((&error["node"], &error["reason"]), (&command["id"], &reason), "{error}");
+    }
+    let onramp = onramp().await;
+    let mut without = Running::peer(&onramp, &[]);
+    without.command(json!({"cmd": "table"})).await;
+    assert!(without.event("error").await["message"].as_str().unwrap().contains("--overlay"));
+    let bad = output(&["peer", "--json", "--listen", "127.0.0.1:99999"]).await;
+    assert_eq!((bad.status.code(), &events(&bad)[0]["event"]), (Some(1), &json!("error")));
+}
+
+async fn hub_alone() -> (Running, String) {
+    let mut hub = Running::overlay(&["--listen", "127.0.0.1:0"]);
+    let url = format!("ws://{}", hub.event("overlay-ready").await["listen"].as_str().unwrap());
+    (hub, url)
+}
+
+async fn onramp() -> String {
+    let onramp = Onramp::bind("127.0.0.1:0").await.unwrap();
+    let url = onramp.url();
+    tokio::spawn(onramp.run(std::future::pending::<()>()));
+    url
+}
+
+#[tokio::test]
+async fn a_chat_sends_to_an_id() {
+    let (mut hub, url) = hub_alone().await;
+    let mut chat = program(&["peer", "--loopback", "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = chat.stdin.take().unwrap();
+    let mut lines = BufReader::new(chat.stdout.take().unwrap()).lines();
+    let mut line = async || soon(lines.next_line()).await.unwrap().unwrap();
+    let id = line().await.strip_prefix("* in the overlay as ").unwrap().to_owned();
+    let neighbour = hub.event("overlay-peer").await["id"].clone();
+    assert_eq!(neighbour, json!(id));
+    let there = line().await;
+    let hub_id = there.strip_prefix("* ").unwrap().strip_suffix(" is a neighbour").unwrap();
+    input.write_all(format!("/to {hub_id} good day\n").as_bytes()).await.unwrap();
+    assert_eq!(hub.event("overlay-message").await["json"], json!("good day"));
+    hub.command(json!({"cmd": "overlay-send", "id": id, "json": "\u{1b}[2J"})).await;
+    assert_eq!(line().await, format!("{hub_id}: \"\\u001b[2J\""));
+    hub.command(json!({"cmd": "quit"})).await;
+    assert_eq!(line().await, format!("* {hub_id} is no neighbour any more"));
+}
+
+#[tokio::test]
+async fn a_stream_carries_both_ways_over_a_third() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(listen_key, listen_id), (hub_key, _), (dial_key, _)] = line(&folder);
+    let (mut hub, url) = hub(&hub_key).await;
+    let options = ["--bootstrap", &url, "--loopback", "--identity"];
+    let listen = [&["cat", "listen", "--service", "a test"], &options[..], &[&listen_key]].concat();
+    let mut listen = program(&listen).stdin(Stdio::piped()).spawn().unwrap();
+    let (id, _, _told) = introduced(&mut listen, false).await;
+    assert_eq!(id, listen_id.to_string());
+    hub.find(json!({"event": "overlay-peer", "id": id})).await;
+    let dial = [&["cat", "dial", &id, "--service", "a test"], &options[..], &[&dial_key]].concat();
+    let dial = program(&dial).stdin(Stdio::piped()).spawn().unwrap();
+    let (there, back) = (bytes(10_000_000, 1), bytes(10_000_000, 2));
+    let (listen, dial) = tokio::join!(feed(listen, back.clone()), feed(dial, there.clone()));
+    assert_eq!((listen.status.code(), dial.status.code()), (Some(0), Some(0)), "{}", told(&dial));
+    assert!(listen.stdout == there && dial.stdout == back);
+}
+
+#[tokio::test]
+async fn one_direction_ends_before_the_other() {
+    let mut listen = program(&["cat", "listen", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut listen, true).await;
+    let mut dial = program(&["cat", "dial", &id, "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    // The end of the other direction comes while this one is open.
+    let mut out = dial.stdout.take().unwrap();
+    assert_eq!(soon(out.read(&mut [0])).await.unwrap(), 0);
+    let sent = bytes(1_000_000, 3);
+    let (dial, listen) = tokio::join!(feed(dial, sent.clone()), soon(listen.wait_with_output()));
+    assert_eq!((dial.status.code(), listen.as_ref().unwrap().status.code()), (Some(0), Some(0)), "{}", told(&dial));
+    assert!(listen.unwrap().stdout == sent);
+}
+
+#[tokio::test]
+async fn an_onramp_is_a_way_into_the_overlay() {
+    let onramp = onramp().await;
+    let options = ["--onramp", &onramp, "--loopback"];
+    let mut listen = program(&[&["cat", "listen"], &options[..]].concat()).stdin(Stdio::piped()).spawn().unwrap();
+    let (id, _, _told) = introduced(&mut listen, false).await;
+    let dial = program(&[&["cat", "dial", &id], &options[..]].concat()).stdin(Stdio::piped()).spawn().unwrap();
+    let (listen, dial) = tokio::join!(feed(listen, b"pong".to_vec()), feed(dial, b"ping".to_vec()));
+    assert_eq!((&listen.stdout[..], &dial.stdout[..]), (&b"ping"[..], &b"pong"[..]), "{}", told(&dial));
+}
+
+#[tokio::test]
+async fn nobody_has_that_id() {
+    let (_hub, url) = hub_alone().await;
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
+    let missing = format!("{nobody} does not answer in time");
+    for (arguments, code, message) in [
+        (&["cat", "dial", &nobody, "--bootstrap", &url, "--timeout", "2"][..], 1, missing.as_str()),
+        (&["send", file!(), &nobody, "--bootstrap", &url, "--timeout", "2"], 1, &missing),
+        (&["cat", "dial", &nobody, "--bootstrap", "ws://127.0.0.1:1", "--timeout", "1"], 1, "nobody was met in time"),
+        (&["cat", "dial", &nobody, "--overlay", "chord"], 1, "there is no way into the overlay"),
+        (&["cat", "dial", "abc", "--bootstrap", &url], 2, "40 hexadecimal digits"),
+        (&["cat", "listen"], 2, "--bootstrap"),
+    ] {
+        let output = soon(program(arguments).current_dir(root()).stdin(Stdio::null()).output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", told(&output));
+        assert!(told(&output).contains(message), "{}", told(&output));
+    }
+}
+
+/// The paths of `file!` are relative to it.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+#[tokio::test]
+async fn a_transfer_that_was_broken_off_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(key, _), ..] = line(&folder);
+    let (file, into) = (folder.path().join("file"), folder.path().join("into"));
+    let content = bytes(200_000_000, 4);
+    std::fs::write(&file, &content).unwrap();
+    std::fs::create_dir(&into).unwrap();
+    let receive = ["receive", into.to_str().unwrap(), "--once", "--listen", "127.0.0.1:0"];
+    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut receive, true).await;
+    let send = ["send", file.to_str().unwrap(), &id, "--bootstrap", &url, "--identity", &key];
+
+    let mut first = program(&send).stdin(Stdio::null()).spawn().unwrap();
+    let part = into.join("file.part");
+    let length = || std::fs::metadata(&part).map_or(0, |about| about.len());
+    soon(async {
+        while length() < 5_000_000 {
+            assert_eq!(first.try_wait().unwrap(), None, "it ended too early");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    soon(first.kill()).await.unwrap();
+    assert!(length() < content.len() as u64 && !into.join("file").exists());
+
+    let again = output(&send).await;
+    assert_eq!(again.status.code(), Some(0), "{}", told(&again));
+    let from = told(&again).split("going on at byte ").nth(1).expect("it began anew").split(' ').next().unwrap();
+    assert!((5_000_000..content.len()).contains(&from.parse().unwrap()), "{from}");
+    let received = soon(receive.wait_with_output()).await.unwrap();
+    assert_eq!(received.status.code(), Some(0));
+    assert!(std::fs::read(into.join("file")).unwrap() == content);
+    assert!(!part.exists());
+}
+
+#[tokio::test]
+async fn files_that_are_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(key, from), (other, _), _] = line(&folder);
+    let into = folder.path().join("into");
+    std::fs::create_dir(&into).unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (from, target) = (from.to_string(), into.to_str().unwrap());
+    let receive = ["receive", target, "--listen", "127.0.0.1:0", "--from", &from, "--max-size", "1K"];
+    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut receive, true).await;
+    std::fs::write(into.join("there"), "as it was").unwrap();
+    // What is left of another file is of no use, nor is what is longer than the file.
+    std::fs::write(into.join("short.part"), "other").unwrap();
+    std::fs::write(into.join("new.part"), "longer than the file").unwrap();
+    for (file, key, refusal) in [
+        (file("there", "new"), &key, Some("is not overwritten")),
+        (file("large", &"x".repeat(1025)), &key, Some("1024 are taken at most")),
+        (file("stranger", ""), &other, Some("no files are taken from this peer")),
+        (file(".hidden", ""), &key, Some("begins with a dot")),
+        (file("short", "something else"), &key, None),
+        (file("new", "content"), &key, None),
+        (file("empty", ""), &key, None),
+    ] {
+        let sent = output(&["send", &file, &id, "--bootstrap", &url, "--identity", key]).await;
+        assert_eq!(sent.status.code(), Some(i32::from(refusal.is_some())), "{file}: {}", told(&sent));
+        assert!(told(&sent).contains(refusal.unwrap_or_default()), "{file}: {}", told(&sent));
+    }
+    let mut files: Vec<(String, String)> = std::fs::read_dir(&into)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    let there = [("empty", ""), ("new", "content"), ("short", "something else"), ("there", "as it was")];
+    assert_eq!(files, there.map(|(name, content)| (name.to_owned(), content.to_owned())));
+}
