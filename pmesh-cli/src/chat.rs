@@ -11,9 +11,15 @@ use crate::peer::{Notice, Peer};
 
 /// Sends a line to every peer, or as `/to ID text` to one of the overlay. One that does not keep up misses it, and the user is told.
 pub(crate) async fn say(peer: &Peer, line: String) {
-    if let (Some(part), Some(rest)) = (&peer.overlay, line.strip_prefix("/to ")) {
-        let (id, text) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
-        return part.send(peer, id, Message::from(text), None).await;
+    if let Some(rest) = line.strip_prefix("/to ") {
+        let Some((id, text)) = rest.trim_start().split_once(' ') else {
+            return peer.error(None, "it is: /to ID text").await;
+        };
+        // Never to everyone what is for one.
+        return match &peer.overlay {
+            Some(part) => part.send(peer, id, Message::from(text), None).await,
+            None => peer.error(None, overlay::NONE).await,
+        };
     }
     for node in peer.root.peers() {
         if node.kind() == NodeKind::WebRtc

@@ -174,7 +174,7 @@ impl Commands {
 
     async fn overlay(&self) -> Option<&overlay::Part> {
         if self.peer.overlay.is_none() {
-            self.peer.error(None, "there is no overlay: it is had by --overlay").await;
+            self.peer.error(None, overlay::NONE).await;
         }
         self.peer.overlay.as_ref()
     }

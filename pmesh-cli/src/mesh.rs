@@ -70,8 +70,13 @@ impl Joined {
         let overlay = start(&root, args).await?;
         let mut meeting = JoinSet::new();
         for url in &args.onramp {
-            let onramp = root.connect(url).await.map_err(|error| format!("cannot meet anybody at {url}: {error}"))?;
-            meeting.spawn(meet(onramp, overlay.clone()));
+            match root.connect(url).await {
+                Ok(onramp) => drop(meeting.spawn(meet(onramp, overlay.clone()))),
+                Err(error) => eprintln!("cannot meet anybody at {url}: {error}"),
+            }
+        }
+        if meeting.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
+            return Err("there is no way into the overlay".into());
         }
         Ok(Self { root, overlay, _meeting: meeting })
     }

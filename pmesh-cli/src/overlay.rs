@@ -24,6 +24,9 @@ const CONFIRMS: usize = 256;
 /// Connect calls and disconnects that may go on at once. At it, further ones are an error.
 const CALLS: usize = 256;
 
+/// What a user hears who has no overlay.
+pub(crate) const NONE: &str = "there is no overlay: it is had by --overlay";
+
 /// What the user is told of the overlay.
 #[derive(Debug)]
 pub(crate) enum Notice {

@@ -10,9 +10,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use common::{Running, events, output, program, soon};
-use pmesh::Identity;
 use pmesh::onramp::Onramp;
-use pmesh::overlay::OverlayId;
+use pmesh::overlay::{Overlay, OverlayId};
+use pmesh::{Identity, Root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -182,9 +182,12 @@ async fn a_stream_carries_both_ways_over_a_third() {
 
 #[tokio::test]
 async fn one_direction_ends_before_the_other() {
-    let mut listen = program(&["cat", "listen", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).spawn().unwrap();
+    let chord = ["--overlay", "chord"];
+    let listen = [&["cat", "listen", "--listen", "127.0.0.1:0"], &chord[..]].concat();
+    let mut listen = program(&listen).stdin(Stdio::null()).spawn().unwrap();
     let (id, url, _told) = introduced(&mut listen, true).await;
-    let mut dial = program(&["cat", "dial", &id, "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let dial = [&["cat", "dial", &id, "--bootstrap", &url], &chord[..]].concat();
+    let mut dial = program(&dial).stdin(Stdio::piped()).spawn().unwrap();
     // The end of the other direction comes while this one is open.
     let mut out = dial.stdout.take().unwrap();
     assert_eq!(soon(out.read(&mut [0])).await.unwrap(), 0);
@@ -211,8 +214,8 @@ async fn nobody_has_that_id() {
     let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
     let missing = format!("{nobody} does not answer in time");
     for (arguments, code, message) in [
-        (&["cat", "dial", &nobody, "--bootstrap", &url, "--timeout", "2"][..], 1, missing.as_str()),
-        (&["send", file!(), &nobody, "--bootstrap", &url, "--timeout", "2"], 1, &missing),
+        (&["cat", "dial", &nobody, "--bootstrap", &url, "--timeout", "1"][..], 1, missing.as_str()),
+        (&["send", file!(), &nobody, "--bootstrap", &url, "--timeout", "1"], 1, &missing),
         (&["cat", "dial", &nobody, "--bootstrap", "ws://127.0.0.1:1", "--timeout", "1"], 1, "nobody was met in time"),
         (&["cat", "dial", &nobody, "--overlay", "chord"], 1, "there is no way into the overlay"),
         (&["cat", "dial", "abc", "--bootstrap", &url], 2, "40 hexadecimal digits"),
@@ -305,4 +308,58 @@ async fn files_that_are_not_taken() {
     files.sort();
     let there = [("empty", ""), ("new", "content"), ("short", "something else"), ("there", "as it was")];
     assert_eq!(files, there.map(|(name, content)| (name.to_owned(), content.to_owned())));
+}
+
+/// Says this to `pmesh receive`, and gives all that it answers.
+async fn raw(overlay: &Overlay, to: OverlayId, says: &[&[u8]]) -> String {
+    let mut stream = soon(overlay.dial(to, "pmesh.file")).await.unwrap();
+    for part in says {
+        stream.write_all(part).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    let mut answers = Vec::new();
+    soon(stream.read_to_end(&mut answers)).await.unwrap();
+    String::from_utf8_lossy(&answers).into_owned()
+}
+
+#[tokio::test]
+async fn senders_that_lie_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("into");
+    std::fs::create_dir(&into).unwrap();
+    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut receive, true).await;
+    let id = id.parse().unwrap();
+    let root = Root::new();
+    let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
+    let message = |value: Value| {
+        let body = value.to_string().into_bytes();
+        [&(body.len() as u16).to_be_bytes()[..], &body].concat()
+    };
+    let offer = |name: &str, size: u64| message(json!({"name": name, "size": size}));
+    let start = |from: u64| message(json!({"from": from}));
+    let protocol = "does not keep to the protocol";
+    for (says, answer) in [
+        (vec![&offer("../outside", 1)[..]], protocol),
+        (vec![&offer("/tmp/outside", 1)], protocol),
+        (vec![&offer("x.part", 1)], protocol),
+        (vec![b"\xff\xff"], protocol),
+        (vec![b"\x00\x02{]"], protocol),
+        (vec![b"\x00"], "broke off"),
+        (vec![&offer("huge", u64::MAX)], "are taken at most"),
+        (vec![&offer("a", 4), &start(3), b"true", &[0; 32]], "was not agreed on"),
+        (vec![&offer("b", 4), &start(0), b"true", &[0; 32]], "its SHA-256 does not fit"),
+        (vec![&offer("c", 4), &start(0), b"more than four", &[0; 32]], "its SHA-256 does not fit"),
+        (vec![&offer("d", 4)], "broke off"),
+        (vec![&offer("e", 4), &start(0), b"tru"], "broke off"),
+    ] {
+        let answered = raw(&overlay, id, &says).await;
+        assert!(answered.contains(answer), "{says:?}: {answered}");
+    }
+    let files = |folder: &Path| -> Vec<_> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    assert_eq!((files(folder.path()), files(&into)), (vec!["into".to_owned()], vec!["e.part".to_owned()]));
+    assert_eq!(receive.try_wait().unwrap(), None, "it goes on");
 }

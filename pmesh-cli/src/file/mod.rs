@@ -22,11 +22,16 @@ use crate::mesh::Result;
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;
 
-/// How long the other side may take for an answer: it may have to hash a large part of a file before, or wait for its disk.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1800);
-
 /// How long the other side may be silent in the middle. A way that breaks is replaced sooner.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that a slow machine reads and hashes, or brings to its disk, in a second.
+const SLOW: u64 = 10_000_000;
+
+/// How long the other side may be silent while it works on so many bytes.
+fn patience(bytes: u64) -> Duration {
+    SILENCE + Duration::from_secs(bytes / SLOW)
+}
 
 async fn say(stream: &mut Stream, message: &impl Serialize) -> Result<()> {
     Ok(stream.write_all(&protocol::encode(message)?).await?)

@@ -158,7 +158,7 @@ pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, Wrong> {
     Ok(message)
 }
 
-/// The message that came. A name that is none is told as such.
+/// The message that came.
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Wrong> {
     serde_json::from_slice(body).map_err(|_| Wrong::Message)
 }

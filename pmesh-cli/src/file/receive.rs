@@ -1,6 +1,7 @@
 //! The receiving end.
 
 use std::fs::Metadata;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::protocol::{Answer, FileName, Hash, Intake, Offer, SERVICE, Wrong};
-use super::{ANSWER_TIMEOUT, BUFFER, SILENCE, broken, hash, hear, say};
+use super::{BUFFER, SILENCE, broken, hash, hear, patience, say};
 use crate::args::ReceiveArgs;
 use crate::mesh::{self, Joined, Result};
 
@@ -69,12 +70,13 @@ async fn attend(mut stream: Stream, args: Arc<ReceiveArgs>) -> bool {
     let stored = take(&mut stream, &args).await;
     let answer = match &stored {
         Ok(path) => {
-            println!("{}", path.display());
+            // Whether anybody reads it or not.
+            let _ = writeln!(std::io::stdout(), "{}", path.display());
             Answer::Stored
         }
         Err(error) => {
             eprintln!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
-            Answer::refused(&error, error.is::<Busy>())
+            Answer::refused(error.as_ref(), error.is::<Busy>())
         }
     };
     if say(&mut stream, &answer).await.is_ok() && stream.shutdown().await.is_ok() {
@@ -109,16 +111,7 @@ async fn take(stream: &mut Stream, args: &ReceiveArgs) -> Result<PathBuf> {
         return Err("there is a file of that name, which is not overwritten".into());
     }
     let (mut part, part_path) = open_part(&args.dir, &offer.name).await?;
-    let size = part.metadata().await?.len();
-    let have = if size > offer.size { 0 } else { size };
-    let hasher = hash(&mut part, have).await?;
-    say(stream, &Answer::Have { bytes: have, sha256: hasher.clone().finalize().into() }).await?;
-    let mut intake = Intake::new(offer.size, have, hasher);
-    if intake.start(&hear(stream, ANSWER_TIMEOUT).await?)? || have < size {
-        part.set_len(0).await?;
-        part.rewind().await?;
-    }
-    let filled = fill(stream, &mut part, intake).await;
+    let filled = fill(stream, &mut part, &offer).await;
     // What is here is good for another time.
     part.flush().await?;
     if let Err(error) = filled {
@@ -154,7 +147,17 @@ async fn open_part(dir: &Path, name: &FileName) -> Result<(File, PathBuf)> {
     Ok((File::from_std(part), path))
 }
 
-async fn fill(stream: &mut Stream, part: &mut File, mut intake: Intake) -> Result<()> {
+/// Takes what is missing of a file.
+async fn fill(stream: &mut Stream, part: &mut File, offer: &Offer) -> Result<()> {
+    let size = part.metadata().await?.len();
+    let have = if size > offer.size { 0 } else { size };
+    let hasher = hash(part, have).await?;
+    say(stream, &Answer::Have { bytes: have, sha256: hasher.clone().finalize().into() }).await?;
+    let mut intake = Intake::new(offer.size, have, hasher);
+    if intake.start(&hear(stream, patience(have)).await?)? || have < size {
+        part.set_len(0).await?;
+        part.rewind().await?;
+    }
     let mut buffer = vec![0; BUFFER];
     while intake.missing() > 0 {
         let length = buffer.len().min(usize::try_from(intake.missing()).unwrap_or(usize::MAX));

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::protocol::{Answer, FileName, Hash, Offer, SERVICE, start};
-use super::{ANSWER_TIMEOUT, BUFFER, hash, hear, say};
+use super::{BUFFER, hash, hear, patience, say};
 use crate::args::SendArgs;
 use crate::mesh::{self, Joined, Result};
 
@@ -54,7 +54,7 @@ async fn transfer(joined: &Joined, args: &SendArgs, file: &mut File, offer: &Off
     loop {
         let mut stream = joined.dial(args.id, SERVICE, until).await?;
         say(&mut stream, offer).await?;
-        match hear(&mut stream, ANSWER_TIMEOUT).await? {
+        match hear(&mut stream, patience(offer.size)).await? {
             Answer::Have { bytes, sha256 } => return upload(stream, file, offer, bytes, &sha256).await,
             Answer::Refused { reason, later: true } if Instant::now() + PAUSE < until => {
                 tracing::info!(reason = Answer::shown(&reason), "later");
@@ -99,7 +99,7 @@ async fn upload(mut stream: Stream, file: &mut File, offer: &Offer, have: u64, t
         left -= read as u64;
     }
     stream.write_all(&hasher.finalize()).await?;
-    let answer = hear(&mut stream, ANSWER_TIMEOUT).await?;
+    let answer = hear(&mut stream, patience(offer.size)).await?;
     // The other side waits for that, so as not to end before its answer is here.
     let _ = stream.shutdown().await;
     bar.finish();
