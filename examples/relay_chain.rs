@@ -47,7 +47,8 @@ async fn chain() -> Result<(), Box<dyn Error>> {
     }
     let [first, .., last] = &line[..] else { return Err("the line is too short".into()) };
 
-    // The first message also asks the other end for its key.
+    // Each takes a message there, and its confirmation back. Before the first the other end is asked for its key, and new peers have
+    // other things to tell each other too.
     let mut messages = last.messages();
     for round in 1..=3 {
         let before: Vec<u64> = line.iter().map(|overlay| overlay.counters().forwarded).collect();

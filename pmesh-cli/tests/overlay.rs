@@ -93,6 +93,7 @@ async fn messages_and_connections_along_a_line() {
     a.command(json!({"cmd": "overlay-connect", "id": c_id})).await;
     let open = a.find(json!({"event": "open", "node": c_id})).await;
     assert_eq!(open["kind"], "webrtc");
+    a.find(json!({"event": "overlay-peer", "id": c_id})).await;
     a.command(json!({"cmd": "table"})).await;
     let table = a.event("table").await;
     let rows = table["rows"].as_array().unwrap();

@@ -11,8 +11,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) async fn soon<T>(event: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(60), event).await.expect("nothing happened in time")
+    timeout(PATIENCE, event).await.expect("nothing happened in time")
 }
 
 pub(crate) fn program(arguments: &[&str]) -> Command {
@@ -57,7 +59,9 @@ impl Running {
     /// The next event of this kind. Those before it are passed over.
     pub(crate) async fn event(&mut self, kind: &str) -> Value {
         loop {
-            let event = self.next().await;
+            let Ok(event) = timeout(PATIENCE, self.next()).await else {
+                panic!("no {kind}, but {:?}", self.passed);
+            };
             if event["event"] == kind {
                 return event;
             }
@@ -72,7 +76,9 @@ impl Running {
             return self.passed.remove(at);
         }
         loop {
-            let event = self.next().await;
+            let Ok(event) = timeout(PATIENCE, self.next()).await else {
+                panic!("not {members}, but {:?}", self.passed);
+            };
             if fits(&event) {
                 return event;
             }
@@ -81,7 +87,7 @@ impl Running {
     }
 
     async fn next(&mut self) -> Value {
-        let line = soon(self.lines.next_line()).await.unwrap().expect("it has ended");
+        let line = self.lines.next_line().await.unwrap().expect("it has ended");
         serde_json::from_str(&line).unwrap()
     }
 
