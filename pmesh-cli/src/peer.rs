@@ -77,7 +77,7 @@ impl Peer {
         self.notify(Notice::Error { node: node.map(str::to_owned), reason: None, message }).await;
     }
 
-    /// An error with a [reason](crate::reason).
+    /// An error with a [`reason`].
     pub(crate) async fn failure(&self, node: String, reason: &'static str, message: impl ToString) {
         self.notify(Notice::Error { node: Some(node), reason: Some(reason), message: message.to_string() }).await;
     }

@@ -311,6 +311,40 @@ async fn files_that_are_not_taken() {
     assert_eq!(files, there.map(|(name, content)| (name.to_owned(), content.to_owned())));
 }
 
+/// A message of the protocol of files.
+fn message(value: Value) -> Vec<u8> {
+    let body = value.to_string().into_bytes();
+    [&(body.len() as u16).to_be_bytes()[..], &body].concat()
+}
+
+#[tokio::test]
+async fn one_transfer_of_a_name_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, into) = (folder.path().join("file"), folder.path().join("into"));
+    std::fs::write(&file, "content").unwrap();
+    std::fs::create_dir(&into).unwrap();
+    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut receive, true).await;
+    let root = Root::new();
+    let overlay = Overlay::builder(&root).bootstrap(&url).start().await.unwrap();
+    let mut other = soon(overlay.dial(id.parse().unwrap(), "pmesh.file")).await.unwrap();
+    other.write_all(&message(json!({"name": "file", "size": 9}))).await.unwrap();
+    // The answer: it has begun.
+    soon(other.read_u8()).await.unwrap();
+
+    let mut send = vec!["send", file.to_str().unwrap(), &id, "--bootstrap", &url, "--timeout", "1"];
+    let refused = output(&send).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(told(&refused).contains("on its way already"), "{}", told(&refused));
+    *send.last_mut().unwrap() = "30";
+    let sending = tokio::spawn(program(&send).stdin(Stdio::null()).output());
+    drop(other);
+    let sent = soon(sending).await.unwrap().unwrap();
+    assert_eq!(sent.status.code(), Some(0), "{}", told(&sent));
+    assert_eq!(std::fs::read_to_string(into.join("file")).unwrap(), "content");
+}
+
 /// Says this to `pmesh receive`, and gives all that it answers.
 async fn raw(overlay: &Overlay, to: OverlayId, says: &[&[u8]]) -> String {
     let mut stream = soon(overlay.dial(to, "pmesh.file")).await.unwrap();
@@ -334,10 +368,6 @@ async fn senders_that_lie_leave_nothing() {
     let id = id.parse().unwrap();
     let root = Root::new();
     let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
-    let message = |value: Value| {
-        let body = value.to_string().into_bytes();
-        [&(body.len() as u16).to_be_bytes()[..], &body].concat()
-    };
     let offer = |name: &str, size: u64| message(json!({"name": name, "size": size}));
     let start = |from: u64| message(json!({"from": from}));
     let protocol = "does not keep to the protocol";
