@@ -168,3 +168,17 @@ async fn ten_peers_know_each_other_and_lose_the_first() {
         soon(pair[0].send_confirmed(pair[1].id(), "still here", WITHIN)).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_stream_tells_when_the_other_side_has_everything() {
+    let a = listening().await;
+    let b = joined(&[&a]).await;
+    let mut listener = a.listen("any").unwrap();
+    let mut here = soon(b.dial(a.id(), "any")).await.unwrap();
+    here.write_all(b"all of it").await.unwrap();
+    soon(here.delivered()).await.unwrap();
+    b.close().await;
+    let mut got = String::new();
+    soon(soon(listener.accept()).await.unwrap().read_to_string(&mut got)).await.unwrap();
+    assert_eq!(got, "all of it");
+}

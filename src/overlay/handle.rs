@@ -171,8 +171,10 @@ impl Overlay {
     ///
     /// Cancel safe: once polled, the closing goes on.
     pub async fn disconnect(&self, from: &OverlayId) {
-        let closing: Vec<_> = self.inner.core.disconnect(from);
-        futures_util::future::join_all(closing.iter().map(Node::close)).await;
+        self.inner.core.disconnect(from);
+        let is_theirs = |node: &Node| node.peer_id().is_some_and(|peer| OverlayId::of(&peer) == *from);
+        let nodes: Vec<Node> = self.inner.root.peers().into_iter().filter(is_theirs).collect();
+        futures_util::future::join_all(nodes.iter().map(Node::close)).await;
     }
 
     /// Listens for streams that others [dial](Self::dial) for this service. Dropping the listener stops that.

@@ -153,18 +153,11 @@ impl Core {
         }
     }
 
-    /// Closes the links to a peer. Returns the nodes that are to be closed.
-    pub(in crate::overlay) fn disconnect(&self, peer: &OverlayId) -> Vec<Node> {
+    /// Closes the WebSockets to a peer.
+    pub(in crate::overlay) fn disconnect(&self, peer: &OverlayId) {
         let state = lock(&self.state);
         let links = state.links.get(peer).into_iter().flatten();
-        links
-            .filter_map(|entry| {
-                if entry.node.is_none() {
-                    entry.sender.close();
-                }
-                entry.node.clone()
-            })
-            .collect()
+        links.filter(|entry| entry.node.is_none()).for_each(|entry| entry.sender.close());
     }
 
     /// The application calls this peer, as long as what is returned lives.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, WriteError};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -90,6 +90,22 @@ impl Stream {
     /// The service it was dialled for.
     pub fn service(&self) -> &str {
         &self.service
+    }
+
+    /// Ends our direction, if it is not over yet, and waits until the other side has received all of it: not until its application
+    /// has read it. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionReset`](io::ErrorKind::ConnectionReset) if the other side wants no more of it; others if the connection is lost.
+    pub async fn delivered(&mut self) -> io::Result<()> {
+        self.shutdown().await?;
+        match self.send.stopped().await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(io::ErrorKind::ConnectionReset.into()),
+            Err(StoppedError::ConnectionLost(lost)) => Err(broken(lost)),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 }
 

@@ -74,10 +74,8 @@ impl AsyncUdpSocket for Socket {
                     };
                     received += 1;
                 }
-                Poll::Ready(None) if received == 0 => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::NotConnected, "the overlay is closed")));
-                }
-                Poll::Pending if received == 0 => return Poll::Pending,
+                // Nothing will come any more. An error would be taken for one of the system, and logged.
+                Poll::Ready(None) | Poll::Pending if received == 0 => return Poll::Pending,
                 _ => break,
             }
         }
