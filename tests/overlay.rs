@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{builder, soon};
 use futures_util::StreamExt;
 use pmesh::overlay::routing::chord::ChordConfig;
-use pmesh::overlay::{Overlay, OverlayId, OverlaySendError};
+use pmesh::overlay::{Overlay, OverlayError, OverlayId, OverlaySendError};
 use pmesh::{Message, NodeKind, Root};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -181,4 +181,52 @@ async fn a_stream_tells_when_the_other_side_has_everything() {
     let mut got = String::new();
     soon(soon(listener.accept()).await.unwrap().read_to_string(&mut got)).await.unwrap();
     assert_eq!(got, "all of it");
+}
+
+#[tokio::test]
+async fn a_closed_overlay_says_so_and_makes_room_for_another() {
+    let a = listening().await;
+    let root = builder().build();
+    let b = soon(Overlay::builder(&root).bootstrap(url(&a)).start()).await.unwrap();
+    let second = soon(Overlay::builder(&root).start()).await;
+    assert!(matches!(second, Err(OverlayError::AlreadyRunning)));
+    soon(b.neighbour(&a.id())).await;
+    let (socket, mut listener, mut messages) = (b.datagram_socket(), b.listen("any").unwrap(), b.messages());
+    let mut at_a = a.messages();
+    b.send(a.id(), "the last word").await.unwrap();
+    soon(b.close()).await;
+    assert_eq!(soon(at_a.next()).await.unwrap().message, "the last word".into(), "what was sent is not lost");
+    assert_eq!(b.send(a.id(), "too late").await, Err(OverlaySendError::Closed));
+    assert_eq!(b.send_confirmed(a.id(), "too late", WITHIN).await, Err(OverlaySendError::Closed));
+    assert!(b.neighbours().is_empty());
+    assert!(soon(messages.next()).await.is_none() && soon(listener.accept()).await.is_none());
+    for _ in 0..10_000 {
+        let _ = soon(socket.send_to(b"nowhere", a.id())).await;
+    }
+    let c = soon(Overlay::builder(&root).bootstrap(url(&a)).start()).await.unwrap();
+    soon(c.neighbour(&a.id())).await;
+    soon(root.close()).await;
+    assert_eq!(c.send_confirmed(a.id(), "too late", WITHIN).await, Err(OverlaySendError::Closed));
+}
+
+#[tokio::test]
+async fn what_is_no_url_is_said_at_once() {
+    for wrong in ["", "http://localhost", "ws:", "localhost:1"] {
+        let started = soon(Overlay::builder(&builder().build()).bootstrap(wrong).start()).await;
+        assert!(matches!(started, Err(OverlayError::InvalidUrl(_))), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn an_overlay_that_begins_anew_gets_its_neighbours_back() {
+    let server = common::Server::start().await;
+    let (a, b) = (server.peer().await, server.peer().await);
+    a.meet(&b).await;
+    let at_a = soon(Overlay::builder(&a.root).start()).await.unwrap();
+    let at_b = soon(Overlay::builder(&b.root).start()).await.unwrap();
+    soon(at_a.neighbour(&at_b.id())).await;
+    at_b.close().await;
+    let again = soon(Overlay::builder(&b.root).start()).await.unwrap();
+    soon(again.neighbour(&at_a.id())).await;
+    soon(again.send_confirmed(at_a.id(), "here again", WITHIN)).await.unwrap();
 }

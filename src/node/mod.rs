@@ -28,6 +28,7 @@ pub use error::{ChannelError, ConnectError, Event, NodeError, SendError, TrySend
 pub use firewall::{Firewall, Offer, Policy, Verdict};
 pub use handle::{Node, NodeKind, NodeState};
 pub use message::Message;
+pub(crate) use root::Only;
 pub use root::Root;
 pub use streams::{Announcements, Binaries, Events, Messages, Nodes, RootBinaries, RootMessages};
 pub use tree::{Counters, NodeId};

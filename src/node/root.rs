@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -53,6 +53,16 @@ struct RootHandle {
 impl Drop for RootHandle {
     fn drop(&mut self) {
         self.shared.close_all();
+    }
+}
+
+/// The only one of its kind, see [`Root::take_overlay`].
+#[derive(Debug)]
+pub(crate) struct Only(Arc<AtomicBool>);
+
+impl Drop for Only {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -122,6 +132,8 @@ pub(super) struct Shared {
     pub(super) unread: Arc<Semaphore>,
     arrivals: Mutex<Vec<Weak<Arrivals>>>,
     pub(super) counters: Mutex<Counters>,
+    /// See [`Root::take_overlay`].
+    has_overlay: Arc<AtomicBool>,
     /// Becomes true when the driver has ended.
     pub(super) ended: watch::Sender<bool>,
 }
@@ -160,6 +172,7 @@ impl Root {
             unread: Arc::new(Semaphore::new(UNREAD_KIB)),
             arrivals: Mutex::default(),
             counters: Mutex::default(),
+            has_overlay: Arc::default(),
             ended: watch::Sender::new(false),
         });
         tokio::spawn(Driver::new(shared.clone(), receiver, websocket, webrtc).run());
@@ -168,6 +181,12 @@ impl Root {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
+    }
+
+    /// Says that there is an overlay of this root's, as long as what is returned lives. `None` if there is one.
+    pub(crate) fn take_overlay(&self) -> Option<Only> {
+        let taken = &self.shared().has_overlay;
+        (!taken.swap(true, Ordering::Relaxed)).then(|| Only(taken.clone()))
     }
 
     pub(crate) fn identity(&self) -> &Identity {

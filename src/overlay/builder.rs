@@ -1,7 +1,9 @@
 //! Settings of an overlay.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::OverlayId;
 use super::core::{Core, packets};
@@ -107,8 +109,12 @@ impl OverlayBuilder {
     ///
     /// # Errors
     ///
-    /// [`OverlayError`] if it cannot listen, a URL is none, or the root is closed or has an overlay already.
+    /// [`OverlayError`] if it cannot listen, a URL is none, or the root is closed or has an overlay that is not closed.
     pub async fn start(self) -> Result<Overlay, OverlayError> {
+        let only = self.root.take_overlay().ok_or(OverlayError::AlreadyRunning)?;
+        for url in &self.bootstrap {
+            check(url)?;
+        }
         let identity = self.root.identity().clone();
         let id = OverlayId::of(&identity.peer_id());
         let dialler = self.root.dialler().clone();
@@ -171,6 +177,16 @@ impl OverlayBuilder {
             streams: endpoint,
             datagram_port,
             running,
+            only: Mutex::new(Some(only)),
         }))
+    }
+}
+
+/// Whether a URL can be dialled.
+fn check(url: &str) -> Result<(), OverlayError> {
+    let uri = url.parse::<Uri>().map_err(|error| OverlayError::InvalidUrl(format!("{url}: {error}")))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("ws" | "wss"), Some(_)) => Ok(()),
+        _ => Err(OverlayError::InvalidUrl(format!("{url}: not ws://host or wss://host"))),
     }
 }

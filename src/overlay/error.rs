@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::router::{SendFailure, SendRefused};
+use super::router::{MAX_BODY_BYTES, SendFailure, SendRefused};
 
 /// Why there is no overlay.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +14,11 @@ pub enum OverlayError {
     /// A URL to start from is none that can be dialled.
     #[error("not a URL of a neighbour: {0}")]
     InvalidUrl(String),
-    /// The root is closed, or has an overlay already.
-    #[error("the root is closed, or has an overlay already")]
+    /// The root has an overlay already, which is not closed.
+    #[error("the root has an overlay already")]
+    AlreadyRunning,
+    /// The root is closed.
+    #[error("the root is closed")]
     RootClosed,
 }
 
@@ -50,9 +53,9 @@ pub enum OverlaySendError {
 }
 
 impl OverlaySendError {
-    pub(super) fn refused(refused: SendRefused, limit: usize) -> Self {
+    pub(super) fn refused(refused: SendRefused) -> Self {
         match refused {
-            SendRefused::TooLarge => Self::TooLarge { limit },
+            SendRefused::TooLarge => Self::TooLarge { limit: MAX_BODY_BYTES },
             _ => Self::Full,
         }
     }

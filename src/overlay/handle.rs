@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -18,10 +19,11 @@ use super::events::OverlayEvents;
 use super::inbox::OverlayMessages;
 use super::link::listener::Refused;
 use super::packets::QueuedPort;
-use super::router::{Counters, Kind, MAX_BODY_BYTES};
+use super::router::{Counters, Kind};
 use super::routing::Row;
 use super::stream::{DialError, ListenError, Listener, Stream, Streams};
-use crate::node::{Connect, ConnectError, Message, Node, Root};
+use crate::lock::lock;
+use crate::node::{Connect, ConnectError, Message, Node, Only, Root};
 use crate::protocol::packet::Kind as Encoding;
 
 /// A root's part in an overlay: messages to any id, through the peers there are.
@@ -42,6 +44,7 @@ pub(super) struct Inner {
     pub(super) streams: Arc<Streams>,
     pub(super) datagram_port: Arc<QueuedPort>,
     pub(super) running: JoinHandle<()>,
+    pub(super) only: Mutex<Option<Only>>,
 }
 
 impl Drop for Inner {
@@ -96,8 +99,7 @@ impl Overlay {
     /// A cancelled call may or may not have sent the message.
     pub async fn send(&self, to: OverlayId, message: impl Into<Message>) -> Result<(), OverlaySendError> {
         let (kind, body) = encoded(message.into());
-        let (sent, outcome) = self.inner.core.send(to, kind, body, None);
-        let send = sent.map_err(|refused| OverlaySendError::refused(refused, MAX_BODY_BYTES))?;
+        let (send, outcome) = self.inner.core.send(to, kind, body, None)?;
         if let Some(failure) = outcome.failure(send) {
             return Err(failure.into());
         }
@@ -124,10 +126,15 @@ impl Overlay {
     ) -> Result<(), OverlaySendError> {
         let (kind, body) = encoded(message.into());
         let (sender, confirmed) = oneshot::channel();
-        let (sent, outcome) = self.inner.core.send(to, kind, body, Some((within, sender)));
-        sent.map_err(|refused| OverlaySendError::refused(refused, MAX_BODY_BYTES))?;
-        outcome.send().await;
-        match confirmed.await {
+        let (_, outcome) = self.inner.core.send(to, kind, body, Some((within, sender)))?;
+        let (mut confirmed, mut sending) = (confirmed, pin!(outcome.send()));
+        let result = tokio::select! {
+            biased;
+            // It may have gone another way meanwhile.
+            result = &mut confirmed => result,
+            () = &mut sending => confirmed.await,
+        };
+        match result {
             Ok(result) => Ok(result?),
             Err(_) => Err(OverlaySendError::Closed),
         }
@@ -156,13 +163,14 @@ impl Overlay {
     ///
     /// Dropping the future gives the attempt up.
     pub async fn connect(&self, to: OverlayId) -> Result<Node, ConnectError> {
-        if let Some(node) = self.inner.core.keep_node(&to) {
+        if let Some(node) = self.inner.core.keep_open_node(&to) {
             return Ok(node);
         }
         let _call = self.inner.core.call(to);
         let node = self.inner.node.connect(Connect::to(to.to_string())).await?;
         // It may have been made for something else.
-        Ok(self.inner.core.keep_node(&to).unwrap_or(node))
+        self.inner.core.keep(&node);
+        Ok(node)
     }
 
     /// Closes the direct connections to a peer, and waits until they are closed. It can still be reached through others.
@@ -256,10 +264,16 @@ impl Overlay {
     ///
     /// Cancel safe: once polled, the closing goes on.
     pub async fn close(&self) {
-        self.inner.streams.close().await;
-        self.inner.running.abort();
-        self.inner.core.close();
-        self.inner.node.close().await;
+        let inner = self.inner.clone();
+        let closing = tokio::spawn(async move {
+            inner.streams.close().await;
+            inner.running.abort();
+            inner.core.close();
+            inner.node.close().await;
+            lock(&inner.only).take();
+        });
+        // It does not panic, and nobody aborts it.
+        let _ = closing.await;
     }
 }
 

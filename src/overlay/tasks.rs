@@ -34,6 +34,8 @@ const STAY: Duration = Duration::from_secs(60);
 /// How often to look whether the last neighbour is gone, and a URL is to be dialled again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Neighbours that may have come to the port and be connected. Beyond, they are turned away.
+const MAX_LINKS: usize = 4096;
 /// How often to look whether there are streams to a peer.
 const STREAM_LOOK: Duration = Duration::from_secs(5);
 
@@ -85,14 +87,23 @@ pub(super) async fn run(mut tasks: Tasks) {
     loop {
         tokio::select! {
             event = tasks.events.next() => match event {
+                // Without its node it can make no connections.
+                Some(Event::Close { node, .. }) if node == tasks.node => break,
                 Some(event) => nodes.event(event, &mut running),
                 None => break,
             },
             Some(wish) = tasks.wishes.recv() => nodes.wish(wish, &mut running),
-            Some(_) = running.join_next() => {}
+            Some(ended) = running.join_next() => match ended {
+                Err(error) if error.is_panic() => {
+                    tracing::error!(%error, "a task of the overlay has panicked: the overlay is closed");
+                    break;
+                }
+                _ => {}
+            }
         }
     }
     core.close();
+    tasks.endpoint.shut();
 }
 
 /// The nodes of the tree, as neighbours.
@@ -115,6 +126,7 @@ impl Nodes {
             Event::Open { node } => self.opened(&node, running),
             Event::Close { node, .. } => {
                 self.routed.remove(&node.id());
+                self.core.forget(&node);
             }
             Event::Lagged(_) => {
                 let nodes = self.overlay.peers();
@@ -134,9 +146,10 @@ impl Nodes {
             return;
         }
         // Not an original, and not an onramp.
-        let Some(link) = node.reserved_channel(link::CHANNEL).ok().and_then(Link::over) else { return };
-        let reach = Reach::Node { node: node.clone(), routed: self.routed.contains(&node.id()) };
-        running.spawn(serve(self.core.clone(), link, reach));
+        let Some(link) = link_over(node) else { return };
+        let routed = self.routed.contains(&node.id());
+        let serving = serve(self.core.clone(), link, Reach::Node { node: node.clone(), routed });
+        running.spawn(serve_node(self.core.clone(), node.clone(), routed, serving));
     }
 
     fn wish(&mut self, wish: Wish, running: &mut JoinSet<()>) {
@@ -148,17 +161,17 @@ impl Nodes {
                 let call = running.spawn(async move {
                     if let Err(error) = connecting.await {
                         tracing::debug!(%peer, %error, "no connection for the routing");
-                        core.connect_failed(&peer);
                     }
+                    // The link may come a moment later.
+                    sleep(LOOK).await;
+                    core.connect_is_over(&peer);
                 });
                 self.calls.insert(peer, call);
             }
             Wish::Declined(peer) => {
-                if let Some(call) = self.calls.remove(&peer)
-                    && !call.is_finished()
-                {
+                if let Some(call) = self.calls.remove(&peer) {
                     call.abort();
-                    self.core.connect_failed(&peer);
+                    self.core.connect_is_over(&peer);
                 }
             }
             Wish::Approach(peer) => {
@@ -187,13 +200,35 @@ fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> 
     }
 }
 
+/// The link over a node, if its peer has an identity.
+fn link_over(node: &Node) -> Option<Link> {
+    node.reserved_channel(link::CHANNEL).ok().and_then(Link::over)
+}
+
+/// Keeps a link over a node: if it is over and the node is not, the peer may have begun a new overlay.
+async fn serve_node(core: Arc<Core>, node: Node, routed: bool, serving: impl Future<Output = ()>) {
+    serving.await;
+    let mut pause = REDIAL.0;
+    loop {
+        sleep(pause).await;
+        pause = (2 * pause).min(REDIAL.1);
+        if !node.is_open() {
+            return;
+        }
+        if let Some(link) = link_over(&node) {
+            serve(core.clone(), link, Reach::Node { node: node.clone(), routed }).await;
+        }
+    }
+}
+
 /// Connects to a peer directly as long as there are streams to it. Without a connection they go over relays.
 async fn approach(core: Arc<Core>, overlay: Node, endpoint: Arc<Streams>, peer: OverlayId) {
     let call = core.call(peer);
     let connected = overlay.connect(Connect::to(peer.to_string())).await;
-    drop(call);
     match connected {
         Ok(node) => {
+            core.use_for_streams(&node);
+            drop(call);
             while node.is_open() && endpoint.has_dialled(&peer) {
                 sleep(STREAM_LOOK).await;
             }
@@ -203,6 +238,7 @@ async fn approach(core: Arc<Core>, overlay: Node, endpoint: Arc<Streams>, peer: 
         }
         Err(error) => tracing::debug!(%peer, %error, "streams stay on relays"),
     }
+    core.approach_is_over(&peer);
 }
 
 /// Passes what the tree wants to say to other peers on to them.
@@ -214,9 +250,22 @@ async fn pass_signals(core: Arc<Core>, mut outgoing: FromTree) {
 
 /// Sends packets. Where the first link on the way has no room, all wait, for a moment.
 async fn pass_packets(core: Arc<Core>, kind: Kind, packets: Arc<PacketQueue>) {
-    while let Some((to, packet)) = poll_fn(|cx| packets.poll_pop(cx)).await {
-        let (sent, outcome) = core.send(to, kind, packet, None);
-        core.count_dropped(outcome.hold().await + u64::from(sent.is_err()));
+    let packets = Closing(packets);
+    while let Some((to, packet)) = poll_fn(|cx| packets.0.poll_pop(cx)).await {
+        let dropped = match core.send(to, kind, packet, None) {
+            Ok((_, outcome)) => outcome.hold().await,
+            Err(_) => 1,
+        };
+        core.count_dropped(dropped);
+    }
+}
+
+/// Closes a queue when nobody takes anything out of it any more.
+struct Closing(Arc<PacketQueue>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -225,6 +274,8 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
+                // Who comes next may have more luck. The places of those that are idle for ever are taken by the routing.
+                Accepted::Pmesh(_) if links.len() >= MAX_LINKS => {}
                 Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), *link, Reach::WebSocket))),
                 Accepted::Plain(_) => {}
             },

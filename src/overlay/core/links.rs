@@ -1,13 +1,115 @@
 //! Links to neighbours: which there are, which is the best, and for whom.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Core, Entry, LINKS_PER_PEER, Reach, State, Wish, now};
+use bytes::Bytes;
+
+use super::{Core, HOLD, Held, Reach, STUCK, State, Wish, now};
 use crate::lock::lock;
-use crate::node::Node;
+use crate::node::{Node, NodeId};
 use crate::overlay::OverlayId;
-use crate::overlay::link::Sender;
+use crate::overlay::link::{NotSent, Sender};
 use crate::overlay::seal::PublicKey;
+
+/// How long then none may wait for the same link.
+const WAIT_AGAIN: Duration = Duration::from_millis(200);
+/// Links to one peer. At it, the oldest is closed.
+const LINKS_PER_PEER: usize = 4;
+/// Nodes that are there because the applications of others called. Beyond that, they count as made for the routing.
+const CALLER_NODES: usize = 256;
+
+/// A link to a neighbour.
+#[derive(Debug)]
+pub(super) struct Entry {
+    number: u64,
+    pub(super) sender: Arc<Sender>,
+    /// The node of the tree, if it is one.
+    pub(super) node: Option<Node>,
+    /// Since when it takes nothing.
+    full: Option<Instant>,
+    /// When somebody first waited for it, of the last that did.
+    waits: Option<Instant>,
+}
+
+/// What came of handing a packet to a link.
+pub(super) enum Handed {
+    Taken,
+    /// There is no room; it may wait for some.
+    Wait(Held),
+    /// There is no room, and others have waited already.
+    Dropped,
+    /// The link is over.
+    Over,
+}
+
+impl Entry {
+    fn new(number: u64, sender: Sender, node: Option<Node>) -> Self {
+        Self { number, sender: Arc::new(sender), node, full: None, waits: None }
+    }
+
+    /// Hands a packet to the link. If that is full, what is `patient` may wait for room, and a few of the others now and then: who makes
+    /// us send to somebody who does not read shall not hold up all else that comes from there.
+    fn hand(&mut self, packet: Bytes, patient: bool, now: Instant) -> Handed {
+        match self.sender.try_send(packet) {
+            Ok(()) => {
+                self.full = None;
+                Handed::Taken
+            }
+            Err(NotSent::Full(packet)) => {
+                if now >= *self.full.get_or_insert(now) + STUCK {
+                    self.sender.close();
+                }
+                if self.waits.is_none_or(|waits| now >= waits + WAIT_AGAIN) {
+                    self.waits = Some(now);
+                }
+                if patient || self.waits.is_some_and(|waits| now < waits + HOLD) {
+                    Handed::Wait(Held { sender: self.sender.clone(), packet })
+                } else {
+                    Handed::Dropped
+                }
+            }
+            Err(NotSent::Closed | NotSent::TooLarge) => Handed::Over,
+        }
+    }
+}
+
+/// For whom a node is there that was made through the overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The routing, ours or that of the other side: it is closed when our routing has no use for it.
+    Routing,
+    /// Our streams to the peer.
+    Streams,
+    /// The application of the other side, which closes it.
+    Caller,
+    /// Our application, which closes it.
+    Application,
+}
+
+/// The nodes that were made through the overlay.
+#[derive(Debug, Default)]
+pub(super) struct Purposes(HashMap<NodeId, Purpose>);
+
+impl Purposes {
+    fn of(&self, node: &Node) -> Option<Purpose> {
+        self.0.get(&node.id()).copied()
+    }
+
+    fn set(&mut self, node: &Node, purpose: Purpose) {
+        self.0.insert(node.id(), purpose);
+    }
+
+    fn has_room_for_caller(&self) -> bool {
+        self.0.values().filter(|purpose| **purpose == Purpose::Caller).count() < CALLER_NODES
+    }
+
+    /// Whether the node goes with the overlay.
+    pub(super) fn is_ours(&self, node: &Node) -> bool {
+        matches!(self.of(node), Some(Purpose::Routing | Purpose::Streams))
+    }
+}
 
 impl Core {
     /// The routing has no use for the links to a peer.
@@ -15,7 +117,7 @@ impl Core {
         for entry in state.links.get(peer).into_iter().flatten() {
             match &entry.node {
                 None => entry.sender.close(),
-                Some(node) if state.ours.contains(&node.id()) => {
+                Some(node) if state.purposes.of(node) == Some(Purpose::Routing) => {
                     // If that is forgotten, the link stays, and the routing asks again.
                     let _ = self.wishes.try_send(Wish::Close(node.clone()));
                 }
@@ -36,35 +138,32 @@ impl Core {
         let now = now();
         state.last_link += 1;
         let number = state.last_link;
-        let linked = Linked { core: self.clone(), peer, number };
-        if state.closed {
-            return linked;
-        }
-        let wanted = state.called.contains_key(&peer) | state.callers.remove(&peer);
-        let node = match reach {
-            Reach::Node { node, routed } => {
-                if routed && !wanted {
-                    state.ours.insert(node.id());
+        if !state.closed {
+            let node = match reach {
+                Reach::Node { node, routed } => {
+                    if routed {
+                        state.note_purpose(&peer, &node, now);
+                    }
+                    Some(node)
                 }
-                Some(node)
+                Reach::WebSocket => None,
+            };
+            let links = state.links.entry(peer).or_default();
+            let first = links.is_empty();
+            // A connection between the two is better than a WebSocket.
+            let at = if node.is_some() { 0 } else { links.partition_point(|entry| entry.node.is_some()) };
+            links.insert(at, Entry::new(number, sender, node));
+            while links.len() > LINKS_PER_PEER {
+                let oldest = (0..links.len()).min_by_key(|at| links[*at].number).unwrap_or_default();
+                links.remove(oldest).sender.close();
             }
-            Reach::WebSocket => None,
-        };
-        let links = state.links.entry(peer).or_default();
-        let first = links.is_empty();
-        // A connection between the two is better than a WebSocket.
-        let at = if node.is_some() { 0 } else { links.partition_point(|entry| entry.node.is_some()) };
-        links.insert(at, Entry { number, sender: Arc::new(sender), node });
-        if links.len() > LINKS_PER_PEER
-            && let Some(oldest) = links.iter().min_by_key(|entry| entry.number)
-        {
-            oldest.sender.close();
+            if first {
+                state.router.neighbour_up(peer, Some(key), now);
+            }
+            self.drive_on(&mut state, now);
         }
-        if first {
-            state.router.neighbour_up(peer, Some(key), now);
-        }
-        self.drive_on(&mut state, now);
-        linked
+        drop(state);
+        Linked { core: self.clone(), peer, number }
     }
 
     fn remove_link(&self, peer: OverlayId, number: u64) {
@@ -72,12 +171,7 @@ impl Core {
         let state = &mut *state;
         let Some(links) = state.links.get_mut(&peer) else { return };
         if let Some(at) = links.iter().position(|entry| entry.number == number) {
-            let entry = links.remove(at);
-            entry.sender.close();
-            if let Some(node) = entry.node {
-                state.ours.remove(&node.id());
-                state.kept.remove(&node.id());
-            }
+            links.remove(at).sender.close();
         }
         if links.is_empty() {
             state.links.remove(&peer);
@@ -85,14 +179,6 @@ impl Core {
             state.router.neighbour_down(&peer, now);
             self.drive_on(state, now);
         }
-    }
-
-    /// A link that the routing had wished for could not be made.
-    pub(in crate::overlay) fn connect_failed(&self, peer: &OverlayId) {
-        let mut state = lock(&self.state);
-        let now = now();
-        state.router.connect_failed(peer, now);
-        self.drive_on(&mut state, now);
     }
 
     /// Whether a link goes over this node.
@@ -123,33 +209,70 @@ impl Core {
         !lock(&self.state).links.is_empty()
     }
 
-    /// The open node of the tree to this peer, if there is one. From now on the application wants it.
-    pub(in crate::overlay) fn keep_node(&self, peer: &OverlayId) -> Option<Node> {
+    /// The open node of the tree to this peer, if there is one. From now on it is the application's.
+    pub(in crate::overlay) fn keep_open_node(&self, peer: &OverlayId) -> Option<Node> {
         let mut state = lock(&self.state);
         let node = state.node(peer)?;
-        state.ours.remove(&node.id());
-        state.kept.insert(node.id());
+        if state.purposes.of(&node).is_some() {
+            state.purposes.set(&node, Purpose::Application);
+        }
         Some(node)
     }
 
-    /// A node that was made for streams is not needed for them any more. Returns whether it is to be closed: not if the routing or
-    /// the application wants it.
+    /// A node that the application has called for is its own.
+    pub(in crate::overlay) fn keep(&self, node: &Node) {
+        lock(&self.state).purposes.set(node, Purpose::Application);
+    }
+
+    /// A node is there for streams, unless it is there for an application.
+    pub(in crate::overlay) fn use_for_streams(&self, node: &Node) {
+        let mut state = lock(&self.state);
+        if !matches!(state.purposes.of(node), Some(Purpose::Application | Purpose::Caller)) {
+            state.purposes.set(node, Purpose::Streams);
+        }
+    }
+
+    /// A node is not needed for streams any more. Returns whether it is to be closed: not if somebody else wants it.
     pub(in crate::overlay) fn give_back(&self, peer: &OverlayId, node: &Node) -> bool {
         let mut state = lock(&self.state);
-        let kept = state.kept.contains(&node.id());
-        let routed = state.router.routing().neighbours().contains(peer);
-        if !kept && routed {
-            state.ours.insert(node.id());
+        if state.purposes.of(node) != Some(Purpose::Streams) {
+            return false;
         }
-        !kept && !routed
+        let routed = state.router.routing().neighbours().contains(peer);
+        if routed {
+            state.purposes.set(node, Purpose::Routing);
+        }
+        !routed
+    }
+
+    /// A node is over.
+    pub(in crate::overlay) fn forget(&self, node: &Node) {
+        lock(&self.state).purposes.0.remove(&node.id());
     }
 
     /// Has this peer connected to directly, unless it is already.
     pub(in crate::overlay) fn approach(&self, peer: OverlayId) {
-        let state = lock(&self.state);
-        if state.node(&peer).is_none() && !state.called.contains_key(&peer) {
+        let mut state = lock(&self.state);
+        if state.node(&peer).is_none() && !state.called.contains_key(&peer) && state.approached.insert(peer) {
             // If that is forgotten, streams go over relays.
-            let _ = self.wishes.try_send(Wish::Approach(peer));
+            if self.wishes.try_send(Wish::Approach(peer)).is_err() {
+                state.approached.remove(&peer);
+            }
+        }
+    }
+
+    /// A peer is not approached any more.
+    pub(in crate::overlay) fn approach_is_over(&self, peer: &OverlayId) {
+        lock(&self.state).approached.remove(peer);
+    }
+
+    /// The connection that the routing has wished for is there, or will not be.
+    pub(in crate::overlay) fn connect_is_over(&self, peer: &OverlayId) {
+        let mut state = lock(&self.state);
+        if state.wished.remove(peer) && !state.links.contains_key(peer) {
+            let now = now();
+            state.router.connect_failed(peer, now);
+            self.drive_on(&mut state, now);
         }
     }
 
@@ -168,6 +291,36 @@ impl Core {
 }
 
 impl State {
+    /// Hands a packet to the best link of a peer that is not over.
+    pub(super) fn hand(&mut self, to: &OverlayId, packet: Bytes, patient: bool, now: Instant) -> Handed {
+        let links = self.links.get_mut(to).map_or(&mut [][..], |links| &mut links[..]);
+        let Some((last, others)) = links.split_last_mut() else { return Handed::Over };
+        for link in others {
+            match link.hand(packet.clone(), patient, now) {
+                Handed::Over => {}
+                handed => return handed,
+            }
+        }
+        last.hand(packet, patient, now)
+    }
+
+    /// Notes for whom a node is there that was made through the overlay, if that is not known.
+    fn note_purpose(&mut self, peer: &OverlayId, node: &Node, now: Instant) {
+        let called = self.callers.take(peer, now) && self.purposes.has_room_for_caller();
+        if self.purposes.of(node).is_some() {
+            return;
+        }
+        self.purposes.set(
+            node,
+            match () {
+                // Who called tells more in a moment.
+                () if self.called.contains_key(peer) => Purpose::Application,
+                () if called => Purpose::Caller,
+                () => Purpose::Routing,
+            },
+        );
+    }
+
     fn node(&self, peer: &OverlayId) -> Option<Node> {
         self.links.get(peer)?.iter().find_map(|entry| entry.node.clone().filter(Node::is_open))
     }

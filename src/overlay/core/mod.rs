@@ -11,23 +11,32 @@
 mod links;
 mod signals;
 
+use self::links::{Entry, Handed, Purposes};
+use self::signals::Callers;
+
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
+use lru::LruCache;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::timeout_at;
 
 use super::OverlayId;
+use super::error::OverlaySendError;
 use super::events::OverlayEvent;
-use super::inbox::{Inbox, OverlayMessage};
+use super::inbox::{Arrived, Inbox};
+use super::link::Sender;
 use super::link::signal::ToTree;
-use super::link::{NotSent, Sender};
 use super::packets::PacketQueue;
-use super::router::{Kind, Output, Router, SendFailure, SendId, SendRefused};
+use super::router::{Kind, Output, Router, SendFailure, SendId};
 use crate::lock::lock;
-use crate::node::{Message, Node, NodeId};
+use crate::node::Budget;
+use crate::node::Node;
 use crate::protocol::frame::Undeliverable;
 
 /// Events that a slow reader may be behind before it loses some.
@@ -38,14 +47,13 @@ const WISHES: usize = 1024;
 /// dropped.
 const QUEUED_PACKETS: usize = 4096;
 const QUEUED_BYTES: usize = 4 * 1024 * 1024;
-/// Links to one peer. At it, the oldest is closed.
-const LINKS_PER_PEER: usize = 4;
-/// Peers that call for their applications and whose connections are not open yet. At it, what they call for counts as made for the
-/// routing.
-const CALLERS: usize = 1024;
+/// Peers whose frames of negotiations are counted. Beyond, who was longest quiet starts anew.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 /// How long a packet that was received may wait for room on the next link. Then it is dropped: two peers could wait for each other
 /// for ever.
 const HOLD: Duration = Duration::from_millis(20);
+/// How long a link may take nothing at all. Then it is closed, and who waits for it does no more.
+const STUCK: Duration = Duration::from_secs(10);
 /// How a neighbour is reached.
 #[derive(Debug)]
 pub(super) enum Reach {
@@ -55,15 +63,6 @@ pub(super) enum Reach {
         routed: bool,
     },
     WebSocket,
-}
-
-/// A link to a neighbour.
-#[derive(Debug)]
-struct Entry {
-    number: u64,
-    sender: Arc<Sender>,
-    /// The node of the tree, if it is one.
-    node: Option<Node>,
 }
 
 /// Who waits for the outcome of a message.
@@ -93,18 +92,20 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Waits a moment for room for what found none, and drops it then. Returns how many packets were dropped.
     pub(super) async fn hold(self) -> u64 {
-        let mut dropped = 0;
-        for Held { sender, packet } in self.held {
-            dropped += u64::from(!matches!(tokio::time::timeout(HOLD, sender.send(packet)).await, Ok(Ok(()))));
-        }
-        dropped
+        self.wait(HOLD).await
     }
 
-    /// Waits until there is room for all. A link that is over takes nothing any more.
+    /// Waits until there is room for all, on links that take something from time to time.
     pub(super) async fn send(self) {
-        for Held { sender, packet } in self.held {
-            let _ = sender.send(packet).await;
-        }
+        self.wait(STUCK).await;
+    }
+
+    async fn wait(self, most: Duration) -> u64 {
+        let until = Instant::now() + most;
+        let sends = self.held.into_iter().map(|Held { sender, packet }| async move {
+            matches!(timeout_at(until.into(), sender.send(packet)).await, Ok(Ok(())))
+        });
+        join_all(sends).await.into_iter().filter(|sent| !sent).count() as u64
     }
 
     /// Why that message failed, if it did at once.
@@ -138,11 +139,14 @@ struct State {
     /// Peers that the application calls, and how many of its calls there are.
     called: HashMap<OverlayId, usize>,
     /// Peers whose applications call us.
-    callers: HashSet<OverlayId>,
-    /// Nodes that are there for the routing only.
-    ours: HashSet<NodeId>,
-    /// Nodes that the application wants.
-    kept: HashSet<NodeId>,
+    callers: Callers,
+    /// Peers to which the routing wishes for a link.
+    wished: HashSet<OverlayId>,
+    /// Peers that are connected to directly because there are streams to them.
+    approached: HashSet<OverlayId>,
+    purposes: Purposes,
+    /// Frames of negotiations that each peer may send.
+    frames: LruCache<OverlayId, Budget>,
     /// For when the timer is set.
     armed: Option<Instant>,
     dropped: u64,
@@ -176,9 +180,11 @@ impl Core {
             waiting: HashMap::new(),
             neighbours: HashSet::new(),
             called: HashMap::new(),
-            callers: HashSet::new(),
-            ours: HashSet::new(),
-            kept: HashSet::new(),
+            callers: Callers::default(),
+            wished: HashSet::new(),
+            approached: HashSet::new(),
+            purposes: Purposes::default(),
+            frames: LruCache::new(REMEMBERED),
             armed: None,
             dropped: 0,
             closed: false,
@@ -254,31 +260,34 @@ impl Core {
         let now = now();
         state.router.set_full(self.inbox.is_full());
         let result = act(&mut state.router, now);
-        (result, self.carry_out(&mut state, now))
+        (result, self.carry_out(&mut state, false, now))
     }
 
     /// Like [`drive`](Self::drive), without a wait for what finds no room: it is dropped.
     fn drive_on(&self, state: &mut State, now: Instant) {
-        let outcome = self.carry_out(state, now);
+        let outcome = self.carry_out(state, false, now);
         state.dropped += outcome.held.len() as u64;
     }
 
-    /// Sends a message, and lets `waiting` know what comes of it.
+    /// Sends a message, and lets `confirm` know what comes of it.
     pub(super) fn send(
         &self,
         to: OverlayId,
         kind: Kind,
         body: Bytes,
         confirm: Option<(Duration, oneshot::Sender<Result<(), SendFailure>>)>,
-    ) -> (Result<SendId, SendRefused>, Outcome) {
+    ) -> Result<(SendId, Outcome), OverlaySendError> {
         let mut state = lock(&self.state);
+        if state.closed {
+            return Err(OverlaySendError::Closed);
+        }
         let now = now();
         let (within, waiting) = confirm.unzip();
-        let sent = state.router.send(to, kind, body, within, now);
-        if let (Ok(send), Some(waiting)) = (sent, waiting) {
+        let send = state.router.send(to, kind, body, within, now).map_err(OverlaySendError::refused)?;
+        if let Some(waiting) = waiting {
             state.waiting.insert(send, Waiting::Confirm(waiting));
         }
-        (sent, self.carry_out(&mut state, now))
+        Ok((send, self.carry_out(&mut state, true, now)))
     }
 
     /// Does what is due, again and again.
@@ -293,23 +302,22 @@ impl Core {
                 () = self.timer.notified() => continue,
                 () = sleep_until(due) => {}
             }
-            let mut state = lock(&self.state);
-            let now = now();
-            state.router.handle_timeout(now);
-            self.drive_on(&mut state, now);
+            // Without a wait a link that is busy would be taken for one that does not answer.
+            let ((), outcome) = self.drive(Router::handle_timeout);
+            self.count_dropped(outcome.hold().await);
         }
     }
 
-    fn carry_out(&self, state: &mut State, now: Instant) -> Outcome {
+    /// What is `patient` waits for room on links that are full already.
+    fn carry_out(&self, state: &mut State, patient: bool, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
         while let Some(output) = state.router.poll_output() {
             match output {
-                Output::Transmit { to, packet } => {
-                    let Some(entry) = state.links.get(&to).and_then(|links| links.first()) else { continue };
-                    if let Err(NotSent::Full(packet)) = entry.sender.try_send(packet) {
-                        outcome.held.push(Held { sender: entry.sender.clone(), packet });
-                    }
-                }
+                Output::Transmit { to, packet } => match state.hand(&to, packet, patient, now) {
+                    Handed::Taken => {}
+                    Handed::Wait(held) => outcome.held.push(held),
+                    Handed::Dropped | Handed::Over => state.dropped += 1,
+                },
                 Output::Deliver { from, verified, kind, body } => {
                     self.deliver(state, from, verified, kind, body, now);
                 }
@@ -328,11 +336,17 @@ impl Core {
                 }
                 Output::Failed { send, reason } => match state.waiting.remove(&send) {
                     Some(Waiting::Confirm(waiting)) => drop(waiting.send(Err(reason))),
-                    Some(Waiting::Signal(to)) => self.signals.undeliverable(to, Undeliverable::Unknown),
+                    // If there was no answer, the tree has its own patience.
+                    Some(Waiting::Signal(to)) if reason == SendFailure::NoRoute => {
+                        self.signals.undeliverable(to, Undeliverable::Unknown);
+                    }
+                    Some(Waiting::Signal(_)) => {}
                     None => outcome.failed.push((send, reason)),
                 },
                 Output::Connect(peer) => {
-                    if !self.makes_links || self.wishes.try_send(Wish::Connect(peer)).is_err() {
+                    if self.makes_links && self.wishes.try_send(Wish::Connect(peer)).is_ok() {
+                        state.wished.insert(peer);
+                    } else {
                         state.router.connect_failed(&peer, now);
                     }
                 }
@@ -349,19 +363,13 @@ impl Core {
     }
 
     fn deliver(&self, state: &mut State, from: OverlayId, verified: bool, kind: Kind, body: Bytes, now: Instant) {
-        let bytes = body.len();
-        let message = match kind {
-            Kind::Stream | Kind::Datagram => {
-                let queue = if kind == Kind::Stream { &self.streams } else { &self.datagrams };
-                state.dropped += u64::from(queue.try_push(from, body).is_err());
-                return;
-            }
-            Kind::Binary => Some(Message::Binary(body)),
-            Kind::Json => serde_json::from_slice(&body).ok().map(Message::Json),
+        let taken = match kind {
+            Kind::Json | Kind::Binary if verified => self.inbox.push(Arrived { from, verified, kind, body }),
+            Kind::Stream if verified => self.streams.try_push(from, body).is_ok(),
+            Kind::Datagram if verified => self.datagrams.try_push(from, body).is_ok(),
             Kind::Signal if verified => return self.signal_arrived(state, from, body, now),
-            _ => None,
+            _ => false,
         };
-        let taken = message.is_some_and(|message| self.inbox.push(OverlayMessage { from, verified, message }, bytes));
         state.dropped += u64::from(!taken);
     }
 
@@ -372,12 +380,13 @@ impl Core {
         state.waiting.clear();
         for entry in state.links.values().flatten() {
             entry.sender.close();
-            if let Some(node) = entry.node.as_ref().filter(|node| state.ours.contains(&node.id())) {
+            if let Some(node) = entry.node.as_ref().filter(|node| state.purposes.is_ours(node)) {
                 // Once polled, the closing goes on.
                 let _ = node.close().now_or_never();
             }
         }
         state.links.clear();
+        state.neighbours.clear();
         drop(state);
         self.inbox.end();
         self.streams.close();

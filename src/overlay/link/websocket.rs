@@ -212,7 +212,13 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let mut reading = pin!(read(stream, arrived, peer_timeout));
     let mut writing = pin!(write(sink, queued, peer_timeout));
     tokio::select! {
-        end = &mut reading => end,
+        end = &mut reading => {
+            if let End::Local = end {
+                // Nobody reads any more; what is queued is sent all the same.
+                let _ = timeout(CLOSE_TIMEOUT, writing).await;
+            }
+            end
+        }
         written = &mut writing => match written {
             Ok(()) => {
                 // After our close frame the other side answers with its own.

@@ -16,7 +16,9 @@ impl Router {
         match (head.mode, head.purpose) {
             (Mode::Sealed, _) => self.open(head, packet, now),
             (Mode::Foreign, _) => self.arrive_foreign(&head, &packet),
-            (_, Purpose::User(kind)) => self.deliver(head.from, false, kind, wire::body(&packet)),
+            // Anybody could say that it is from anybody.
+            (_, Purpose::User(kind @ Kind::Topic)) => self.deliver(head.from, false, kind, wire::body(&packet)),
+            (_, Purpose::User(_)) => self.counters.malformed += 1,
             (_, Purpose::Routing) => {
                 self.routing.receive(Sender::Claimed(head.from), &wire::body(&packet), now);
                 self.run_routing(now);

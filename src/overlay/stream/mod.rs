@@ -117,7 +117,8 @@ impl Streams {
         let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
     }
 
-    fn shut(&self) {
+    /// Begins what [`close`](Self::close) does.
+    pub(crate) fn shut(&self) {
         self.services.close();
         self.endpoint.close(code::DONE, b"");
     }
