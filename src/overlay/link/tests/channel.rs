@@ -13,8 +13,8 @@ async fn channels() -> (Mesh, Node, Node) {
 #[tokio::test(start_paused = true)]
 async fn a_channel_of_a_node_is_a_link() {
     let (_mesh, to_b, to_a) = channels().await;
-    let mut here = Link::over(to_b.channel(CHANNEL).unwrap()).unwrap();
-    let mut there = Link::over(to_a.channel(CHANNEL).unwrap()).unwrap();
+    let mut here = Link::over(to_b.reserved_channel(CHANNEL).unwrap()).unwrap();
+    let mut there = Link::over(to_a.reserved_channel(CHANNEL).unwrap()).unwrap();
     assert_eq!((Some(here.key), address(here.id)), (to_b.peer_id(), to_b.address().clone()));
     for (from, to) in [(&here.sender, &mut there.packets), (&there.sender, &mut here.packets)] {
         for size in [0, 1, MAX_PACKET_BYTES] {
@@ -43,8 +43,8 @@ async fn a_channel_of_a_node_is_a_link() {
 async fn what_is_no_packet_ends_the_link() {
     let (_mesh, to_b, to_a) = channels().await;
     for junk in [crate::Message::from("json"), vec![0; MAX_PACKET_BYTES + 1].into()] {
-        let channel = to_b.channel(CHANNEL).unwrap();
-        let mut there = Link::over(to_a.channel(CHANNEL).unwrap()).unwrap();
+        let channel = to_b.reserved_channel(CHANNEL).unwrap();
+        let mut there = Link::over(to_a.reserved_channel(CHANNEL).unwrap()).unwrap();
         channel.send(junk).await.unwrap();
         assert_eq!(there.packets.next().await, None);
         channel.closed().await;
@@ -56,8 +56,8 @@ async fn what_is_no_packet_ends_the_link() {
 #[tokio::test(start_paused = true)]
 async fn a_link_ends_with_its_node() {
     let (_mesh, to_b, to_a) = channels().await;
-    let _here = Link::over(to_b.channel(CHANNEL).unwrap()).unwrap();
-    let mut there = Link::over(to_a.channel(CHANNEL).unwrap()).unwrap();
+    let _here = Link::over(to_b.reserved_channel(CHANNEL).unwrap()).unwrap();
+    let mut there = Link::over(to_a.reserved_channel(CHANNEL).unwrap()).unwrap();
     to_b.close().await;
     assert_eq!(there.packets.next().await, None);
     assert_eq!(there.sender.try_send(Bytes::new()), Err(NotSent::Closed));
