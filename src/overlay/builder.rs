@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use tokio_tungstenite::tungstenite::http::Uri;
 
@@ -19,6 +20,7 @@ use super::routing::{Kademlia, KademliaConfig, Routing};
 use super::seal::Session;
 use super::stream::Streams;
 use super::tasks::{self, Tasks};
+use super::topics::{Topics, TopicsConfig};
 use crate::node::{Connect, Root};
 
 #[derive(Debug, Clone)]
@@ -38,6 +40,7 @@ pub struct OverlayBuilder {
     root: Root,
     routing: Choice,
     router: RouterConfig,
+    topics: TopicsConfig,
     listen: Option<SocketAddr>,
     hosts: Vec<String>,
     bootstrap: Vec<String>,
@@ -50,6 +53,7 @@ impl OverlayBuilder {
             root,
             routing: Choice::Kademlia(KademliaConfig::default()),
             router: RouterConfig::default(),
+            topics: TopicsConfig::default(),
             listen: None,
             hosts: Vec::new(),
             bootstrap: Vec::new(),
@@ -104,6 +108,12 @@ impl OverlayBuilder {
         self
     }
 
+    /// How topics behave. All peers of an overlay should have the same.
+    pub fn topics(mut self, config: TopicsConfig) -> Self {
+        self.topics = config;
+        self
+    }
+
     /// Starts the overlay: it takes the open nodes of the root as neighbours, and those that open later, if they have an overlay
     /// too.
     ///
@@ -140,10 +150,11 @@ impl OverlayBuilder {
             config,
             rand::random(),
         );
+        let topics = Topics::new(identity.clone(), self.topics, microseconds(), rand::random());
         // Before the node is there, so that nothing is missed.
         let events = self.root.events();
         let (transport, outgoing, to_tree) = signals(id);
-        let (core, wishes) = Core::new(router, to_tree, self.makes_links);
+        let (core, wishes) = Core::new(router, topics, to_tree, self.makes_links);
         let connecting = self.root.attach(Connect::to(format!("overlay:{id}")), transport);
         let node = connecting.await.map_err(|_| OverlayError::RootClosed)?;
         let (streams, datagrams) = (packets(), packets());
@@ -189,4 +200,10 @@ fn check(url: &str) -> Result<(), OverlayError> {
         (Some("ws" | "wss"), Some(_)) => Ok(()),
         _ => Err(OverlayError::InvalidUrl(format!("{url}: not ws://host or wss://host"))),
     }
+}
+
+/// Since 1970: more than at any start before, if the clock is right.
+fn microseconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

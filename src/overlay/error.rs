@@ -3,6 +3,7 @@
 use std::io;
 
 use super::router::{MAX_BODY_BYTES, SendFailure, SendRefused};
+use super::topics::{BroadcastRefused, TooManyTopics};
 
 /// Why there is no overlay.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,53 @@ impl From<SendFailure> for OverlaySendError {
             SendFailure::Original => Self::Original,
             SendFailure::NoKey => Self::NoKey,
             _ => Self::TimedOut,
+        }
+    }
+}
+
+/// Why this peer is not in a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// It is in [as many](super::topics::TopicsConfig::topics) topics as it may be.
+    #[error("the peer is in as many topics as it may be")]
+    TooManyTopics,
+    /// The overlay is closed.
+    #[error("the overlay is closed")]
+    Closed,
+}
+
+impl From<TooManyTopics> for JoinError {
+    fn from(TooManyTopics: TooManyTopics) -> Self {
+        Self::TooManyTopics
+    }
+}
+
+/// Why a message was not sent to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BroadcastError {
+    /// The message is larger than this.
+    #[error("the message is larger than {limit} bytes")]
+    TooLarge {
+        /// The most bytes that a message may have; as JSON, if it is that.
+        limit: usize,
+    },
+    /// More than [`origin_rate`](super::topics::TopicsConfig::origin_rate) allows: other members would drop it. Try again a little
+    /// later.
+    #[error("too many messages at once")]
+    TooFast,
+    /// The overlay is closed.
+    #[error("the overlay is closed")]
+    Closed,
+}
+
+impl BroadcastError {
+    pub(super) fn refused(refused: BroadcastRefused, limit: usize) -> Self {
+        match refused {
+            BroadcastRefused::TooLarge => Self::TooLarge { limit },
+            BroadcastRefused::TooFast => Self::TooFast,
+            BroadcastRefused::NotJoined => Self::Closed,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::OverlayId;
 use super::builder::OverlayBuilder;
 use super::core::Core;
 use super::datagram::DatagramSocket;
-use super::error::OverlaySendError;
+use super::error::{JoinError, OverlaySendError};
 use super::events::OverlayEvents;
 use super::inbox::OverlayMessages;
 use super::link::listener::Refused;
@@ -22,6 +22,8 @@ use super::packets::QueuedPort;
 use super::router::{Counters, Kind};
 use super::routing::Row;
 use super::stream::{DialError, ListenError, Listener, Stream, Streams};
+use super::topic::Topic;
+use super::topics::{self, TopicId};
 use crate::lock::lock;
 use crate::node::{Connect, ConnectError, Message, Node, Only, Root};
 use crate::protocol::packet::Kind as Encoding;
@@ -145,7 +147,7 @@ impl Overlay {
     /// Several streams each get every message. While 4,096 messages or 4 MiB wait in a stream, further ones are lost to it; one that
     /// nobody takes is not confirmed. Dropping the stream stops listening. It ends with the overlay.
     pub fn messages(&self) -> OverlayMessages {
-        self.inner.core.inbox().subscribe()
+        OverlayMessages(self.inner.core.inbox().subscribe())
     }
 
     /// What happens, from now on. A reader that is more than 1,024 events behind loses the oldest, and is told.
@@ -219,6 +221,30 @@ impl Overlay {
         DatagramSocket::new(self.inner.datagram_port.clone())
     }
 
+    /// Joins the topic with this name, see [`join`](Self::join).
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`].
+    pub fn topic(&self, name: &str) -> Result<Topic, JoinError> {
+        self.join(TopicId::of(name))
+    }
+
+    /// Joins a topic: gets what its members broadcast, and passes it on. Members are looked for in the background, see
+    /// [`Topic::joined`]. A topic may be joined several times; the peer leaves it with the last of these.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] if it is in too many topics, or the overlay is closed.
+    pub fn join(&self, topic: TopicId) -> Result<Topic, JoinError> {
+        self.inner.core.join_topic(topic).map(Topic::new)
+    }
+
+    /// What came for topics and was dropped so far.
+    pub fn topic_counters(&self) -> topics::Counters {
+        self.inner.core.topic_counters()
+    }
+
     /// The peers to which there are direct links, in no order.
     pub fn neighbours(&self) -> Vec<OverlayId> {
         self.inner.core.neighbours()
@@ -258,7 +284,7 @@ impl Overlay {
         self.inner.refused.as_ref().map_or(0, Refused::count)
     }
 
-    /// Ends the overlay, and waits until its node is closed. The connections that it had made for itself close too.
+    /// Leaves all topics, ends the overlay, and waits until its node is closed. The connections that it had made for itself close too.
     ///
     /// # Cancel safety
     ///
@@ -266,6 +292,7 @@ impl Overlay {
     pub async fn close(&self) {
         let inner = self.inner.clone();
         let closing = tokio::spawn(async move {
+            inner.core.leave_topics().await;
             inner.streams.close().await;
             inner.running.abort();
             inner.core.close();

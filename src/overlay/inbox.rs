@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, ready};
 
 use super::OverlayId;
 use super::router::{Kind, MAX_BODY_BYTES};
@@ -43,22 +43,30 @@ pub(super) struct Arrived {
     pub(super) body: Bytes,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<Arrived>,
+#[derive(Debug)]
+struct Queue<T> {
+    messages: VecDeque<(T, usize)>,
     bytes: usize,
+    /// Messages that found no room, since the reader was told.
+    lost: u64,
     waker: Option<Waker>,
     over: bool,
 }
 
-impl Queue {
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { messages: VecDeque::new(), bytes: 0, lost: 0, waker: None, over: false }
+    }
+}
+
+impl<T> Queue<T> {
     /// Returns whether it was taken, and whether there is room for another.
-    fn push(&mut self, message: Arrived, most: (usize, usize)) -> (bool, bool) {
-        let bytes = message.body.len();
+    fn push(&mut self, message: T, bytes: usize, most: (usize, usize)) -> (bool, bool) {
         let taken = self.messages.len() < most.0 && self.bytes + bytes <= most.1;
+        self.lost += u64::from(!taken);
         if taken {
             self.bytes += bytes;
-            self.messages.push_back(message);
+            self.messages.push_back((message, bytes));
             self.wake();
         }
         (taken, self.messages.len() < most.0 && self.bytes + MAX_BODY_BYTES <= most.1)
@@ -71,32 +79,39 @@ impl Queue {
     }
 }
 
-#[derive(Debug, Default)]
-struct State {
-    readers: Vec<Weak<Mutex<Queue>>>,
+#[derive(Debug)]
+struct State<T> {
+    readers: Vec<Weak<Mutex<Queue<T>>>>,
     /// What came while nobody read.
-    unread: Queue,
+    unread: Queue<T>,
 }
 
 /// The queues of all streams.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
-    state: Mutex<State>,
+#[derive(Debug)]
+pub(super) struct Inbox<T> {
+    state: Mutex<State<T>>,
     /// Whether there may be no room for another message.
     full: Arc<AtomicBool>,
 }
 
-impl Inbox {
-    /// Takes a message. Returns whether somebody will get it.
-    pub(super) fn push(&self, message: Arrived) -> bool {
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
+        let state = State { readers: Vec::new(), unread: Queue::default() };
+        Self { state: Mutex::new(state), full: Arc::default() }
+    }
+}
+
+impl<T: Clone> Inbox<T> {
+    /// Takes a message that was so many bytes long. Returns whether somebody will get it.
+    pub(super) fn push(&self, message: T, bytes: usize) -> bool {
         let mut state = lock(&self.state);
         state.readers.retain(|reader| reader.strong_count() > 0);
         let readers: Vec<_> = state.readers.iter().filter_map(Weak::upgrade).collect();
         let (taken, has_room) = match &readers[..] {
-            [] => state.unread.push(message, (UNREAD_MESSAGES, UNREAD_BYTES)),
-            [reader] => lock(reader).push(message, (MESSAGES, BYTES)),
+            [] => state.unread.push(message, bytes, (UNREAD_MESSAGES, UNREAD_BYTES)),
+            [reader] => lock(reader).push(message, bytes, (MESSAGES, BYTES)),
             readers => readers.iter().fold((false, false), |(taken, has_room), reader| {
-                let (takes, has) = lock(reader).push(message.clone(), (MESSAGES, BYTES));
+                let (takes, has) = lock(reader).push(message.clone(), bytes, (MESSAGES, BYTES));
                 (taken | takes, has_room | has)
             }),
         };
@@ -110,9 +125,11 @@ impl Inbox {
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
+}
 
+impl<T> Inbox<T> {
     /// A stream from here on, and of what nobody has read yet.
-    pub(super) fn subscribe(&self) -> OverlayMessages {
+    pub(super) fn subscribe(&self) -> Reader<T> {
         let mut state = lock(&self.state);
         let over = state.unread.over;
         let queue = Queue { over, ..std::mem::take(&mut state.unread) };
@@ -121,7 +138,7 @@ impl Inbox {
         state.readers.retain(|reader| reader.strong_count() > 0);
         state.readers.push(Arc::downgrade(&queue));
         self.full.store(false, Ordering::Relaxed);
-        OverlayMessages { queue, full: self.full.clone() }
+        Reader { queue, full: self.full.clone() }
     }
 
     /// Nothing will come any more.
@@ -136,32 +153,56 @@ impl Inbox {
     }
 }
 
+/// One of the streams of an [`Inbox`].
+#[derive(Debug)]
+pub(super) struct Reader<T> {
+    queue: Arc<Mutex<Queue<T>>>,
+    full: Arc<AtomicBool>,
+}
+
+impl<T> Reader<T> {
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut queue = lock(&self.queue);
+        if let Some((message, bytes)) = queue.messages.pop_front() {
+            queue.bytes -= bytes;
+            // If that is not enough, the next message says so.
+            self.full.store(false, Ordering::Relaxed);
+            return Poll::Ready(Some(message));
+        }
+        if queue.over {
+            return Poll::Ready(None);
+        }
+        queue.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// How many messages have found no room since it was asked last.
+    pub(super) fn take_lost(&self) -> u64 {
+        std::mem::take(&mut lock(&self.queue).lost)
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        // Others may have room.
+        self.full.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Messages that come over the overlay, see [`Overlay::messages`](super::Overlay::messages).
 ///
 /// Taking one is cancel safe. Dropping it stops listening; what it holds is lost.
 #[derive(Debug)]
-pub struct OverlayMessages {
-    queue: Arc<Mutex<Queue>>,
-    full: Arc<AtomicBool>,
-}
+pub struct OverlayMessages(pub(super) Reader<Arrived>);
 
 impl Stream for OverlayMessages {
     type Item = OverlayMessage;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<OverlayMessage>> {
         loop {
-            let mut queue = lock(&self.queue);
-            let Some(Arrived { from, verified, kind, body }) = queue.messages.pop_front() else {
-                if queue.over {
-                    return Poll::Ready(None);
-                }
-                queue.waker = Some(cx.waker().clone());
-                return Poll::Pending;
+            let Some(Arrived { from, verified, kind, body }) = ready!(self.0.poll_next(cx)) else {
+                return Poll::Ready(None);
             };
-            queue.bytes -= body.len();
-            drop(queue);
-            // If that is not enough, the next message says so.
-            self.full.store(false, Ordering::Relaxed);
             let message = match kind {
                 Kind::Binary => Ok(Message::Binary(body)),
                 _ => serde_json::from_slice(&body).map(Message::Json),
@@ -171,13 +212,6 @@ impl Stream for OverlayMessages {
                 Err(error) => tracing::debug!(%from, %error, "a message that is not JSON is dropped"),
             }
         }
-    }
-}
-
-impl Drop for OverlayMessages {
-    fn drop(&mut self) {
-        // Others may have room.
-        self.full.store(false, Ordering::Relaxed);
     }
 }
 
@@ -196,6 +230,11 @@ mod tests {
         Arrived { kind: Kind::Json, body: text.into(), ..bytes(0) }
     }
 
+    fn push(inbox: &Inbox<Arrived>, message: Arrived) -> bool {
+        let bytes = message.body.len();
+        inbox.push(message, bytes)
+    }
+
     fn next(messages: &mut OverlayMessages) -> Option<Option<Message>> {
         messages.next().now_or_never().map(|message| message.map(|message| message.message))
     }
@@ -203,34 +242,35 @@ mod tests {
     #[test]
     fn every_stream_gets_every_message_and_the_first_what_nobody_has_read() {
         let inbox = Inbox::default();
-        assert!(inbox.push(json("1")));
-        let (mut a, mut b) = (inbox.subscribe(), inbox.subscribe());
-        assert!(inbox.push(json("{")) && inbox.push(json("2")));
+        assert!(push(&inbox, json("1")));
+        let (mut a, mut b) = (OverlayMessages(inbox.subscribe()), OverlayMessages(inbox.subscribe()));
+        assert!(push(&inbox, json("{")) && push(&inbox, json("2")));
         assert_eq!(next(&mut a), Some(Some(Message::Json(1.into()))));
         assert_eq!(next(&mut a), Some(Some(Message::Json(2.into()))), "and not what is no JSON");
         assert_eq!(next(&mut b), Some(Some(Message::Json(2.into()))));
         assert_eq!(next(&mut b), None);
         inbox.end();
         assert_eq!(next(&mut b), Some(None));
-        assert_eq!(next(&mut inbox.subscribe()), Some(None));
+        assert_eq!(next(&mut OverlayMessages(inbox.subscribe())), Some(None));
     }
 
     #[test]
     fn what_is_not_read_is_bounded_in_number_and_bytes() {
         let inbox = Inbox::default();
-        assert_eq!((0..2 * UNREAD_MESSAGES).filter(|_| inbox.push(bytes(1))).count(), UNREAD_MESSAGES);
-        let mut reader = inbox.subscribe();
-        assert!(inbox.push(bytes(BYTES - UNREAD_MESSAGES)));
-        assert!(!inbox.push(bytes(1)), "full");
+        assert_eq!((0..2 * UNREAD_MESSAGES).filter(|_| push(&inbox, bytes(1))).count(), UNREAD_MESSAGES);
+        let mut reader = OverlayMessages(inbox.subscribe());
+        assert_eq!((reader.0.take_lost(), reader.0.take_lost()), (UNREAD_MESSAGES as u64, 0));
+        assert!(push(&inbox, bytes(BYTES - UNREAD_MESSAGES)));
+        assert!(!push(&inbox, bytes(1)), "full");
         assert!(inbox.is_full());
         let fast = inbox.subscribe();
-        assert!(inbox.push(bytes(1)), "one of two takes it");
+        assert!(push(&inbox, bytes(1)), "one of two takes it");
         drop(fast);
         assert!(next(&mut reader).is_some());
         assert!(!inbox.is_full());
-        assert!(inbox.push(bytes(1)));
+        assert!(push(&inbox, bytes(1)));
         assert!(inbox.is_full(), "there is no room for the largest");
         drop(reader);
-        assert!(!inbox.is_full() && inbox.push(bytes(1)), "it waits for the next reader");
+        assert!(!inbox.is_full() && push(&inbox, bytes(1)), "it waits for the next reader");
     }
 }

@@ -27,11 +27,13 @@ pub mod routing;
 pub mod seal;
 pub mod stream;
 mod tasks;
+mod topic;
 pub mod topics;
 
 pub use builder::OverlayBuilder;
-pub use error::{OverlayError, OverlaySendError};
+pub use error::{BroadcastError, JoinError, OverlayError, OverlaySendError};
 pub use events::{OverlayEvent, OverlayEvents};
 pub use handle::Overlay;
 pub use id::{Distance, InvalidOverlayId, OverlayId, RingId};
 pub use inbox::{OverlayMessage, OverlayMessages};
+pub use topic::{Topic, TopicLagged, TopicMessage, TopicMessages};

@@ -7,12 +7,16 @@
 //! - `mod.rs`: what is behind the lock, and what the router wants done
 //! - `links.rs`: links to neighbours
 //! - `signals.rs`: how new connections are made
+//! - `topics.rs`: topics, and who of the application is in them
 
 mod links;
 mod signals;
+mod topics;
 
 use self::links::{Entry, Handed, Purposes};
 use self::signals::Callers;
+use self::topics::Joined;
+pub(super) use self::topics::Membership;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -34,6 +38,7 @@ use super::link::Sender;
 use super::link::signal::ToTree;
 use super::packets::PacketQueue;
 use super::router::{Kind, Output, Router, SendFailure, SendId};
+use super::topics::Topics;
 use crate::lock::lock;
 use crate::node::Budget;
 use crate::node::Node;
@@ -149,6 +154,7 @@ struct State {
     frames: LruCache<OverlayId, Budget>,
     /// For when the timer is set.
     armed: Option<Instant>,
+    topics: Joined,
     dropped: u64,
     closed: bool,
 }
@@ -160,7 +166,7 @@ pub(super) struct Core {
     makes_links: bool,
     state: Mutex<State>,
     timer: Notify,
-    inbox: Inbox,
+    inbox: Inbox<Arrived>,
     /// What has arrived for the streams, and for the datagram socket.
     streams: Arc<PacketQueue>,
     datagrams: Arc<PacketQueue>,
@@ -170,7 +176,12 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(router: Router, signals: ToTree, makes_links: bool) -> (Arc<Self>, mpsc::Receiver<Wish>) {
+    pub(super) fn new(
+        router: Router,
+        topics: Topics,
+        signals: ToTree,
+        makes_links: bool,
+    ) -> (Arc<Self>, mpsc::Receiver<Wish>) {
         let (wishes, receiver) = mpsc::channel(WISHES);
         let id = router.routing().id();
         let state = State {
@@ -186,6 +197,7 @@ impl Core {
             purposes: Purposes::default(),
             frames: LruCache::new(REMEMBERED),
             armed: None,
+            topics: Joined::new(topics),
             dropped: 0,
             closed: false,
         };
@@ -208,7 +220,7 @@ impl Core {
         self.id
     }
 
-    pub(super) fn inbox(&self) -> &Inbox {
+    pub(super) fn inbox(&self) -> &Inbox<Arrived> {
         &self.inbox
     }
 
@@ -295,7 +307,7 @@ impl Core {
         loop {
             let due = {
                 let mut state = lock(&self.state);
-                state.armed = state.router.next_timeout();
+                state.armed = state.due();
                 state.armed
             };
             tokio::select! {
@@ -303,7 +315,13 @@ impl Core {
                 () = sleep_until(due) => {}
             }
             // Without a wait a link that is busy would be taken for one that does not answer.
-            let ((), outcome) = self.drive(Router::handle_timeout);
+            let outcome = {
+                let mut state = lock(&self.state);
+                let now = now();
+                state.router.handle_timeout(now);
+                state.topics_timeout(now);
+                self.carry_out(&mut state, false, now)
+            };
             self.count_dropped(outcome.hold().await);
         }
     }
@@ -323,6 +341,7 @@ impl Core {
                 }
                 Output::NeighbourUp(peer) => {
                     state.neighbours.insert(peer);
+                    state.topics_neighbour_up(now);
                     self.emit(OverlayEvent::NeighbourUp(peer));
                 }
                 Output::NeighbourDown(peer) => {
@@ -334,13 +353,14 @@ impl Core {
                         let _ = waiting.send(Ok(()));
                     }
                 }
-                Output::Failed { send, reason } => match state.waiting.remove(&send) {
+                Output::Failed { send, to, kind, reason } => match state.waiting.remove(&send) {
                     Some(Waiting::Confirm(waiting)) => drop(waiting.send(Err(reason))),
                     // If there was no answer, the tree has its own patience.
                     Some(Waiting::Signal(to)) if reason == SendFailure::NoRoute => {
                         self.signals.undeliverable(to, Undeliverable::Unknown);
                     }
                     Some(Waiting::Signal(_)) => {}
+                    None if kind == Kind::Topic => state.topics_peer_gone(&to, now),
                     None => outcome.failed.push((send, reason)),
                 },
                 Output::Connect(peer) => {
@@ -354,7 +374,7 @@ impl Core {
                 Output::Foreign { .. } => state.dropped += 1,
             }
         }
-        let due = state.router.next_timeout();
+        let due = state.due();
         if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
             state.armed = due;
             self.timer.notify_one();
@@ -364,9 +384,13 @@ impl Core {
 
     fn deliver(&self, state: &mut State, from: OverlayId, verified: bool, kind: Kind, body: Bytes, now: Instant) {
         let taken = match kind {
-            Kind::Json | Kind::Binary if verified => self.inbox.push(Arrived { from, verified, kind, body }),
+            Kind::Json | Kind::Binary if verified => {
+                let bytes = body.len();
+                self.inbox.push(Arrived { from, verified, kind, body }, bytes)
+            }
             Kind::Stream if verified => self.streams.try_push(from, body).is_ok(),
             Kind::Datagram if verified => self.datagrams.try_push(from, body).is_ok(),
+            Kind::Topic => return state.topics_arrived(from, verified, body, now),
             Kind::Signal if verified => return self.signal_arrived(state, from, body, now),
             _ => false,
         };
@@ -376,6 +400,9 @@ impl Core {
     /// Nothing comes or goes any more.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
+        let now = now();
+        state.leave_topics(now);
+        self.drive_on(&mut state, now);
         state.closed = true;
         state.waiting.clear();
         for entry in state.links.values().flatten() {

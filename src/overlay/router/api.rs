@@ -73,6 +73,10 @@ pub enum Output {
     Failed {
         /// Which.
         send: SendId,
+        /// To whom.
+        to: OverlayId,
+        /// What it was for.
+        kind: Kind,
         /// Why.
         reason: SendFailure,
     },

@@ -91,6 +91,37 @@ impl Router {
     ///
     /// See [`SendRefused`].
     pub fn send_closest(&mut self, to: OverlayId, kind: Kind, body: Bytes, now: Instant) -> Result<(), SendRefused> {
+        if !self.send_towards(to, kind, &body, false, now)? {
+            self.deliver(self.me, false, kind, body);
+        }
+        Ok(())
+    }
+
+    /// Sends a message to whichever peer is closest to an id besides this one, as [`send_closest`](Self::send_closest) does. Without
+    /// neighbours it is lost.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendRefused`].
+    pub fn send_closest_other(
+        &mut self,
+        to: OverlayId,
+        kind: Kind,
+        body: Bytes,
+        now: Instant,
+    ) -> Result<(), SendRefused> {
+        self.send_towards(to, kind, &body, true, now).map(drop)
+    }
+
+    /// Returns whether there is a neighbour that is closer, or one at all if it need not be closer.
+    fn send_towards(
+        &mut self,
+        to: OverlayId,
+        kind: Kind,
+        body: &[u8],
+        any: bool,
+        now: Instant,
+    ) -> Result<bool, SendRefused> {
         if kind == Kind::Foreign {
             return Err(SendRefused::Foreign);
         }
@@ -98,14 +129,18 @@ impl Router {
             return Err(SendRefused::TooLarge);
         }
         let head = self.open_head(to, Purpose::User(kind), true, false);
-        match self.choose(&head, &|_| false) {
-            Some(next) => {
-                self.counters.sent += 1;
-                self.transmit(next, head.open(&body), now);
-            }
-            None => self.deliver(self.me, false, kind, body),
-        }
-        Ok(())
+        // The hops that follow do not come back to us.
+        let begin = || self.usable_neighbours().filter(|_| any).min_by_key(|id| id.xor(&to)).copied();
+        let Some(next) = self.choose(&head, &|_| false).or_else(begin) else { return Ok(false) };
+        self.counters.sent += 1;
+        self.transmit(next, head.open(body), now);
+        Ok(true)
+    }
+
+    /// Neighbours that understand our messages.
+    fn usable_neighbours(&self) -> impl Iterator<Item = &OverlayId> {
+        let usable = self.neighbours.iter().filter(|(_, neighbour)| neighbour.is_ready && !neighbour.is_original());
+        usable.map(|(id, _)| id)
     }
 
     /// Sends off a message, or asks for the key of its destination first.
@@ -146,7 +181,7 @@ impl Router {
                 None => SendFailure::NoRoute,
             },
         };
-        self.outputs.push_back(Output::Failed { send, reason: failure });
+        self.outputs.push_back(Output::Failed { send, to: id, kind, reason: failure });
         self.look_for(&id, now);
     }
 
@@ -188,8 +223,8 @@ impl Router {
     }
 
     pub(super) fn fail(&mut self, number: u64, reason: SendFailure) {
-        if self.finish(number).is_some() {
-            self.outputs.push_back(Output::Failed { send: SendId(number), reason });
+        if let Some(Pending { to, kind, .. }) = self.finish(number) {
+            self.outputs.push_back(Output::Failed { send: SendId(number), to, kind, reason });
         }
     }
 

@@ -76,9 +76,14 @@ impl Broadcast {
         Self { me, topic, links, history: History::new(), missing, due, announce_at: None, acts }
     }
 
-    pub(super) fn up(&mut self, peer: OverlayId, config: &TopicsConfig) {
-        let served = Allowance::new(config.peer_rate);
-        self.links.insert(peer, Link { eager: true, queue: Vec::new(), claims: 0, served });
+    /// There is a new neighbour. It is told of what is kept: it may have missed that, or we were alone when we sent it.
+    pub(super) fn up(&mut self, peer: OverlayId, config: &TopicsConfig, now: Instant) {
+        // There must be room for more until it is told.
+        let queue = self.history.kept(MAX_ANNOUNCED / 2);
+        if !queue.is_empty() {
+            self.announce_at.get_or_insert(now + ANNOUNCE_AFTER);
+        }
+        self.links.insert(peer, Link { eager: true, queue, claims: 0, served: Allowance::new(config.peer_rate) });
     }
 
     pub(super) fn down(&mut self, peer: &OverlayId) {

@@ -89,6 +89,12 @@ impl History {
         Some((seen.message.clone()?, seen.hops))
     }
 
+    /// The newest messages that are kept, and their hops.
+    pub(super) fn kept(&self, most: usize) -> Vec<(MessageId, u8)> {
+        let newest = self.kept.iter().rev().take(most);
+        newest.filter_map(|(_, id)| self.seen.get(id).map(|seen| (*id, seen.hops))).collect()
+    }
+
     /// Judges a message of somebody else.
     pub(super) fn judge(&mut self, message: &Message, bytes: usize, config: &TopicsConfig, now: Instant) -> Verdict {
         let origin = self.origin(message.origin, config);

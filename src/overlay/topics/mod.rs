@@ -100,6 +100,13 @@ pub enum Output {
         /// What to say.
         bytes: Bytes,
     },
+    /// Send this to whoever is closest to an id besides this peer. It arrives at its [`Topics::receive_closest`].
+    RouteBeyond {
+        /// The id, to which this peer is closest.
+        to: OverlayId,
+        /// What to say.
+        bytes: Bytes,
+    },
     /// A message of a topic that we are in.
     Deliver {
         /// The topic.
@@ -293,6 +300,7 @@ impl Topics {
         self.with_topic(*topic, now, |it, _, _| it.leave());
         self.topics.remove(topic);
         self.rendezvous.leave(topic);
+        self.rendezvous.receive(self.me, *topic, Packet::Withdraw, now);
         self.rendezvous_acts(now);
     }
 
@@ -340,7 +348,10 @@ impl Topics {
             self.counters.malformed += 1;
             return;
         };
-        let expected = self.rendezvous.receive_closest(from, topic, &packet, now);
+        let expected = match packet {
+            Packet::Find { token } if from == self.me => self.rendezvous.came_back(self.me, topic, token, now),
+            packet => self.rendezvous.receive_closest(from, topic, &packet, now),
+        };
         self.counters.unexpected += u64::from(!expected);
         self.rendezvous_acts(now);
     }
@@ -348,6 +359,12 @@ impl Topics {
     /// This peer cannot be reached any more. It is noticed after a [time](TopicsConfig::peer_timeout) without this, too.
     pub fn peer_gone(&mut self, peer: &OverlayId, now: Instant) {
         self.with_all(now, |it, config| it.gone(peer, config, now));
+    }
+
+    /// Others can be reached that could not before: looks for members at once, in topics without a neighbour.
+    pub fn look_again(&mut self, now: Instant) {
+        self.rendezvous.look_again(now);
+        self.rendezvous_acts(now);
     }
 
     /// Does what is due.
@@ -434,6 +451,9 @@ impl Topics {
             match act {
                 Found::Route(to, topic, packet) => {
                     self.outputs.push_back(Output::Route { to, bytes: packet.encode(&topic) });
+                }
+                Found::RouteBeyond(to, topic, packet) => {
+                    self.outputs.push_back(Output::RouteBeyond { to, bytes: packet.encode(&topic) });
                 }
                 Found::Send(to, topic, packet) => {
                     self.outputs.push_back(Output::Send { to, bytes: packet.encode(&topic) });

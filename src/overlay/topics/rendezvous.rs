@@ -9,7 +9,7 @@
 //! ```
 //!
 //! There are three points: when a newcomer is now the closest to one and knows nothing yet, or somebody there does not behave, the
-//! others still tell.
+//! others still tell. Who is itself the closest to a point asks who is next: where few peers are it may be so for all points.
 //!
 //! `find` is not sealed, as nobody knows for whom, so its sender is not proven, and it changes nothing. The token shows that the answer
 //! comes from somebody on the way. `register` is proven, and so nobody is listed who has not asked for it. The list forgets those
@@ -79,6 +79,8 @@ struct Search {
 pub(super) enum Found {
     /// Send this to whoever is closest to this point.
     Route(OverlayId, TopicId, Packet),
+    /// Send this to whoever is closest to this point, besides us.
+    RouteBeyond(OverlayId, TopicId, Packet),
     /// Send this to a peer.
     Send(OverlayId, TopicId, Packet),
     /// These are said to be members.
@@ -115,6 +117,14 @@ impl Rendezvous {
         }
     }
 
+    /// Looks at once for members of topics in which we have no neighbour.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        for search in self.ours.values_mut().filter(|search| search.alone) {
+            (search.due, search.again_after) = (now, LOOK_AGAIN_AFTER);
+        }
+        self.handle_timeout(now);
+    }
+
     /// A message that was routed to us, as we are closest. Who has sent it is only what it says.
     pub(super) fn receive_closest(&mut self, from: OverlayId, topic: TopicId, packet: &Packet, now: Instant) -> bool {
         let Packet::Find { token } = packet else { return false };
@@ -124,6 +134,14 @@ impl Rendezvous {
             let members = present.sample(&mut self.rng, NAMED);
             self.acts.push_back(Found::Send(from, topic, Packet::Members { token: *token, members }));
         }
+        true
+    }
+
+    /// Our own question: nobody is closer to that point than we are. So we are listed here, and ask who was the closest before us.
+    pub(super) fn came_back(&mut self, me: OverlayId, topic: TopicId, token: u64, now: Instant) -> bool {
+        let Some(number) = self.ours.get(&topic).and_then(|search| search.asked(token)) else { return false };
+        self.list(me, topic, now);
+        self.acts.push_back(Found::RouteBeyond(point(&topic, number), topic, Packet::Find { token }));
         true
     }
 
@@ -156,7 +174,7 @@ impl Rendezvous {
 
     fn found(&mut self, from: OverlayId, topic: TopicId, token: u64, members: Vec<OverlayId>, now: Instant) -> bool {
         let Some(search) = self.ours.get_mut(&topic) else { return false };
-        let Some(number) = search.tokens.iter().position(|asked| *asked == Some(token)) else { return false };
+        let Some(number) = search.asked(token) else { return false };
         (search.tokens[number], search.at[number]) = (None, Some(from));
         let after = if search.alone { search.again_after } else { REGISTER_EVERY };
         search.due = now + after.mul_f64(self.rng.random_range(0.75..1.0));
@@ -220,6 +238,13 @@ impl Rendezvous {
     }
 }
 
+impl Search {
+    /// Of which point this was asked.
+    fn asked(&self, token: u64) -> Option<usize> {
+        self.tokens.iter().position(|asked| *asked == Some(token))
+    }
+}
+
 /// Where members are listed.
 fn point(topic: &TopicId, number: usize) -> OverlayId {
     let digest = Sha256::new().chain_update(DOMAIN).chain_update(topic.id().as_bytes()).chain_update([number as u8]);
@@ -252,6 +277,7 @@ mod tests {
         let mut to_server = acts(member);
         while let Some(act) = to_server.pop() {
             match act {
+                Found::RouteBeyond(..) => panic!("nobody is closer than the server"),
                 Found::Route(_, topic, packet) => assert!(server.receive_closest(me, topic, &packet, now)),
                 Found::Send(_, topic, packet) => assert!(server.receive(me, topic, packet, now)),
                 Found::Members(_, members) => found.extend(members),
@@ -317,6 +343,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_closest_itself_asks_who_was_before() {
+        let now = Instant::now();
+        let mut member = Rendezvous::new(2);
+        member.join(topic(7), now);
+        let Found::Route(to, _, Packet::Find { token }) = acts(&mut member)[0] else { panic!("no search") };
+        assert!(!member.came_back(id(1), topic(7), token ^ 1, now));
+        assert!(member.came_back(id(1), topic(7), token, now));
+        assert_eq!(acts(&mut member), [Found::RouteBeyond(to, topic(7), Packet::Find { token })]);
+        // It lists itself, and the other's answer still counts.
+        assert!(member.receive_closest(id(2), topic(7), &Packet::Find { token: 5 }, now));
+        let listed = Packet::Members { token: 5, members: vec![id(1)] };
+        assert_eq!(acts(&mut member), [Found::Send(id(2), topic(7), listed)]);
+        assert!(member.receive(id(3), topic(7), Packet::Members { token, members: vec![] }, now));
+    }
+
+    #[test]
     fn without_an_answer_it_asks_less_and_less() {
         let mut now = Instant::now();
         let mut member = Rendezvous::new(2);
@@ -329,6 +371,20 @@ mod tests {
             member.handle_timeout(now);
         }
         assert!(waits.is_sorted() && waits[0] == ANSWER_WITHIN && waits[9] == REGISTER_EVERY, "{waits:?}");
+    }
+
+    #[test]
+    fn who_is_alone_looks_again_when_others_come_into_reach() {
+        let now = Instant::now();
+        let mut member = Rendezvous::new(2);
+        member.join(topic(7), now);
+        member.join(topic(8), now);
+        member.alone(&topic(8), false, now);
+        acts(&mut member);
+        member.look_again(now);
+        let found = acts(&mut member);
+        assert_eq!(found.len(), POINTS);
+        assert!(found.iter().all(|act| matches!(act, Found::Route(_, it, _) if *it == topic(7))), "{found:?}");
     }
 
     #[test]

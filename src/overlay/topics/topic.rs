@@ -113,7 +113,7 @@ impl Topic {
         let mut acts = std::mem::take(&mut self.membership.acts);
         for act in &acts {
             match act {
-                Act::Up(peer) => self.broadcast.up(*peer, config),
+                Act::Up(peer) => self.broadcast.up(*peer, config, now),
                 Act::Down(peer) => self.broadcast.down(peer),
                 Act::Send(..) | Act::Deliver { .. } => {}
             }

@@ -270,7 +270,7 @@ impl Net {
                     Told::Delivered { from: super::net::number(&from), verified, kind, body }
                 }
                 Output::Confirmed { send } => Told::Confirmed(send),
-                Output::Failed { send, reason } => Told::Failed(send, reason),
+                Output::Failed { send, reason, .. } => Told::Failed(send, reason),
                 Output::Release(id) => Told::Released(super::net::number(&id)),
                 Output::Connect(_) => continue,
             };

@@ -56,7 +56,7 @@ pub(super) struct Sim {
     /// Whether peers with even numbers and those with odd ones do not reach each other.
     pub(super) split: bool,
     pub(super) rng: StdRng,
-    config: TopicsConfig,
+    pub(super) config: TopicsConfig,
     index: BTreeMap<OverlayId, usize>,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     order: u64,
@@ -158,6 +158,13 @@ impl Sim {
                     let there = alive.filter(|(at, _)| !self.split || at % 2 == peer % 2);
                     let closest = there.min_by_key(|(_, peer)| peer.id.xor(&to)).map(|(at, _)| at);
                     self.deliver(peer, closest.unwrap(), bytes, true);
+                }
+                Output::RouteBeyond { to, bytes } => {
+                    let alive = self.peers.iter().enumerate().filter(|(at, other)| other.alive && *at != peer);
+                    let there = alive.filter(|(at, _)| !self.split || at % 2 == peer % 2);
+                    if let Some((closest, _)) = there.min_by_key(|(_, peer)| peer.id.xor(&to)) {
+                        self.deliver(peer, closest, bytes, true);
+                    }
                 }
                 Output::Deliver { body, .. } => *self.peers[peer].got.entry(body).or_default() += 1,
                 Output::NeighbourUp { .. } | Output::NeighbourDown { .. } | Output::Disconnect(_) => {}

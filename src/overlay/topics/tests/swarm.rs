@@ -115,6 +115,26 @@ fn cost(count: usize, seed: u64) -> (f64, Sent) {
 }
 
 #[test]
+fn what_is_said_alone_is_heard_by_who_comes_soon() {
+    let (mut sim, topic) = (Sim::new(1), TopicId::of("topic"));
+    sim.add(3);
+    sim.join(0, topic);
+    // More than what a new neighbour is told of, and what comes after.
+    let said: Vec<_> = (0..140).map(|number| (0, Bytes::from(format!("alone {number}")))).collect();
+    said.iter().for_each(|(_, body)| sim.broadcast(0, topic, body));
+    sim.join(1, topic);
+    sim.run(Duration::from_secs(20));
+    assert_eq!(missing(&sim, &[1], &said), 140 - 128);
+    let more: Vec<_> = (0..10).map(|number| (number % 2, Bytes::from(format!("together {number}")))).collect();
+    more.iter().for_each(|(origin, body)| sim.broadcast(*origin, topic, body));
+    sim.run(sim.config.keep_for + Duration::from_secs(1));
+    sim.join(2, topic);
+    sim.run(Duration::from_secs(20));
+    assert_eq!(missing(&sim, &[0, 1], &more), 0);
+    assert!(sim.peers[2].got.is_empty(), "nothing is kept so long");
+}
+
+#[test]
 fn everybody_gets_every_message_once() {
     for seed in 0..3 {
         let (mut sim, topic) = swarm(100, seed);
