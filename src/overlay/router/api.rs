@@ -159,7 +159,8 @@ pub struct RouterConfig {
     pub hello_within: Duration,
     /// How long the next hop may take to take a message that wants a confirmation. Then another is tried.
     pub take_within: Duration,
-    /// After how long without a confirmation a message is sent again; at most three times.
+    /// After how long without a confirmation a message is sent again. Further copies follow at two and then at three times that
+    /// interval, up to seven while there are neighbours that were not the first hop of an earlier one, else up to three.
     pub retry_after: Duration,
     /// How long a message may wait for the key of its destination.
     pub key_within: Duration,
@@ -203,7 +204,7 @@ impl Default for RouterConfig {
             hops: 32,
             hello_within: Duration::from_secs(10),
             take_within: Duration::from_millis(1500),
-            retry_after: Duration::from_secs(4),
+            retry_after: Duration::from_secs(1),
             key_within: Duration::from_secs(10),
             ping_after: Duration::from_secs(2),
             quiet_ping_after: Duration::from_secs(60),

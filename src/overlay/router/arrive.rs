@@ -61,10 +61,12 @@ impl Router {
             (Purpose::User(kind), false, _) => self.deliver(head.from, true, kind, body),
             (Purpose::User(Kind::Json | Kind::Binary), true, Some(_)) if self.is_full => self.counters.full += 1,
             (Purpose::User(kind), true, Some(number)) => {
-                if let Some((head, packet)) = self.sealed(&contact, head.from, Purpose::Receipt, Some(number), &[]) {
-                    self.answer(&head, packet, now);
-                }
-                if !self.delivered.insert_new((head.from, number), ()) {
+                let last = self.delivered.get(&(head.from, number)).copied();
+                let receipt = self.sealed(&contact, head.from, Purpose::Receipt, Some(number), &[]);
+                // That it comes again says that the last receipt may be lost.
+                let next = receipt.and_then(|(head, packet)| self.answer(&head, packet, last.flatten(), now));
+                self.delivered.insert((head.from, number), next);
+                if last.is_some() {
                     return self.counters.duplicates += 1;
                 }
                 body.advance(number.to_be_bytes().len());

@@ -110,7 +110,7 @@ impl Router {
         }
         if head.confirm {
             let origin = Origin::Neighbour { id: previous, hop: head.hop };
-            if !self.hold(packet, &head, origin, next, now) {
+            if self.hold(packet, &head, origin, next, now).is_none() {
                 self.counters.full += 1;
                 return self.refuse(previous, &head, now);
             }
@@ -148,21 +148,38 @@ impl Router {
         way.or(direct.map(|_| head.to)).or_else(anybody)
     }
 
-    /// Sends a message on, and keeps it until it is answered for. Returns whether there is room.
-    pub(super) fn hold(&mut self, packet: Bytes, head: &Head, origin: Origin, next: OverlayId, now: Instant) -> bool {
+    /// The neighbour that is next and was not tried earlier, if there is one, else the one that is next all the same.
+    pub(super) fn choose_another(
+        &self,
+        head: &Head,
+        tried: &dyn Fn(&OverlayId) -> bool,
+        earlier: &dyn Fn(&OverlayId) -> bool,
+    ) -> Option<OverlayId> {
+        self.choose(head, &|id| tried(id) || earlier(id)).or_else(|| self.choose(head, tried))
+    }
+
+    /// Sends a message on, and keeps it until it is answered for. Returns its hop number, or `None` if there is no room.
+    pub(super) fn hold(
+        &mut self,
+        packet: Bytes,
+        head: &Head,
+        origin: Origin,
+        next: OverlayId,
+        now: Instant,
+    ) -> Option<u32> {
         let has_room = self.held.make_room(packet.len());
         let mut counts = false;
         if let Origin::Neighbour { id, .. } = &origin {
             let (messages, bytes) = (self.config.held_messages / SHARE, self.config.held_bytes / SHARE);
-            let Some(share) = self.neighbours.get_mut(id).map(|neighbour| &mut neighbour.held) else { return false };
+            let Some(share) = self.neighbours.get_mut(id).map(|neighbour| &mut neighbour.held) else { return None };
             if !has_room || share.0 >= messages || share.1 + packet.len() > bytes {
-                return false;
+                return None;
             }
             *share = (share.0 + 1, share.1 + packet.len());
             counts = true;
         }
         if origin == Origin::Answer && !has_room {
-            return false;
+            return None;
         }
         // The others are ours, are bounded where they come from, and find room here.
         let (hop, due, hops) = (self.held.next_hop(), now + self.config.take_within, head.hops.saturating_sub(1));
@@ -172,17 +189,27 @@ impl Router {
         self.held.insert(held);
         self.timers.set(due, Due::Held(hop));
         self.transmit(next, packet, now);
-        true
+        Some(hop)
     }
 
     /// Sends an answer of ours. At a dead end it comes back and takes another way: the asker may be a newcomer, to whom only the
-    /// way leads by which the question has come.
-    pub(super) fn answer(&mut self, head: &Head, packet: Bytes, now: Instant) {
-        let Some(next) = self.choose(head, &|_| false) else { return self.counters.no_route += 1 };
+    /// way leads by which the question has come. Returns to whom it goes: another than `last`, if there is one.
+    pub(super) fn answer(
+        &mut self,
+        head: &Head,
+        packet: Bytes,
+        last: Option<OverlayId>,
+        now: Instant,
+    ) -> Option<OverlayId> {
+        let Some(next) = self.choose_another(head, &|_| false, &|id| last == Some(*id)) else {
+            self.counters.no_route += 1;
+            return None;
+        };
         self.counters.sent += 1;
-        if !self.hold(packet.clone(), head, Origin::Answer, next, now) {
+        if self.hold(packet.clone(), head, Origin::Answer, next, now).is_none() {
             self.transmit(next, packet, now);
         }
+        Some(next)
     }
 
     /// A neighbour has taken a message, or refused it and says how many sends are left.
@@ -217,11 +244,16 @@ impl Router {
         }
         let tried: Vec<OverlayId> = held.tried().chain(origin.previous()).copied().collect();
         let head = Head::parse(&packet).filter(|_| held.may_try());
-        let next = head.and_then(|head| self.choose(&head, &|id| tried.contains(id)));
+        let earlier = self.tried_for(&origin).map_or_else(Vec::new, |tried| tried.clone());
+        let next =
+            head.and_then(|head| self.choose_another(&head, &|id| tried.contains(id), &|id| earlier.contains(id)));
         let Some(next) = next else {
             self.forget(hop);
             return self.came_back(origin, left, now);
         };
+        if let Some(earlier) = self.tried_for(&origin) {
+            earlier.push(next);
+        }
         let due = now + self.config.take_within;
         let packet = wire::readdressed(packet, left - 1, hop);
         if let Some(held) = self.held.get(hop) {
@@ -230,6 +262,15 @@ impl Router {
         self.timers.set(due, Due::Held(hop));
         self.counters.rerouted += 1;
         self.transmit(next, packet, now);
+    }
+
+    /// The first hops of earlier copies of what is ours, and of this one.
+    fn tried_for(&mut self, origin: &Origin) -> Option<&mut Vec<OverlayId>> {
+        match origin {
+            Origin::Send(number) => self.sends.get_mut(number).map(|pending| &mut pending.tried),
+            Origin::Key(id) => self.wanted.get_mut(id).map(|wanted| &mut wanted.tried),
+            Origin::Neighbour { .. } | Origin::Answer => None,
+        }
     }
 
     fn came_back(&mut self, origin: Origin, left: u8, now: Instant) {
@@ -242,6 +283,14 @@ impl Router {
             Origin::Key(id) => self.key_came_back(id, now),
             Origin::Answer => self.counters.no_route += 1,
         }
+    }
+
+    /// Forgets a message of ours that may still wait for the next hop.
+    pub(super) fn drop_held(&mut self, hop: u32) {
+        if let Some(due) = self.held.get(hop).and_then(|held| held.due.take()) {
+            self.timers.cancel(due, Due::Held(hop));
+        }
+        self.forget(hop);
     }
 
     fn forget(&mut self, hop: u32) {
@@ -282,7 +331,7 @@ impl Router {
         if let Some(number) = wire::parse_number(&wire::body(packet)) {
             let mut reply = self.open_head(head.from, Purpose::KeyReply, false, true);
             reply.from = head.to;
-            self.answer(&reply, reply.open(&wire::key_reply(number, &Reply::Original)), now);
+            self.answer(&reply, reply.open(&wire::key_reply(number, &Reply::Original)), None, now);
         }
         true
     }

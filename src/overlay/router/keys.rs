@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::api::{Kind, SendFailure};
 use super::held::Origin;
-use super::sends::MAX_NO_ROUTES;
+use super::sends::{LONGEST_WAIT, MAX_NO_ROUTES};
 use super::timers::Due;
 use super::window::Epoch;
 use super::wire::{Nonce, Purpose, Reply};
@@ -15,7 +15,9 @@ use crate::overlay::OverlayId;
 use crate::overlay::seal::Contact;
 
 /// How often a key is asked for.
-const MAX_REQUESTS: u8 = 4;
+const MAX_REQUESTS: u8 = 6;
+/// How many times [`RouterConfig::retry_after`](super::RouterConfig::retry_after) lies between two questions whether a session is over.
+const STALE_WAIT: u32 = 4;
 /// How many times [`RouterConfig::key_within`](super::RouterConfig::key_within) a peer counts as an original.
 const ORIGINAL_FOR: u32 = 6;
 
@@ -43,6 +45,10 @@ pub(super) struct Wanted {
     pub(super) number: u64,
     /// Our messages that wait for it.
     waiting: Vec<u64>,
+    /// The neighbours to which the question was sent: the next time another is tried, if there is one.
+    pub(super) tried: Vec<OverlayId>,
+    /// The hop number of the last question, if it is kept.
+    held: Option<u32>,
     requests: u8,
     no_routes: u8,
     due: Instant,
@@ -116,21 +122,27 @@ impl Router {
         }
         let number = self.random();
         let waiting = waiting.into_iter().collect();
-        self.wanted.insert(id, Wanted { number, waiting, requests: 0, no_routes: 0, due: now });
+        let (tried, held) = (Vec::new(), None);
+        self.wanted.insert(id, Wanted { number, waiting, tried, held, requests: 0, no_routes: 0, due: now });
         self.ask(id, now);
     }
 
     fn ask(&mut self, id: OverlayId, now: Instant) {
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
         wanted.requests += 1;
-        let number = wanted.number;
-        self.wake_key(id, now + self.config.retry_after);
+        let (number, tried, requests) = (wanted.number, wanted.tried.clone(), wanted.requests);
+        if let Some(hop) = wanted.held.take() {
+            self.drop_held(hop);
+        }
+        self.wake_key(id, now + self.config.retry_after * requests.min(LONGEST_WAIT).into());
         let head = self.open_head(id, Purpose::KeyRequest, false, true);
-        match self.choose(&head, &|_| false) {
-            Some(next) => {
-                self.hold(head.open(&number.to_be_bytes()), &head, Origin::Key(id), next, now);
-            }
-            None => self.key_came_back(id, now),
+        let Some(next) = self.choose_another(&head, &|_| false, &|id| tried.contains(id)) else {
+            return self.key_came_back(id, now);
+        };
+        let held = self.hold(head.open(&number.to_be_bytes()), &head, Origin::Key(id), next, now);
+        if let Some(wanted) = self.wanted.get_mut(&id) {
+            wanted.tried.push(next);
+            wanted.held = held;
         }
     }
 
@@ -143,7 +155,7 @@ impl Router {
                 self.fail(number, SendFailure::NoRoute);
             }
         } else {
-            self.wake_key(id, now + self.config.retry_after / 4);
+            self.wake_key(id, now + self.config.retry_after);
         }
         self.look_for(&id, now);
     }
@@ -178,7 +190,7 @@ impl Router {
         let Some(number) = wire::parse_number(body) else { return self.counters.malformed += 1 };
         let reply = wire::key_reply(number, &Reply::Contact(self.contact));
         let head = self.open_head(from, Purpose::KeyReply, false, true);
-        self.answer(&head, head.open(&reply), now);
+        self.answer(&head, head.open(&reply), None, now);
     }
 
     pub(super) fn key_reply(&mut self, from: OverlayId, body: &[u8], now: Instant) {
@@ -212,7 +224,7 @@ impl Router {
 
     /// Somebody says that the peer has another session now. It costs a question to find out, so it is not asked often.
     pub(super) fn stale(&mut self, from: OverlayId, now: Instant) {
-        let again = self.config.retry_after;
+        let again = self.config.retry_after * STALE_WAIT;
         match self.contacts.get(&from) {
             Some(Known::Contact { asked, .. }) if asked.is_none_or(|at| now >= at + again) => {
                 *asked = Some(now);

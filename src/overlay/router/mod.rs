@@ -31,7 +31,9 @@
 //! is sealed, nor have it delivered twice. Whatever others send, memory stays within the bounds of the [`RouterConfig`].
 //!
 //! - *A message causes so many sends, and no more.* Each forwarding and each way back uses up one. A hop handles a message once and
-//!   tries four neighbours. Only where a hop is too slow to answer in time both it and another may send the message on.
+//!   tries four neighbours. Only where a hop is too slow to answer in time both it and another may send the message on. The source
+//!   sends at most eight copies of a message that is to be confirmed, each over another first hop as long as there is one, so that
+//!   it gets around hops that say they have taken it and drop it. Each copy that arrives is answered by one receipt.
 //! - *Replays.* For each source a window tells which numbers have been here. Of at least
 //!   [`remembered_peers`](RouterConfig::remembered_peers) sources it is kept: with as many keys an attacker that has recorded what was
 //!   sealed for us since our start can have it delivered again; or when the sender has started anew more than 30 times meanwhile. So what must not come twice needs more, as streams have.
@@ -105,8 +107,8 @@ pub struct Router {
     neighbours: HashMap<OverlayId, Neighbour>,
     contacts: Cache<OverlayId, Known>,
     windows: Cache<OverlayId, Windows>,
-    /// Numbers of sends that were confirmed.
-    delivered: Cache<(OverlayId, u64), ()>,
+    /// Numbers of sends that were confirmed, with the neighbour to which the last receipt went.
+    delivered: Cache<(OverlayId, u64), Option<OverlayId>>,
     /// Fingerprints of messages that have passed.
     seen: Cache<u64, ()>,
     /// From which neighbour the last message of a peer has come.

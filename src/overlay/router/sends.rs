@@ -15,8 +15,12 @@ use crate::overlay::seal::Contact;
 
 /// The longest time for a confirmation.
 const MAX_CONFIRM: Duration = Duration::from_secs(3600);
-/// How often a message is sent at most.
-const MAX_SENDS: u8 = 4;
+/// How often a message is sent at most, and how often if each neighbour that may be the first hop has been one. Each copy
+/// causes no more sends than [`RouterConfig::hops`](super::RouterConfig::hops) says.
+const MAX_SENDS: u8 = 8;
+const MAX_SENDS_AGAIN: u8 = 4;
+/// The longest wait for a confirmation until the next copy, in waits for the first.
+pub(super) const LONGEST_WAIT: u8 = 3;
 /// After so many times that nobody was closer, it is given up.
 pub(super) const MAX_NO_ROUTES: u8 = 2;
 
@@ -31,8 +35,10 @@ pub(super) struct Pending {
     /// How often it was sent, and how often nobody was closer.
     sends: u8,
     no_routes: u8,
-    /// To which neighbour it was sent last: the next time another is tried, if there is one.
-    last_hop: Option<OverlayId>,
+    /// The neighbours to which it was sent: the next time another is tried, if there is one.
+    pub(super) tried: Vec<OverlayId>,
+    /// The hop number of the last copy, if it is kept.
+    held: Option<u32>,
     /// When its timer goes off.
     due: Instant,
 }
@@ -74,8 +80,8 @@ impl Router {
             let deadline = now + confirm.unwrap_or(self.config.key_within).min(MAX_CONFIRM);
             self.sends_bytes += body.len();
             let (confirm, due) = (confirm.is_some(), deadline);
-            let (sends, no_routes, last_hop) = (0, 0, None);
-            let pending = Pending { to, kind, body, confirm, deadline, sends, no_routes, last_hop, due };
+            let (sends, no_routes, tried, held) = (0, 0, Vec::new(), None);
+            let pending = Pending { to, kind, body, confirm, deadline, sends, no_routes, tried, held, due };
             self.sends.insert(number, pending);
             self.timers.set(deadline, Due::Send(number));
             self.launch(number, now);
@@ -147,7 +153,7 @@ impl Router {
     pub(super) fn launch(&mut self, number: u64, now: Instant) {
         let Some(pending) = self.sends.get(&number) else { return };
         let (to, kind, body) = (pending.to, pending.kind, pending.body.clone());
-        let (confirm, last_hop) = (pending.confirm, pending.last_hop);
+        let (confirm, tried, sends) = (pending.confirm, pending.tried.clone(), pending.sends);
         let Some(contact) = self.contact_of(&to, now) else { return self.want_key(to, Some(number), now) };
         if !confirm {
             self.finish(number);
@@ -156,18 +162,31 @@ impl Router {
         let Some((head, packet)) = self.sealed(&contact, to, Purpose::User(kind), Some(number), &body) else {
             return self.fail(number, SendFailure::NoKey);
         };
-        let another = self.choose(&head, &|id| last_hop.as_ref() == Some(id));
-        let Some(next) = another.or_else(|| self.choose(&head, &|_| false)) else {
-            return self.send_came_back(number, now);
+        let next = match self.choose(&head, &|id| tried.contains(id)) {
+            Some(next) => next,
+            None if sends >= MAX_SENDS_AGAIN => return self.wait_for_deadline(number),
+            None => match self.choose(&head, &|_| false) {
+                Some(next) => next,
+                None => return self.send_came_back(number, now),
+            },
         };
         self.counters.sent += 1;
+        self.counters.retried += u64::from(sends > 0);
+        self.forget_copy(number);
+        let held = self.hold(packet, &head, Origin::Send(number), next, now);
         if let Some(pending) = self.sends.get_mut(&number) {
-            self.counters.retried += u64::from(pending.sends > 0);
-            pending.sends += 1;
-            pending.last_hop = Some(next);
+            pending.sends = sends.saturating_add(1);
+            pending.tried.push(next);
+            pending.held = held;
         }
-        self.wake_send(number, now + self.config.retry_after);
-        self.hold(packet, &head, Origin::Send(number), next, now);
+        self.wake_send(number, now + self.config.retry_after * (sends + 1).min(LONGEST_WAIT).into());
+    }
+
+    /// There is a newer copy, or none is needed any more: what becomes of this one does not matter.
+    fn forget_copy(&mut self, number: u64) {
+        if let Some(hop) = self.sends.get_mut(&number).and_then(|pending| pending.held.take()) {
+            self.drop_held(hop);
+        }
     }
 
     fn send_once(&mut self, send: SendId, to: &Contact, id: OverlayId, kind: Kind, body: &[u8], now: Instant) {
@@ -193,7 +212,7 @@ impl Router {
         if is_over {
             self.fail(number, SendFailure::NoRoute);
         } else {
-            self.wake_send(number, now + self.config.retry_after / 4);
+            self.wake_send(number, now + self.config.retry_after);
         }
         self.look_for(&to, now);
     }
@@ -208,7 +227,13 @@ impl Router {
         if pending.sends < MAX_SENDS {
             self.launch(number, now);
         } else {
-            self.wake_send(number, pending.deadline);
+            self.wait_for_deadline(number);
+        }
+    }
+
+    fn wait_for_deadline(&mut self, number: u64) {
+        if let Some(deadline) = self.sends.get(&number).map(|pending| pending.deadline) {
+            self.wake_send(number, deadline);
         }
     }
 
@@ -229,6 +254,7 @@ impl Router {
     }
 
     pub(super) fn finish(&mut self, number: u64) -> Option<Pending> {
+        self.forget_copy(number);
         let pending = self.sends.remove(&number)?;
         self.sends_bytes -= pending.body.len();
         self.timers.cancel(pending.due, Due::Send(number));
@@ -244,9 +270,13 @@ impl Router {
 
     /// Those to this peer that were sent for an earlier session of it.
     pub(super) fn send_again(&mut self, to: &OverlayId, now: Instant) {
-        let sent = self.sends.iter().filter(|(_, pending)| pending.to == *to && pending.sends > 0);
-        let numbers: Vec<u64> = sent.map(|(number, _)| *number).collect();
-        for number in numbers {
+        let sent = self.sends.iter_mut().filter(|(_, pending)| pending.to == *to && pending.sends > 0);
+        let sent = sent.map(|(number, pending)| {
+            // The way was right.
+            pending.tried.clear();
+            *number
+        });
+        for number in sent.collect::<Vec<u64>>() {
             self.launch(number, now);
         }
     }

@@ -60,13 +60,92 @@ fn two_ways() -> Net {
 
 #[test]
 fn a_hop_falls_silent_with_the_message() {
-    let mut net = two_ways();
+    let mut net = Net::new();
+    [0, 1, 3, 5, 10].into_iter().for_each(|number| net.add(number));
+    [(0, 1), (1, 3), (1, 5), (3, 10), (5, 10)].into_iter().for_each(|(a, b)| net.link(a, b));
+    net.run(SECOND);
+    net.send(0, 10, "hello", None);
+    net.run(SECOND);
+    net.take_told();
     let send = net.send(0, 10, "text", CONFIRM);
     net.mute.insert(5);
     net.run(SECOND * 3);
     assert_eq!(net.take_told(), [delivered(10, 0, "text"), (0, Told::Confirmed(send))]);
-    assert_eq!(net.counters(0).rerouted, 1);
-    assert_eq!(net.counters(0).retried, 0);
+    assert!(net.counters(1).rerouted > 0);
+}
+
+/// 0 has six ways to 10, each over one peer.
+fn six_ways() -> Net {
+    let mut net = Net::new();
+    [0, 3, 5, 6, 7, 8, 9, 10].into_iter().for_each(|number| net.add(number));
+    [3, 5, 6, 7, 8, 9].into_iter().for_each(|number| {
+        net.link(0, number);
+        net.link(number, 10);
+    });
+    net.run(SECOND);
+    net
+}
+
+#[test]
+fn each_copy_takes_another_first_hop() {
+    let mut net = six_ways();
+    net.send(0, 10, "hello", None);
+    net.run(SECOND);
+    net.take_told();
+    net.drops = Some(|at, head| (5..10).contains(&at) && head.confirm);
+    let before = net.sends.len();
+    let send = net.send(0, 10, "text", CONFIRM);
+    net.run(SECOND * 13);
+    assert_eq!(net.take_told(), [delivered(10, 0, "text"), (0, Told::Confirmed(send))]);
+    assert_eq!(net.counters(0).retried, 5);
+    // Six copies and a receipt.
+    assert_eq!(net.sends.len() - before, 7);
+    assert_eq!(net.routers[&0].held.len(), 0);
+}
+
+#[test]
+fn so_many_copies_and_no_more() {
+    for (ways, copies) in [(9, 8), (5, 5), (2, 4)] {
+        let mut net = Net::new();
+        (0..ways + 2).for_each(|number| net.add(number));
+        (1..=ways).for_each(|number| net.link(0, number));
+        (1..=ways).for_each(|number| net.link(number, ways + 1));
+        net.run(SECOND);
+        net.send(0, ways + 1, "hello", None);
+        net.run(SECOND);
+        net.take_told();
+        let before = net.sends.len();
+        net.drops = Some(|at, _| at > 0);
+        let send = net.send(0, ways + 1, "text", Some(SECOND * 600));
+        net.run(SECOND * 601);
+        assert_eq!(net.take_told(), [(0, Told::Failed(send, SendFailure::TimedOut))]);
+        assert_eq!(net.sends.len() - before, copies, "{ways} ways");
+    }
+}
+
+#[test]
+fn each_question_for_a_key_takes_another_first_hop() {
+    let mut net = six_ways();
+    net.drops = Some(|at, head| (6..10).contains(&at) && head.purpose == Purpose::KeyRequest);
+    net.send(0, 10, "text", CONFIRM);
+    net.run(SECOND * 10);
+    assert_eq!(net.take_told()[..1], [delivered(10, 0, "text")]);
+}
+
+#[test]
+fn the_next_receipt_takes_another_way() {
+    let mut net = Net::new();
+    [0, 3, 5, 7, 10, 20].into_iter().for_each(|number| net.add(number));
+    [(0, 3), (0, 5), (3, 7), (5, 7), (7, 10), (10, 20), (20, 0)].into_iter().for_each(|(a, b)| net.link(a, b));
+    net.run(SECOND);
+    net.send(0, 10, "hello", None);
+    net.run(SECOND);
+    net.take_told();
+    net.drops = Some(|at, head| at == 7 && head.purpose == Purpose::Receipt);
+    let send = net.send(0, 10, "text", CONFIRM);
+    net.run(SECOND * 2);
+    assert_eq!(net.take_told(), [delivered(10, 0, "text"), (0, Told::Confirmed(send))]);
+    assert_eq!((net.counters(0).retried, net.counters(10).duplicates), (1, 1));
 }
 
 #[test]
@@ -108,7 +187,7 @@ fn the_receipt_is_lost() {
     net.run(DELAY * 2 + DELAY / 2);
     // It has arrived, and the receipt is under way.
     net.mute.extend([3, 5]);
-    net.run(SECOND * 7 / 2);
+    net.run(SECOND / 2);
     net.mute.clear();
     net.run(SECOND * 5);
     assert_eq!(net.take_told(), [delivered(10, 0, "text"), (0, Told::Confirmed(send))]);

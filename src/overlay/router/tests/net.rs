@@ -183,6 +183,8 @@ pub(super) struct Net {
     sent: u64,
     /// Peers that neither hear nor say anything, though their links stand.
     pub(super) mute: BTreeSet<usize>,
+    /// Whether a peer says that it has taken a message, and drops it.
+    pub(super) drops: Option<fn(usize, &Head) -> bool>,
     pub(super) told: Vec<(usize, Told)>,
     /// How often each message was sent by a hop, by nonce and sender.
     pub(super) sends: HashMap<(OverlayId, wire::Nonce), usize>,
@@ -197,7 +199,8 @@ impl Net {
         let (routers, notes, links, flying, mute, told, sends) = Default::default();
         let config = RouterConfig::default();
         let now = Instant::now();
-        Self { now, routers, notes, links, flying, sent: 0, mute, told, sends, record: None, sessions: 0, config }
+        let (drops, record) = (None, None);
+        Self { now, routers, notes, links, flying, sent: 0, mute, drops, told, sends, record, sessions: 0, config }
     }
 
     /// Peers with these numbers, each linked to the next.
@@ -292,7 +295,12 @@ impl Net {
             if packet == Some(next) {
                 let (_, (from, to, packet)) = self.flying.pop_first().unwrap();
                 let is_up = self.links.contains(&(to, from)) && self.routers.contains_key(&to);
-                if is_up && !self.mute.contains(&from) && !self.mute.contains(&to) {
+                let dropped = Head::parse(&packet)
+                    .filter(|head| packet[0] == wire::MESSAGE && self.drops.is_some_and(|drops| drops(to, head)));
+                if let Some(head) = dropped {
+                    self.sent += 1;
+                    self.flying.insert((self.now + DELAY, self.sent), (to, from, wire::taken(head.hop)));
+                } else if is_up && !self.mute.contains(&from) && !self.mute.contains(&to) {
                     self.with(to, |router, now| router.receive(&id(from), packet, now));
                 }
             } else if let Some((_, number)) = timer {
