@@ -171,7 +171,7 @@ impl Router {
         let mut counts = false;
         if let Origin::Neighbour { id, .. } = &origin {
             let (messages, bytes) = (self.config.held_messages / SHARE, self.config.held_bytes / SHARE);
-            let Some(share) = self.neighbours.get_mut(id).map(|neighbour| &mut neighbour.held) else { return None };
+            let share = self.neighbours.get_mut(id).map(|neighbour| &mut neighbour.held)?;
             if !has_room || share.0 >= messages || share.1 + packet.len() > bytes {
                 return None;
             }
