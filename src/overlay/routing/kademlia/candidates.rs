@@ -30,6 +30,8 @@ pub(super) struct Candidate {
     /// When it may be tried again, or when the attempt is given up.
     retry: Moment,
     pub(super) failures: u8,
+    /// The number of the latest link when it could not be reached.
+    failed_at: u32,
     pub(super) pending: bool,
 }
 
@@ -65,17 +67,24 @@ impl Candidates {
     /// A peer was named by somebody of whose candidates so many were junk.
     pub(super) fn hear(&mut self, id: OverlayId, informant: u32, junk: u8, now: Moment) {
         let expires = now.saturating_add(LIFETIME);
-        let at = match self.position(&id) {
-            // That one could not be reached is not forgotten later because it is named again.
-            Ok(at) if self.list[at].failures > 0 => return,
-            Ok(at) => return self.list[at].expires = expires,
-            Err(at) => at,
-        };
+        let known = self.position(&id);
+        if let Ok(at) = known
+            && self.list[at].failures == 0
+        {
+            return self.list[at].expires = expires;
+        }
         let named = self.list.iter().filter(|candidate| candidate.informant == informant).count();
         if named >= SHARE.saturating_sub(usize::from(junk)) || id == self.own {
             return;
         }
-        let new = Candidate { id, informant, expires, retry: now, failures: 0, pending: false };
+        let new = Candidate { id, informant, expires, retry: now, failures: 0, failed_at: 0, pending: false };
+        let at = match known {
+            // That one could not be reached is not forgotten later because it is named again, unless by a newcomer: it may come
+            // from where there is a way.
+            Ok(at) if self.list[at].pending || informant <= self.list[at].failed_at => return,
+            Ok(at) => return self.list[at] = new,
+            Err(at) => at,
+        };
         let range = self.range(self.own.xor(&id).log2());
         let scope = if range.len() >= MAX_IN_BUCKET {
             range
@@ -99,18 +108,18 @@ impl Candidates {
     }
 
     /// A link was lost: it may be tried again later.
-    pub(super) fn lost(&mut self, id: OverlayId, now: Moment) {
+    pub(super) fn lost(&mut self, id: OverlayId, latest: u32, now: Moment) {
         self.hear(id, 0, 0, now);
         if let Ok(at) = self.position(&id) {
-            self.list[at].fail(now);
+            self.list[at].fail(latest, now);
         }
     }
 
-    /// It was not reached. Returns who named it.
-    pub(super) fn fail(&mut self, id: &OverlayId, now: Moment) -> Option<u32> {
+    /// It was not reached, by the time of the link with this number. Returns who named it.
+    pub(super) fn fail(&mut self, id: &OverlayId, latest: u32, now: Moment) -> Option<u32> {
         let at = self.position(id).ok()?;
         let candidate = &mut self.list[at];
-        candidate.fail(now);
+        candidate.fail(latest, now);
         Some(candidate.informant)
     }
 
@@ -150,7 +159,8 @@ impl Candidates {
 }
 
 impl Candidate {
-    fn fail(&mut self, now: Moment) {
+    fn fail(&mut self, latest: u32, now: Moment) {
+        self.failed_at = latest;
         self.failures = (self.failures + 1).min(ATTEMPTS);
         self.pending = false;
         self.retry = now.saturating_add(BACK_OFF << self.failures);
@@ -237,13 +247,31 @@ mod tests {
             assert_eq!(candidates.next_timeout(), Some(now + ATTEMPT));
             assert_eq!(candidates.overdue(now + ATTEMPT - 1), None);
             assert_eq!(candidates.overdue(now + ATTEMPT), Some(id(100, 0)));
-            assert_eq!(candidates.fail(&id(100, 0), now), Some(1));
+            assert_eq!(candidates.fail(&id(100, 0), 5, now), Some(1));
             let wait = BACK_OFF << attempt;
             assert!(!candidates.iter().next().unwrap().is_ready(now + wait - 1));
             now += wait;
         }
         candidates.hear(id(100, 0), 1, 0, now);
         assert!(!candidates.iter().next().unwrap().is_ready(now), "naming it again does not help");
+        candidates.hear(id(100, 0), 5, 0, now);
+        assert!(!candidates.iter().next().unwrap().is_ready(now), "nor if another does that was here then");
         assert_eq!((candidates.overdue(LIFETIME), candidates.iter().count()), (None, 0));
+    }
+
+    #[test]
+    fn what_has_failed_is_tried_again_when_a_newcomer_names_it() {
+        let mut candidates = candidates();
+        candidates.hear(id(100, 0), 1, 0, 0);
+        for _ in 0..ATTEMPTS {
+            candidates.fail(&id(100, 0), 5, 0);
+        }
+        candidates.hear(id(100, 0), 6, u8::MAX, 0);
+        assert!(!candidates.iter().next().unwrap().is_ready(0), "it has named too much junk");
+        candidates.hear(id(100, 0), 6, 0, 0);
+        assert!(candidates.iter().next().unwrap().is_ready(0));
+        assert_eq!(candidates.fail(&id(100, 0), 7, 0), Some(6), "and costs the newcomer its share");
+        candidates.hear(id(100, 0), 6, 0, 0);
+        assert!(!candidates.iter().next().unwrap().is_ready(0));
     }
 }

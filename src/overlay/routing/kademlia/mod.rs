@@ -3,13 +3,14 @@
 //! - `mod.rs`: the table, and what it does on each input
 //! - `wish.rs`: to whom it wants links, and whom it asks
 //! - `links.rs`: the links, and the rule by which they fit
-//! - `candidates.rs`: peers that were heard of
+//! - `candidates.rs`, `former.rs`: peers that were heard of, and neighbours that were lost
 //! - `lookup.rs`: questions, passing them on, and answers
 //! - `wire.rs`, `budget.rs`: messages; time, and what is counted by it
 
 mod budget;
 mod candidates;
 mod config;
+mod former;
 mod links;
 mod lookup;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use rand::rngs::SmallRng;
 use self::budget::{Moment, Served, instant, tenths};
 use self::candidates::Candidates;
 pub use self::config::KademliaConfig;
+use self::former::Former;
 use self::links::{Link, Links};
 use self::lookup::Relays;
 use self::wire::Message;
@@ -40,6 +42,10 @@ const HURRY: Moment = 20;
 /// further one, up to 10 minutes, until one succeeds.
 const PAUSE: Moment = 5;
 const LONGEST_PAUSE: Moment = 6000;
+/// One in so many neighbours lost before all is quiet again: the network may have fallen apart.
+const MANY: usize = 4;
+/// New links after which it asks again then.
+const HOPEFUL: u8 = 64;
 
 /// A routing table after Kademlia: distance is XOR, and neighbours are kept in buckets by the length of the prefix that they
 /// share with us.
@@ -57,6 +63,11 @@ const LONGEST_PAUSE: Moment = 6000;
 /// passes the question on to a neighbour that is closer, and the answer comes back the same way; so links to those on the way
 /// are not needed. An answer counts if it was asked for, names at most 20 ids, and only makes candidates: who they are is
 /// proven by the link.
+///
+/// **When the network falls apart.** Some former neighbours are tried again, more and more seldom, and a candidate that could not be
+/// reached is tried again when a newcomer names it. Who has lost a quarter of its neighbours asks again at each of the next new links.
+/// So two parts become one as soon as there is a link between them.
+///
 /// Candidates are shared out among those who named them, and who names peers that cannot be reached is believed less.
 ///
 /// [`Action::Route`] is never used, and what is not from a neighbour is ignored.
@@ -68,6 +79,11 @@ pub struct Kademlia {
     start: Instant,
     links: Links,
     candidates: Candidates,
+    former: Former,
+    /// Links lost since all was quiet. When they are many, there is perhaps another part of the network, and so many new links are
+    /// reason to ask again.
+    losses: usize,
+    hopeful: u8,
     relays: Relays,
     actions: VecDeque<Action>,
     /// Of the latest link. 0 is nobody's.
@@ -93,6 +109,9 @@ impl Kademlia {
             start: now,
             links: Links::new(id),
             candidates: Candidates::new(id),
+            former: Former::default(),
+            losses: 0,
+            hopeful: 0,
             relays: Relays::default(),
             actions: VecDeque::new(),
             serial: 0,
@@ -119,7 +138,7 @@ impl Kademlia {
     fn failed(&mut self, peer: &OverlayId, now: Moment) {
         self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
         self.pause_until = now.saturating_add(self.pause);
-        let informant = self.candidates.fail(peer, now);
+        let informant = self.candidates.fail(peer, self.serial, now);
         if let Some(link) = informant.and_then(|informant| self.links.by_serial(informant)) {
             link.junk = link.junk.saturating_add(1);
         }
@@ -167,8 +186,15 @@ impl Routing for Kademlia {
         self.serial += 1;
         let displaced = self.links.insert(Link::new(peer, self.serial, verified), &self.config);
         self.actions.extend(displaced.map(Action::Release));
+        if self.former.remove(&peer) {
+            self.former.hurry(now);
+        }
         if self.links.fits(&peer) {
             self.ask_newcomer(peer, now);
+            if self.hopeful > 0 {
+                self.hopeful -= 1;
+                self.hurry(now);
+            }
         } else if wished {
             self.actions.push_back(Action::Release(peer));
         }
@@ -179,9 +205,14 @@ impl Routing for Kademlia {
         let now = self.moment(now);
         let Some((link, fitted)) = self.links.remove(peer) else { return };
         if link.verified && fitted {
-            self.candidates.lost(link.id, now);
+            self.candidates.lost(link.id, self.serial, now);
+            self.former.lost(link.id, now);
         }
         if fitted {
+            self.losses += 1;
+            if self.losses * MANY >= self.links.fit().len() + self.losses {
+                self.hopeful = HOPEFUL;
+            }
             self.links.promote(&self.config);
             if self.lacks(&link.id) {
                 self.hurry(now);
@@ -250,12 +281,18 @@ impl Routing for Kademlia {
         if self.refresh_at <= now {
             self.refresh(now);
         }
+        if let Some(peer) = self.former.due(now)
+            && self.links.get(&peer).is_none()
+            && self.links.admission(&peer, &self.config) != Admission::No
+        {
+            self.actions.push_back(Action::Connect(peer));
+        }
         self.populate(now);
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        let attempt = self.candidates.next_timeout().unwrap_or(Moment::MAX);
-        Some(instant(self.start, self.refresh_at.min(attempt)))
+        let attempt = self.candidates.next_timeout().into_iter().chain(self.former.next_timeout()).min();
+        Some(instant(self.start, self.refresh_at.min(attempt.unwrap_or(Moment::MAX))))
     }
 
     fn poll_action(&mut self) -> Option<Action> {
@@ -280,6 +317,11 @@ impl Routing for Kademlia {
 
     fn state_bytes(&self) -> usize {
         let actions = self.actions.capacity() * size_of::<Action>();
-        size_of::<Self>() + self.links.bytes() + self.candidates.bytes() + self.relays.bytes() + actions
+        size_of::<Self>()
+            + self.links.bytes()
+            + self.candidates.bytes()
+            + self.former.bytes()
+            + self.relays.bytes()
+            + actions
     }
 }

@@ -44,6 +44,7 @@ impl Kademlia {
         let slowest = tenths(self.config.refresh).max(1);
         if self.interval >= slowest {
             self.links.fit_mut().iter_mut().for_each(|link| link.junk /= 2);
+            self.losses = 0;
         }
         let near = &self.links.fit()[..self.links.fit().len().min(self.config.near)];
         let near: Vec<OverlayId> = near.iter().filter(|link| link.may_be_asked(now)).map(|link| link.id).collect();

@@ -109,6 +109,20 @@ fn a_network_that_loses_a_third_of_its_peers_recovers() {
     assert!((sim.dials - dials) as f64 / minutes < 0.1);
 }
 
+#[test]
+fn two_halves_become_one_by_a_single_link() {
+    let mut sim = grown(60, KademliaConfig::default(), 3);
+    sim.divide();
+    // Until every attempt has failed, and both have settled.
+    sim.run(Duration::from_secs(20 * 60));
+    assert!(gaps(&sim) > 0);
+    sim.link(0, 1);
+    sim.run(Duration::from_secs(60));
+    assert_eq!(gaps(&sim), 0);
+    check_responsible(&sim, 500);
+    hops(&sim, 500);
+}
+
 /// For a table of figures: `PMESH_PEERS=1000 PMESH_TARGET=60 cargo test --release --lib kademlia::tests::network::measure --
 /// --ignored --nocapture`.
 #[test]

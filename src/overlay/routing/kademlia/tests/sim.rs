@@ -88,6 +88,15 @@ impl Sim {
         }
     }
 
+    /// The even and the odd peers lose each other.
+    pub(super) fn divide(&mut self) {
+        for (a, b) in self.links.clone() {
+            if a % 2 != b % 2 {
+                self.unlink(a, b);
+            }
+        }
+    }
+
     pub(super) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(Reverse((at, _, _, _))) = self.queue.peek()
@@ -139,7 +148,10 @@ impl Sim {
             }
             Event::Dial(id) => {
                 let (own, other) = (self.id(peer), self.ids[&id]);
-                let admission = self.tables[other].as_ref().map_or(Admission::No, |table| table.admits(&own));
+                // What makes a link is relayed, so there must be a way.
+                let is_reached = self.leads_to(peer, other);
+                let table = self.tables[other].as_ref().filter(|_| is_reached);
+                let admission = table.map_or(Admission::No, |table| table.admits(&own));
                 if admission == Admission::No {
                     self.refused += u64::from(self.tables[other].is_some());
                     self.table(peer).unreachable(&id, now);
@@ -166,7 +178,12 @@ impl Sim {
         self.queue.push(Reverse((self.now + after, self.events, peer, event)));
     }
 
-    fn link(&mut self, a: usize, b: usize) {
+    /// Whether one can reach the other: over the links that there are, however far, unless they are of two parts.
+    fn leads_to(&self, a: usize, b: usize) -> bool {
+        a % 2 == b % 2 || self.links.iter().any(|(a, b)| a % 2 != b % 2)
+    }
+
+    pub(super) fn link(&mut self, a: usize, b: usize) {
         if self.links.insert((a.min(b), a.max(b))) {
             let (now, id_a, id_b) = (self.now, self.id(a), self.id(b));
             self.table(a).up(id_b, true, now);
