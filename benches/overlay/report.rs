@@ -1,0 +1,83 @@
+//! The table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::measure::percentile;
+use crate::process::Variant;
+
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    what: String,
+    values: BTreeMap<Variant, Vec<f64>>,
+}
+
+impl Table {
+    pub(crate) fn add(&mut self, variant: Variant, what: String, value: f64) {
+        let at = self.rows.iter().position(|row| row.what == what).unwrap_or(self.rows.len());
+        if at == self.rows.len() {
+            self.rows.push(Row { what, values: BTreeMap::new() });
+        }
+        self.rows[at].values.entry(variant).or_default().push(value);
+    }
+}
+
+/// As Markdown: the median of the rounds, with the range where there were several.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| | pmesh over WebSockets | pmesh over WebRTC | peer-relay 0.0.2 | WebSockets to the original |")?;
+        writeln!(f, "|---|---|---|---|---|")?;
+        for row in &self.rows {
+            write!(f, "| {} |", row.what)?;
+            for variant in Variant::ALL {
+                write!(f, " {} |", row.cell(variant))?;
+            }
+            let ratio = match (row.median(Variant::WebSocket), row.median(Variant::Original)) {
+                (Some(ours), Some(original)) if original > 0.0 && ours > 0.0 => format!("{:.2}", ours / original),
+                _ => String::new(),
+            };
+            writeln!(f, " {ratio} |")?;
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn sorted(&self, variant: Variant) -> Vec<f64> {
+        let mut values = self.values.get(&variant).cloned().unwrap_or_default();
+        values.sort_by(f64::total_cmp);
+        values
+    }
+
+    fn median(&self, variant: Variant) -> Option<f64> {
+        let sorted = self.sorted(variant);
+        (!sorted.is_empty()).then(|| percentile(&sorted, 50))
+    }
+
+    fn cell(&self, variant: Variant) -> String {
+        let sorted = self.sorted(variant);
+        match sorted[..] {
+            [] => String::new(),
+            [one] => number(one),
+            [least, .., most] => {
+                format!("{} ({}–{})", number(percentile(&sorted, 50)), number(least), number(most))
+            }
+        }
+    }
+}
+
+/// Three digits, or as many as it has before the point.
+fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
