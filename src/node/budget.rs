@@ -23,14 +23,24 @@ impl Budget {
 
     /// Takes so many tokens, if there are as many.
     pub(crate) fn take_many(&mut self, count: usize, now: Instant) -> bool {
+        let has = self.has(count, now);
+        if has {
+            self.tokens -= count as f64;
+        }
+        has
+    }
+
+    /// Whether there are so many tokens.
+    pub(crate) fn has(&mut self, count: usize, now: Instant) -> bool {
         let elapsed = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         self.at = Some(now);
         self.tokens = (self.tokens + elapsed * f64::from(self.per_second)).min(f64::from(self.burst));
-        if self.tokens < count as f64 {
-            return false;
-        }
-        self.tokens -= count as f64;
-        true
+        self.tokens >= count as f64
+    }
+
+    /// Half of what there may be at once.
+    pub(crate) fn half(&self) -> usize {
+        self.burst as usize / 2
     }
 }
 

@@ -170,9 +170,13 @@ pub struct RouterConfig {
     pub quiet_ping_after: Duration,
     /// How long the answer may take. Then others are preferred until it comes.
     pub pong_within: Duration,
-    /// What a neighbour may have relayed and answered. What peers that we know seal for us is not counted.
+    /// What is relayed and answered for all neighbours together. While half of what may come at once is left, nobody is limited
+    /// further; with less, each neighbour and each source behind it has only its own budget. What peers that we know seal for us is
+    /// not counted.
+    pub relay_budget: Rate,
+    /// What a neighbour may have of it while it is scarce.
     pub neighbour_budget: Rate,
-    /// How much of it may be from one source.
+    /// How much of that may be from one source.
     pub source_budget: Rate,
     /// How many messages of others are kept until the next hop has taken them, and how many of ours until they are confirmed or
     /// the key is there. Beyond that, others are refused, and ours are not taken. At most 8192.
@@ -209,6 +213,8 @@ impl Default for RouterConfig {
             ping_after: Duration::from_secs(2),
             quiet_ping_after: Duration::from_secs(60),
             pong_within: Duration::from_secs(3),
+            // About what one core does.
+            relay_budget: Rate { messages: 400_000, bytes: 1 << 30, burst_seconds: 1 },
             neighbour_budget: Rate { messages: 20_000, bytes: 64 << 20, burst_seconds: 2 },
             source_budget: Rate { messages: 5_000, bytes: 16 << 20, burst_seconds: 2 },
             held_messages: 4096,

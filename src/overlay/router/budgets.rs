@@ -13,20 +13,27 @@ const STRANGERS: Budget = Budget::new(500, 200);
 /// Sources that are told apart for each neighbour. Who is forgotten starts anew, within the budget of the neighbour.
 const MAX_SOURCES: usize = 512;
 
+/// Messages and bytes.
 #[derive(Debug)]
-struct Pair {
+pub(super) struct Pair {
     messages: Budget,
     bytes: Budget,
 }
 
 impl Pair {
-    fn new(rate: &Rate) -> Self {
+    pub(super) fn new(rate: &Rate) -> Self {
         let of = |each_second: u32| Budget::new(each_second.saturating_mul(rate.burst_seconds), each_second);
         Self { messages: of(rate.messages), bytes: of(rate.bytes) }
     }
 
-    fn take(&mut self, bytes: usize, now: Instant) -> bool {
+    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> bool {
         self.messages.take(now) && self.bytes.take_many(bytes, now)
+    }
+
+    /// Takes a message if half is left, which is for those who are within their own budgets.
+    pub(super) fn take_spare(&mut self, bytes: usize, now: Instant) -> bool {
+        let (messages, half) = (self.messages.half() + 1, self.bytes.half());
+        self.messages.has(messages, now) && self.bytes.has(half + bytes, now) && self.take(bytes, now)
     }
 }
 
@@ -49,20 +56,19 @@ impl Budgets {
         }
     }
 
-    /// Takes a packet of the neighbour itself.
-    pub(super) fn take(&mut self, bytes: usize, now: Instant) -> bool {
-        self.all.take(bytes, now)
-    }
-
     /// Takes a message that a stranger has sealed for us.
     pub(super) fn take_stranger(&mut self, now: Instant) -> bool {
         self.strangers.take(now)
     }
 
-    /// Takes a message of a source. One that is over its own budget costs the neighbour nothing, so that a flood does not use
-    /// up what is for others.
-    pub(super) fn take_from(&mut self, source: OverlayId, bytes: usize, now: Instant) -> bool {
+    /// Takes a packet of the neighbour itself, or of a source behind it: as long as there is plenty for all, or within their own
+    /// budgets. A source that is over its own costs the neighbour nothing, so that a flood does not use up what is for others.
+    pub(super) fn take(&mut self, source: Option<OverlayId>, bytes: usize, relayed: &mut Pair, now: Instant) -> bool {
+        if relayed.take_spare(bytes, now) {
+            return true;
+        }
         let each = &self.each;
-        self.sources.get_or_insert(source, || Pair::new(each)).take(bytes, now) && self.all.take(bytes, now)
+        let of_source = |source| self.sources.get_or_insert(source, || Pair::new(each)).take(bytes, now);
+        source.is_none_or(of_source) && self.all.take(bytes, now) && relayed.take(bytes, now)
     }
 }

@@ -29,7 +29,7 @@ impl Router {
         }
         let ForeignMessage { to, from: source, path, nonce, data } = message;
         let bytes = OVERHEAD_BYTES + path.len() * OverlayId::BYTES + data.get().len();
-        if !neighbour.budgets.take_from(source, bytes, now) {
+        if !neighbour.budgets.take(Some(source), bytes, &mut self.relayed, now) {
             return self.counters.over_budget += 1;
         }
         if nonce.len() > MAX_FOREIGN_NONCE_BYTES

@@ -34,8 +34,10 @@ impl Router {
                 matches!(self.contacts.peek(&head.from), Some(Known::Contact { .. }))
                     || neighbour.budgets.take_stranger(now)
             }
-            Some(head) => neighbour.budgets.take_from(head.from, packet.len(), now),
-            None => neighbour.budgets.take(packet.len(), now),
+            head => {
+                let source = head.as_ref().map(|head| head.from);
+                neighbour.budgets.take(source, packet.len(), &mut self.relayed, now)
+            }
         };
         if is_back {
             self.responds_again(from, now);

@@ -78,6 +78,7 @@ use super::routing::{Action, Routing, Sender};
 use super::seal::{Contact, Seal};
 use crate::node::Budget;
 
+use budgets::Pair;
 use cache::Cache;
 use held::HeldTable;
 use keys::{Known, Numbers, Wanted};
@@ -120,6 +121,8 @@ pub struct Router {
     wanted: BTreeMap<OverlayId, Wanted>,
     timers: Timers,
     notices: Budget,
+    /// What is left for all neighbours together.
+    relayed: Pair,
     /// For messages that are not sealed.
     numbers: Numbers,
     rng: StdRng,
@@ -156,6 +159,7 @@ impl Router {
             wanted: BTreeMap::new(),
             timers: Timers::default(),
             notices: NOTICES,
+            relayed: Pair::new(&config.relay_budget),
             numbers: Numbers::new(rng.next_u64()),
             hash_key: rng.next_u64(),
             rng,

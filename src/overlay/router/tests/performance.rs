@@ -14,7 +14,7 @@ const ROUND: usize = 1000;
 fn router(me: usize, neighbours: &[usize], now: Instant) -> Router {
     let seal = Box::new(Plain::new(id(me), me as u64));
     let rate = Rate { messages: u32::MAX, bytes: u32::MAX, burst_seconds: 1 };
-    let config = RouterConfig { neighbour_budget: rate, source_budget: rate, ..RouterConfig::default() };
+    let config = RouterConfig { relay_budget: rate, ..RouterConfig::default() };
     let mut router = Router::new(Box::new(Line::new(id(me))), seal, config, me as u64);
     for neighbour in neighbours {
         let session = Session::from_bytes((*neighbour as u64).to_be_bytes());
