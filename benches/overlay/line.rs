@@ -13,7 +13,7 @@ pub(crate) struct Line {
 }
 
 /// A secret whose overlay id begins with these three bits.
-fn secret(prefix: u8) -> [u8; 32] {
+pub(crate) fn secret(prefix: u8) -> [u8; 32] {
     loop {
         let secret = rand::random();
         if OverlayId::of(&Identity::from_secret(secret).peer_id()).as_bytes()[0] >> 5 == prefix {
@@ -31,7 +31,7 @@ impl Line {
             let secret = secret((at * 7 / (relays + 1)) as u8);
             let before = peers.last().filter(|_| variant != Variant::WebRtc);
             let bootstrap: Vec<String> = before.map(|peer| peer.url.clone()).into_iter().collect();
-            peers.push(Process::start(variant, secret, &bootstrap).await?);
+            peers.push(Process::start(variant, secret, &bootstrap, false).await?);
         }
         if variant == Variant::WebRtc {
             introduce(&mut peers).await?;
@@ -76,7 +76,7 @@ impl Line {
 }
 
 /// Connects each to the one before, over an onramp.
-async fn introduce(peers: &mut [Process]) -> Result<()> {
+pub(crate) async fn introduce(peers: &mut [Process]) -> Result<()> {
     let onramp = Onramp::builder().announce(false).bind("127.0.0.1:0").await?;
     let url = onramp.url();
     let running = tokio::spawn(onramp.run(std::future::pending::<()>()));

@@ -17,6 +17,7 @@ mod line;
 mod measure;
 mod options;
 mod peer;
+mod pour;
 mod process;
 mod raw;
 mod report;

@@ -13,17 +13,27 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, stdin};
 use tokio::time::timeout;
 
 use crate::Result;
+use crate::pour::{self, Pour};
 
 /// Silence after which what is on its way counts as lost.
 const SILENCE: Duration = Duration::from_secs(1);
 /// The service that reads a stream to its end, and says how long it was.
 const SINK: &str = "sink";
 const CHUNK: usize = 64 * 1024;
+/// How long a greeting may take until it is confirmed.
+const GREETING: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Command {
     Start { secret: String, bootstrap: Vec<String>, make_links: bool },
+    Greet { to: OverlayId },
+    Neighbours,
+    Connect { to: OverlayId },
+    Disconnect { to: OverlayId },
+    Pour { to: OverlayId },
+    More { bytes: u64 },
+    End,
     Onramp { url: String },
     Meet { address: String },
     Neighbour { id: OverlayId },
@@ -57,6 +67,7 @@ struct Peer {
     messages: OverlayMessages,
     onramp: Option<Node>,
     count: Count,
+    pour: Option<Pour>,
 }
 
 /// Runs until the input ends.
@@ -134,9 +145,10 @@ impl Peer {
         let builder = Overlay::builder(&root).listen((Ipv4Addr::LOCALHOST, 0).into()).make_links(make_links);
         let overlay = bootstrap.into_iter().fold(builder, |builder, url| builder.bootstrap(url)).start().await?;
         tokio::spawn(sink(overlay.listen(SINK)?));
+        tokio::spawn(pour::check(overlay.listen(pour::CHECKED)?));
         let url = overlay.local_addr().map(|address| format!("ws://{address}"));
         say(&json!({"event": "started", "id": overlay.id(), "url": url}));
-        Ok(Self { messages: overlay.messages(), overlay, onramp: None, count: Count::default() })
+        Ok(Self { messages: overlay.messages(), overlay, onramp: None, count: Count::default(), pour: None })
     }
 
     async fn obey(&mut self, command: Command) -> Result<Value> {
@@ -153,18 +165,37 @@ impl Peer {
                 json!({"event": "met"})
             }
             Command::Neighbour { id } => {
-                let mut events = self.overlay.events();
-                while !self.overlay.neighbours().contains(&id) {
-                    events.next().await.ok_or("the overlay is over")?;
-                }
+                self.overlay.neighbour(&id).await;
                 json!({"event": "neighbour"})
             }
+            Command::Neighbours => json!({"event": "neighbours", "ids": self.overlay.neighbours()}),
+            Command::Greet { to } => {
+                let greeted = self.overlay.send_confirmed(to, Value::from("hello"), GREETING).await;
+                json!({"event": "greeted", "error": greeted.err().map(|error| error.to_string())})
+            }
+            Command::Connect { to } => {
+                self.overlay.connect(to).await?;
+                json!({"event": "connected"})
+            }
+            Command::Disconnect { to } => {
+                self.overlay.disconnect(&to).await;
+                json!({"event": "disconnected"})
+            }
+            Command::Pour { to } => {
+                self.pour = Some(Pour::dial(&self.overlay, to).await?);
+                json!({"event": "pouring"})
+            }
+            Command::More { bytes } => {
+                self.pour.as_mut().ok_or("no stream")?.write(bytes).await?;
+                json!({"event": "poured"})
+            }
+            Command::End => self.pour.take().ok_or("no stream")?.end().await?,
             Command::Flood(flood) => self.flood(flood).await?,
             Command::Ping { to, count, size } => self.ping(to, count, size).await?,
             Command::Stream { to, megabytes } => self.stream(to, megabytes).await?,
             Command::Counters => {
                 let (counters, dropped) = (self.overlay.counters(), self.overlay.dropped());
-                json!({"event": "counters", "dropped": dropped, "over_budget": counters.over_budget,
+                json!({"event": "counters", "dropped": dropped, "forwarded": counters.forwarded,
                        "all": format!("{counters:?}")})
             }
             Command::Tidy => json!({"event": "tidied"}),

@@ -47,8 +47,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// One that listens, with neighbours at these URLs. An original has an identity of its own.
-    pub(crate) async fn start(variant: Variant, secret: [u8; 32], bootstrap: &[String]) -> Result<Self> {
+    /// One that listens, with neighbours at these URLs, and `links` of its own if it shall make them. An original has an identity of its own.
+    pub(crate) async fn start(variant: Variant, secret: [u8; 32], bootstrap: &[String], links: bool) -> Result<Self> {
         let mut command = if variant == Variant::Original {
             let mut command = Command::new("node");
             command.arg("--expose-gc").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/overlay/original.mjs"));
@@ -64,7 +64,7 @@ impl Process {
         let id = OverlayId::of(&Identity::from_secret(secret).peer_id());
         let mut this = Self { id, url: String::new(), child, commands, events };
         let secret = data_encoding::HEXLOWER.encode(&secret);
-        this.command(json!({"do": "start", "secret": secret, "bootstrap": bootstrap, "make_links": false})).await?;
+        this.command(json!({"do": "start", "secret": secret, "bootstrap": bootstrap, "make_links": links})).await?;
         let started = this.event("started").await?;
         this.id = text(&started, "id")?.parse()?;
         this.url = text(&started, "url")?.to_owned();
@@ -86,6 +86,11 @@ impl Process {
     pub(crate) async fn ask(&mut self, command: Value, event: &str) -> Result<Value> {
         self.command(command).await?;
         self.event(event).await
+    }
+
+    /// Kills it, without a word to anybody.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
     }
 
     fn pid(&self) -> Result<u32> {
