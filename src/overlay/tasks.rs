@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Neighbours that may have come to the port and be connected. Beyond, they are turned away.
 const MAX_LINKS: usize = 4096;
+/// Packets of a link that are brought to the core at once, if as many are there.
+const READY: usize = 16;
 /// How often to look whether there are streams to a peer.
 const STREAM_LOOK: Duration = Duration::from_secs(5);
 
@@ -192,9 +194,15 @@ fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> 
     let Link { id, key, sender, mut packets } = link;
     let linked = core.add_link(id, PublicKey::from(key), sender, reach);
     async move {
+        let mut ready = Vec::with_capacity(READY);
         while let Some(packet) = packets.next().await {
-            let ((), outcome) = core.drive(|router, now| router.receive(&id, packet, now));
-            core.count_dropped(outcome.hold().await);
+            ready.push(packet);
+            while ready.len() < READY
+                && let Some(Some(packet)) = packets.next().now_or_never()
+            {
+                ready.push(packet);
+            }
+            core.count_dropped(core.receive(&id, &mut ready).hold().await);
         }
         drop(linked);
     }

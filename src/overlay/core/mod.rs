@@ -266,16 +266,21 @@ impl Core {
         }
     }
 
-    /// Brings the router something, and carries out what it decides.
-    pub(super) fn drive<T>(&self, act: impl FnOnce(&mut Router, Instant) -> T) -> (T, Outcome) {
+    /// Brings the router packets of a neighbour, and carries out what it decides. Takes them all.
+    pub(super) fn receive(&self, from: &OverlayId, packets: &mut Vec<Bytes>) -> Outcome {
         let mut state = lock(&self.state);
-        let now = now();
-        state.router.set_full(self.inbox.is_full());
-        let result = act(&mut state.router, now);
-        (result, self.carry_out(&mut state, false, now))
+        let (now, mut outcome) = (now(), Outcome::default());
+        for packet in packets.drain(..) {
+            state.router.set_full(self.inbox.is_full());
+            state.router.receive(from, packet, now);
+            // Before the next: what is delivered may fill the inbox.
+            self.poll_outputs(&mut state, &mut outcome, false, now);
+        }
+        self.arm(&mut state);
+        outcome
     }
 
-    /// Like [`drive`](Self::drive), without a wait for what finds no room: it is dropped.
+    /// Carries out what the router has decided, without a wait for what finds no room: it is dropped.
     fn drive_on(&self, state: &mut State, now: Instant) {
         let outcome = self.carry_out(state, false, now);
         state.dropped += outcome.held.len() as u64;
@@ -326,9 +331,15 @@ impl Core {
         }
     }
 
-    /// What is `patient` waits for room on links that are full already.
+    /// Carries out what the router has decided. What is `patient` waits for room on links that are full already.
     fn carry_out(&self, state: &mut State, patient: bool, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
+        self.poll_outputs(state, &mut outcome, patient, now);
+        self.arm(state);
+        outcome
+    }
+
+    fn poll_outputs(&self, state: &mut State, outcome: &mut Outcome, patient: bool, now: Instant) {
         while let Some(output) = state.router.poll_output() {
             match output {
                 Output::Transmit { to, packet } => match state.hand(&to, packet, patient, now) {
@@ -374,12 +385,15 @@ impl Core {
                 Output::Foreign { .. } => state.dropped += 1,
             }
         }
+    }
+
+    /// Has the timer go off earlier, if it must.
+    fn arm(&self, state: &mut State) {
         let due = state.due();
         if due.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
             state.armed = due;
             self.timer.notify_one();
         }
-        outcome
     }
 
     fn deliver(&self, state: &mut State, from: OverlayId, verified: bool, kind: Kind, body: Bytes, now: Instant) {
