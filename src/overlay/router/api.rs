@@ -210,9 +210,9 @@ impl Default for RouterConfig {
             take_within: Duration::from_millis(1500),
             retry_after: Duration::from_secs(1),
             key_within: Duration::from_secs(10),
-            ping_after: Duration::from_secs(2),
+            ping_after: Duration::from_secs(1),
             quiet_ping_after: Duration::from_secs(60),
-            pong_within: Duration::from_secs(3),
+            pong_within: Duration::from_millis(1500),
             // About what one core does.
             relay_budget: Rate { messages: 400_000, bytes: 1 << 30, burst_seconds: 1 },
             neighbour_budget: Rate { messages: 20_000, bytes: 64 << 20, burst_seconds: 2 },
