@@ -147,11 +147,17 @@ async fn memory(variant: Variant, relays: usize, count: u64, options: &Options) 
 async fn stream(variant: Variant, relays: usize, megabytes: usize, options: &Options) -> Result<Vec<Sample>> {
     let mut line = Line::open(variant, relays).await?;
     let command = json!({"do": "stream", "to": line.last(), "megabytes": megabytes});
+    let before = line.cpu_seconds()?;
     let done = line.first().ask(command, "streamed").await?;
+    let cpu = line.cpu_seconds()? - before;
     if options.counters {
         eprintln!("{}", line.dropped().await?);
     }
-    Ok(vec![(format!("stream over {}, MB/s", with(relays)), megabytes as f64 / number(&done, "seconds")?)])
+    let with = with(relays);
+    Ok(vec![
+        (format!("stream over {with}, MB/s"), megabytes as f64 / number(&done, "seconds")?),
+        (format!("stream over {with}, CPU s for a GB, all peers"), cpu * 1e3 / megabytes as f64),
+    ])
 }
 
 /// A percentile of sorted values.
