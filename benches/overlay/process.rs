@@ -89,6 +89,7 @@ impl Process {
     }
 
     /// Kills it, without a word to anybody.
+    #[allow(dead_code, reason = "for `tests/overlay_soak.rs`")]
     pub(crate) async fn kill(&mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }
