@@ -142,7 +142,8 @@ impl Peer {
         let secret = data_encoding::HEXLOWER.decode(secret.as_bytes())?;
         let identity = Identity::from_secret(secret.try_into().map_err(|_| "not a secret")?);
         let root = Root::builder().bind([(Ipv4Addr::LOCALHOST, 0).into()]).mdns(false).identity(identity).build();
-        let builder = Overlay::builder(&root).listen((Ipv4Addr::LOCALHOST, 0).into()).make_links(make_links);
+        let builder = Overlay::builder(&root).listen((Ipv4Addr::LOCALHOST, 0).into());
+        let builder = builder.make_links(make_links).connect_for_streams(make_links);
         let overlay = bootstrap.into_iter().fold(builder, |builder, url| builder.bootstrap(url)).start().await?;
         tokio::spawn(sink(overlay.listen(SINK)?));
         tokio::spawn(pour::check(overlay.listen(pour::CHECKED)?));

@@ -45,6 +45,7 @@ pub struct OverlayBuilder {
     hosts: Vec<String>,
     bootstrap: Vec<String>,
     makes_links: bool,
+    connects_for_streams: bool,
 }
 
 impl OverlayBuilder {
@@ -58,6 +59,7 @@ impl OverlayBuilder {
             hosts: Vec::new(),
             bootstrap: Vec::new(),
             makes_links: true,
+            connects_for_streams: true,
         }
     }
 
@@ -99,6 +101,13 @@ impl OverlayBuilder {
     /// peer can be reached over these is then the application's concern.
     pub fn make_links(mut self, make: bool) -> Self {
         self.makes_links = make;
+        self
+    }
+
+    /// Whether to connect directly to peers to which there are [streams](Overlay::dial). On by default; without it they stay on relays
+    /// where there is no connection for another reason.
+    pub fn connect_for_streams(mut self, connect: bool) -> Self {
+        self.connects_for_streams = connect;
         self
     }
 
@@ -186,6 +195,7 @@ impl OverlayBuilder {
             local_addr,
             refused,
             streams: endpoint,
+            connects_for_streams: self.connects_for_streams,
             datagram_port,
             running,
             only: Mutex::new(Some(only)),

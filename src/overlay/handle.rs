@@ -44,6 +44,7 @@ pub(super) struct Inner {
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) refused: Option<Refused>,
     pub(super) streams: Arc<Streams>,
+    pub(super) connects_for_streams: bool,
     pub(super) datagram_port: Arc<QueuedPort>,
     pub(super) running: JoinHandle<()>,
     pub(super) only: Mutex<Option<Only>>,
@@ -199,8 +200,8 @@ impl Overlay {
     /// Makes a stream to a service of a peer, over others if there is no direct connection.
     ///
     /// It is reliable, and encrypted and authenticated from end to end, and many of them may be open at once. When a direct connection
-    /// comes up it takes that, without a break, and goes back to relays if that goes; one is made in the background, and closed when
-    /// the streams to the peer have been over for a while. Takes at most 20 seconds.
+    /// comes up it takes that, without a break, and goes back to relays if that goes; one is made in the background, unless that
+    /// is [switched off](OverlayBuilder::connect_for_streams), and closed when the streams to the peer have been over for a while. Takes at most 20 seconds.
     ///
     /// # Errors
     ///
@@ -211,7 +212,9 @@ impl Overlay {
     /// Dropping the future resets the stream.
     pub async fn dial(&self, to: OverlayId, service: &str) -> Result<Stream, DialError> {
         let stream = self.inner.streams.dial(to, service).await?;
-        self.inner.core.approach(to);
+        if self.inner.connects_for_streams {
+            self.inner.core.approach(to);
+        }
         Ok(stream)
     }
 
