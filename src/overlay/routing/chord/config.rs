@@ -5,6 +5,9 @@ use crate::overlay::RingId;
 use super::PREDECESSORS;
 use super::wire::MAX_IDS;
 
+/// The part of the links that fit for those at about the same distance that only the other side needs.
+const STEP_SHARE: usize = 5;
+
 /// How a [`Chord`](super::Chord) keeps its table. Values out of range are taken as the nearest that is in range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,7 +19,7 @@ pub struct ChordConfig {
     /// make ways shorter. Default: 4.
     pub successors: usize,
     /// Links that fit into the table. Beyond them only the nearest peers on the ring are let in, each in place of a link
-    /// that is needed less. At least what the other settings take: two for each successor and one for each row. Default: 64.
+    /// that is needed less. Peers that we do not need, at about the same distance, may take a fifth of them. At least what the other settings take: two for each successor and one for each row. Default: 64.
     pub max_links: usize,
     /// Time between two rounds of stabilisation while something changes, at least 10 ms. Default: half a second.
     pub interval: Duration,
@@ -40,6 +43,12 @@ impl Default for ChordConfig {
 }
 
 impl ChordConfig {
+    /// How many links at about the same distance are kept only because the other side needs them. Of honest peers about two have us
+    /// among their fingers from there; six times as many only where our predecessor is six times as far as usual.
+    pub(super) fn step_share(&self) -> usize {
+        (self.max_links / STEP_SHARE).max(1)
+    }
+
     pub(super) fn in_range(mut self) -> Self {
         self.rows.retain(|row| *row < RingId::BITS);
         self.rows.sort_unstable();

@@ -43,6 +43,11 @@ impl Link {
             idle_since: None,
         }
     }
+
+    /// Whether it is in the table only because it wants to be.
+    pub(super) fn is_guest(&self) -> bool {
+        self.member && !self.needed
+    }
 }
 
 #[derive(Debug)]

@@ -14,6 +14,9 @@
 //!   between them to whom there is no link yet.
 //! - Two peers that meet by chance may be of two rings. Each asks for its place in the ring of the other before it is a hop
 //!   there, and the links that follow make one ring of the two. In one ring the question comes back to who asked it.
+//! - Links that only the other side needs are bounded at each distance: so who comes with many ids in one part of the ring takes its
+//!   places there, not those of peers elsewhere. Who has the ids next to ours all the same is our neighbours on the ring, and what we
+//!   send to peers nearby goes through it; what is further away goes by fingers, and copies of what is confirmed by other ways.
 //! - Former neighbours are tried again, more and more seldom, so that a network that fell apart becomes one again. A peer that
 //!   has lost all of its links is to be given a new one by whoever gave it the first.
 
@@ -44,6 +47,8 @@ use crate::overlay::{Distance, OverlayId, RingId};
 
 /// Predecessors that a peer names to others. One is needed; of two newcomers at one place each learns of the other sooner.
 const PREDECESSORS: usize = 4;
+/// Links that we do not need ourselves are told apart by how far they are on the ring, in steps of so many bits.
+const STEP_BITS: u32 = 2;
 /// Bits of an id below those of the ring of 48 bits.
 const BELOW_RING: u32 = OverlayId::BITS - RingId::BITS;
 
@@ -168,6 +173,41 @@ impl Chord {
         Some(*id)
     }
 
+    /// Whether it is a better finger than we have.
+    fn would_be_finger(&self, id: &OverlayId) -> bool {
+        let is_better = |start: &OverlayId| start.clockwise(id) < start.clockwise(&self.links.finger(start));
+        self.config.rows.iter().any(|row| is_better(&self.start(*row)))
+    }
+
+    fn step(&self, id: &OverlayId) -> Option<u32> {
+        let distance = self.id.clockwise(id).min(id.clockwise(&self.id));
+        distance.log2().map(|bits| bits / STEP_BITS)
+    }
+
+    /// Whether there are enough at about this distance that are in the table only because they want to be.
+    fn is_crowded(&self, id: &OverlayId) -> bool {
+        let step = self.step(id);
+        let crowd = self.links.iter().filter(|(id, link)| link.is_guest() && self.step(id) == step);
+        crowd.count() >= self.config.step_share()
+    }
+
+    /// Gives up the youngest of those that are too many.
+    fn thin_out(&mut self) {
+        let guests = self.links.iter().filter(|(_, link)| link.is_guest());
+        let mut guests: Vec<_> = guests.map(|(id, link)| (self.step(id), link.since, *id)).collect();
+        guests.sort_unstable();
+        for crowd in guests.chunk_by(|a, b| a.0 == b.0) {
+            crowd.iter().skip(self.config.step_share()).for_each(|(_, _, id)| self.expel(*id));
+        }
+    }
+
+    fn expel(&mut self, id: OverlayId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            (link.member, link.released, link.needed) = (false, true, false);
+            self.actions.push_back(Action::Release(id));
+        }
+    }
+
     fn lay_trails(&mut self, through: OverlayId, named: &[OverlayId]) {
         let named = named.iter().filter(|id| **id != through);
         self.actions.extend(named.map(|id| Action::Trail { to: *id, through }));
@@ -184,13 +224,17 @@ impl Routing for Chord {
     }
 
     fn admits(&self, peer: &OverlayId) -> Admission {
+        if peer == &self.id {
+            return Admission::No;
+        }
         let fits = self.links.members().count() < self.config.max_links;
-        if peer != &self.id && (fits || self.links.get(peer).is_some_and(|link| link.member)) {
+        let near = self.is_near(peer);
+        let has_role = near || self.wishes.contains(peer) || self.would_be_finger(peer);
+        if self.links.get(peer).is_some_and(|link| link.member) || fits && (has_role || !self.is_crowded(peer)) {
             return Admission::Yes;
         }
-        let near = self.is_near(peer);
         let surplus = if near || self.wishes.contains(peer) { self.surplus(near) } else { None };
-        surplus.filter(|_| peer != &self.id).map_or(Admission::No, Admission::Instead)
+        surplus.map_or(Admission::No, Admission::Instead)
     }
 
     fn up(&mut self, peer: OverlayId, verified: bool, now: Instant) {
@@ -198,11 +242,8 @@ impl Routing for Chord {
             return;
         }
         let admission = if verified { self.admits(&peer) } else { Admission::No };
-        if let Admission::Instead(other) = admission
-            && let Some(link) = self.links.get_mut(&other)
-        {
-            (link.member, link.released, link.needed) = (false, true, false);
-            self.actions.push_back(Action::Release(other));
+        if let Admission::Instead(other) = admission {
+            self.expel(other);
         }
         let wished = self.wishes.remove(&peer);
         if self.former.remove(&peer) {

@@ -86,6 +86,7 @@ impl Chord {
         if std::mem::take(&mut self.stale) {
             self.read_near(now);
             self.read_needs(now);
+            self.thin_out();
         }
         if self.changed || !self.due.is_empty() || self.seek_successor {
             self.interval = self.config.interval;

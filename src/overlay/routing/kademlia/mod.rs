@@ -59,6 +59,11 @@ const HOPEFUL: u8 = 64;
 /// less. The same rule says whom the table wishes for, so that links do not come and go. One that is not verified may always
 /// be replaced by one that is.
 ///
+/// **Who has ids close to ours** is near, whoever it is: with eight ids in each of the closest buckets, which takes more hashes than
+/// there are peers for each, somebody is all of our closest neighbours, and sees, delays or drops what is sent to us by those who have
+/// no link to us. It does not get the places of peers further out, by which we reach others; and copies of what is confirmed
+/// come by those of our neighbours that are honest.
+///
 /// **How others are found.** By asking neighbours who is closest to us, or to a random id in a bucket that lacks links. Each
 /// passes the question on to a neighbour that is closer, and the answer comes back the same way; so links to those on the way
 /// are not needed. An answer counts if it was asked for, names at most 20 ids, and only makes candidates: who they are is

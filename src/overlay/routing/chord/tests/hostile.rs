@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use super::super::wire::{MAX_IDS, Message, Status};
 use super::super::{Action, Chord, ChordConfig, Routing, Sender};
 use crate::overlay::OverlayId;
+use crate::overlay::routing::Admission;
 
 fn id(number: u8) -> OverlayId {
     let mut bytes = [0; 20];
@@ -84,6 +85,28 @@ fn names_that_nobody_bears() {
     chord.receive(Sender::Neighbour(id(250)), &state.encode(), now);
     assert!(actions(&mut chord).contains(&Action::Connect(id(11))));
     assert!(most < 20_000, "{most} bytes");
+}
+
+#[test]
+fn many_ids_in_one_part_of_the_ring_take_a_share_of_the_table() {
+    let now = Instant::now();
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut chord = Chord::new(id(10), ChordConfig::default(), 1, now);
+    let honest: Vec<OverlayId> = (0..15).map(|at| id(11 + at * 16)).collect();
+    honest.iter().for_each(|id| chord.up(*id, true, now));
+    for _ in 0..200 {
+        let mut bytes: [u8; 20] = rng.random();
+        (bytes[0], bytes[1]) = (10, bytes[1] | 0x80);
+        chord.up(OverlayId::from_bytes(bytes), true, now);
+    }
+    let members = chord.neighbours();
+    assert!(honest.iter().all(|id| members.contains(id)), "nobody gives way to them");
+    // Eight are near on either side, and of two steps of distance twelve each are there for their own sake.
+    assert!((8..=8 + 2 * 12).contains(&(members.len() - honest.len())), "{} of {}", honest.len(), members.len());
+    assert_eq!(chord.admits(&id(200)), Admission::Yes, "there is room for others");
+    let mut bytes = [0xff; 20];
+    bytes[0] = 10;
+    assert_eq!(chord.admits(&OverlayId::from_bytes(bytes)), Admission::No);
 }
 
 #[derive(Debug, Clone)]
