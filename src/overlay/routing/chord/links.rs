@@ -1,7 +1,7 @@
 //! The links of a peer, around the ring.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::overlay::{Distance, OverlayId};
 
@@ -42,6 +42,11 @@ impl Link {
             since: now,
             idle_since: None,
         }
+    }
+
+    /// When it is to be released, if neither side comes to need it.
+    pub(super) fn release_at(&self, grace: Duration) -> Option<Instant> {
+        self.idle_since.filter(|_| self.member && !self.released).map(|since| since + grace)
     }
 
     /// Whether it is in the table only because it wants to be.

@@ -84,6 +84,7 @@ pub struct Chord {
     tick_at: Instant,
     /// When neighbours are told that `near` has changed.
     announce_at: Option<Instant>,
+    announced: Option<Instant>,
     actions: VecDeque<Action>,
     ignored: u64,
 }
@@ -110,6 +111,7 @@ impl Chord {
             interval: config.interval,
             tick_at: now + config.interval,
             announce_at: None,
+            announced: None,
             actions: VecDeque::new(),
             ignored: 0,
             config,
@@ -332,8 +334,9 @@ impl Routing for Chord {
 
     fn handle_timeout(&mut self, now: Instant) {
         if self.announce_at.is_some_and(|at| at <= now) {
-            self.announce();
+            self.announce(now);
         }
+        self.release_idle(now);
         if self.tick_at <= now {
             self.tick(now);
             self.stale = true;
@@ -345,7 +348,7 @@ impl Routing for Chord {
         if self.links.len() == 0 && self.former.is_empty() {
             return None;
         }
-        Some(self.announce_at.map_or(self.tick_at, |at| at.min(self.tick_at)))
+        [Some(self.tick_at), self.announce_at, self.next_release()].into_iter().flatten().min()
     }
 
     fn poll_action(&mut self) -> Option<Action> {

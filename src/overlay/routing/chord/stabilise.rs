@@ -10,17 +10,17 @@ use super::wire::{Message, Status};
 use super::{Action, Chord, PREDECESSORS};
 use crate::overlay::{Distance, OverlayId};
 
-/// Changes that come together are told together.
+/// Changes that come together are told together, and those that go on once in so long.
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Missing rows to look up in one round.
 const ROWS_IN_ROUND: usize = 4;
 
 impl Chord {
-    /// One round: asks the successor, looks up what is missing, gives up what is not needed.
+    /// One round: asks the successor, looks up what is missing.
     pub(super) fn tick(&mut self, now: Instant) {
         self.give_up_lookups(now);
         self.wishes.expire(now);
-        self.release_idle(now);
         if let Some(peer) = self.former.due(now)
             && self.links.get(&peer).is_none()
         {
@@ -31,10 +31,7 @@ impl Chord {
             self.send_state(successor, true);
             self.fix_fingers(now);
         }
-        let busy = self.changed
-            || (!self.settled && self.links.len() > 0)
-            || !self.due.is_empty()
-            || self.links.iter().any(|(_, link)| link.idle_since.is_some());
+        let busy = self.changed || (!self.settled && self.links.len() > 0) || !self.due.is_empty();
         self.changed = false;
         self.interval = if busy { self.config.interval } else { (self.interval * 2).min(self.config.idle_interval) };
         self.tick_at = now + self.interval.mul_f64(self.rng.random_range(0.75..1.25));
@@ -71,10 +68,15 @@ impl Chord {
         }
     }
 
-    fn release_idle(&mut self, now: Instant) {
-        let grace = self.config.grace;
+    /// When a link that neither side needs is to be released.
+    pub(super) fn next_release(&self) -> Option<Instant> {
+        let releases = self.links.iter().filter_map(|(_, link)| link.release_at(self.config.grace));
+        releases.min()
+    }
+
+    pub(super) fn release_idle(&mut self, now: Instant) {
         for (id, link) in self.links.iter_mut() {
-            if link.member && !link.released && link.idle_since.is_some_and(|since| now >= since + grace) {
+            if link.release_at(self.config.grace).is_some_and(|at| at <= now) {
                 (link.released, link.idle_since) = (true, None);
                 self.actions.push_back(Action::Release(*id));
             }
@@ -99,7 +101,8 @@ impl Chord {
         if near != self.near {
             self.near = near;
             self.changed = true;
-            self.announce_at.get_or_insert(now + ANNOUNCE_DELAY);
+            let next = self.announced.map(|at| at + ANNOUNCE_INTERVAL);
+            self.announce_at.get_or_insert(next.unwrap_or(now).max(now + ANNOUNCE_DELAY));
         }
     }
 
@@ -157,8 +160,8 @@ impl Chord {
     }
 
     /// Tells those whose own neighbours may be different now: the predecessor, the one before it, and the successor.
-    pub(super) fn announce(&mut self) {
-        self.announce_at = None;
+    pub(super) fn announce(&mut self, now: Instant) {
+        (self.announce_at, self.announced) = (None, Some(now));
         let mut to: Vec<OverlayId> = self.links.predecessors().take(2).collect();
         to.extend(self.links.successors().next());
         to.sort_unstable();
