@@ -1,4 +1,4 @@
-//! What a message costs. By hand: `cargo test --release --lib router::tests::performance -- --ignored --nocapture`
+//! What a message costs: `PMESH_MESSAGES=200000 cargo test --release --lib router::tests::performance -- --nocapture` tells.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,6 @@ use super::super::*;
 use super::net::{Line, id, number};
 use crate::overlay::seal::{Plain, Session};
 
-const MESSAGES: usize = 200_000;
 const ROUND: usize = 1000;
 
 fn router(me: usize, neighbours: &[usize], now: Instant) -> Router {
@@ -58,8 +57,8 @@ fn fresh(packet: &Bytes) -> Bytes {
 }
 
 #[test]
-#[ignore = "a measurement, by hand and in release"]
 fn what_a_message_costs() {
+    let messages: usize = std::env::var("PMESH_MESSAGES").map_or(2 * ROUND, |value| value.parse().unwrap());
     for (bytes, confirm) in [(100, None), (16 << 10, None), (100, Some(Duration::from_secs(60)))] {
         let start = Instant::now();
         let mut routers = [router(0, &[1], start), router(1, &[0, 2], start), router(2, &[1], start)];
@@ -68,7 +67,7 @@ fn what_a_message_costs() {
         routers[0].send(id(2), Kind::Binary, body.clone(), None, start).unwrap();
         settle(&mut routers, start);
         let (mut times, mut all) = ([const { Vec::new() }; 3], 0);
-        for round in 0..MESSAGES / ROUND {
+        for round in 0..messages / ROUND {
             let now = start + Duration::from_secs(round as u64);
             let mut clock = Instant::now();
             for _ in 0..ROUND {
@@ -91,7 +90,7 @@ fn what_a_message_costs() {
             settle(&mut routers, now);
             routers.iter_mut().for_each(|router| router.handle_timeout(now));
         }
-        assert_eq!(all, MESSAGES);
+        assert_eq!(all, messages / ROUND * ROUND);
         println!("{bytes} bytes, {}", if confirm.is_some() { "confirmed" } else { "plain" });
         for (name, mut times) in ["sent", "forwarded", "delivered"].into_iter().zip(times) {
             // The machine has other things to do, so the median of the rounds tells more than their sum.
