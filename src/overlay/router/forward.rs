@@ -184,7 +184,9 @@ impl Router {
             return None;
         }
         // The others are ours, are bounded where they come from, and find room here.
-        let (hop, due, hops) = (self.held.next_hop(), now + self.config.take_within, head.hops.saturating_sub(1));
+        let (hop, due) = (self.held.next_hop(), now + self.config.take_within);
+        // In what is ours this send is counted already.
+        let hops = head.hops.saturating_sub(matches!(origin, Origin::Neighbour { .. }).into());
         let packet = wire::readdressed(packet, hops, hop);
         let mut held = Held::new(packet.clone(), origin, hops, next, due);
         held.counts = counts;

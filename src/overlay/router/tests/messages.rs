@@ -40,6 +40,16 @@ fn confirmed_messages_keep_their_order_and_come_once() {
 }
 
 #[test]
+fn a_confirmation_takes_no_hops_away() {
+    let mut net = Net::line(0..2);
+    net.record = Some(Vec::new());
+    net.send(0, 1, "text", None);
+    net.send(0, 1, "text", CONFIRM);
+    let hops: Vec<u8> = net.record.iter().flatten().map(|(_, _, packet)| Head::parse(packet).unwrap().hops).collect();
+    assert_eq!(hops, [31, 31]);
+}
+
+#[test]
 fn a_message_to_oneself() {
     let mut net = Net::line(0..1);
     let send = net.send(0, 0, "me", CONFIRM);
