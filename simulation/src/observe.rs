@@ -50,10 +50,10 @@ pub fn class(packet: &[u8]) -> Class {
     }
 }
 
-/// How many sends have brought a message here, of `most` that it may cause. One that wants a confirmation has used up one more.
+/// How many sends have brought a message here, of `most` that it may cause.
 pub fn sends(packet: &[u8], most: u8) -> Option<u8> {
-    let (left, confirm) = (*packet.get(1)?, packet.get(6)? >> 2 & 1);
-    (packet[0] == MESSAGE).then(|| most.saturating_sub(left).saturating_sub(confirm))
+    let left = *packet.get(1)?;
+    (packet[0] == MESSAGE).then(|| most.saturating_sub(left))
 }
 
 /// How many packets were sent of each [`Class`], and how many bytes they had in all.
