@@ -125,10 +125,13 @@ impl Router {
         let (Some((routing, session, asks)), Some((is_ready, key))) = (wire::parse_hello(packet), known) else {
             return self.counters.malformed += 1;
         };
-        self.learn(from, Contact { key, session }, now);
         if !is_ready {
             self.wake_neighbour(from, now + self.config.ping_after);
             self.ready(from, routing == self.config.routing, now);
+        }
+        // What waits for the key goes over this link.
+        self.learn(from, Contact { key, session }, now);
+        if !is_ready {
             self.run_routing(now);
         } else if asks {
             // It has lost one link to us, and got another, in an order in which we always had one.

@@ -132,3 +132,14 @@ fn who_takes_no_more_confirms_nothing_until_it_does() {
     net.run(Duration::from_secs(20));
     assert_eq!(net.take_told(), [delivered(1, 0, "confirmed"), (0, Told::Confirmed(send))]);
 }
+
+#[test]
+fn what_waits_for_the_key_of_a_neighbour_goes_when_it_says_hello() {
+    let mut net = Net::new();
+    net.add(0);
+    net.add(1);
+    net.link(0, 1);
+    net.send(0, 1, "early", None);
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [delivered(1, 0, "early")]);
+}
