@@ -86,6 +86,9 @@ check_rust() {
 check_format() {
   cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
 }
+check_lints() {
+  cargo clippy --workspace --all-targets -- -D warnings && cargo clippy --test originals -- -D warnings
+}
 run_tests() {
   if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --lib --bins --tests --examples
@@ -140,7 +143,7 @@ browser_suite() {
 
 step "Rust tools" check_rust
 step "format" check_format
-step "lints" cargo clippy --workspace --all-targets -- -D warnings
+step "lints" check_lints
 step "tests" run_tests
 step "doc tests" cargo test --workspace --doc
 step "documentation" build_docs
@@ -157,7 +160,7 @@ elif ! step "browser and node" install_packages || ! step "npm packages" install
 elif [ $programs != 0 ]; then
   note FAILED "browser suite" "not run, there are no programs to test"
 else
-  step "original peer-relay" cargo test --test peer_relay -- --ignored
+  step "original peer-relay" cargo test --test originals
   step "browser suite" browser_suite
 fi
 

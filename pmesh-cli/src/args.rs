@@ -76,7 +76,7 @@ impl NetworkArgs {
 
 /// Who this peer is, and how it gets into a mesh.
 #[derive(Debug, Clone, clap::Args)]
-#[group(id = "way", required = true, multiple = true, args = ["onramp", "overlay", "listen", "bootstrap"])]
+#[group(id = "way", required = true, multiple = true, args = ["onramp", "overlay", "listen", "bootstrap", "original"])]
 pub(crate) struct MeshArgs {
     /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default.
     #[arg(long, value_name = "URL")]
@@ -95,12 +95,27 @@ pub(crate) struct MeshArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) bootstrap: Vec<String>,
 
+    /// Take peers of the original peer-relay as neighbours too, at the same port. What they say is neither secret nor proven.
+    #[arg(long, value_enum, value_name = "SYSTEM", requires = "way")]
+    pub(crate) compat: Option<Compat>,
+
+    /// Begin at this original peer-relay, which listens at ws:// or wss://. May be given more than once.
+    #[arg(long, value_name = "URL", requires = "compat")]
+    pub(crate) original: Vec<String>,
+
     /// Who this peer is: a key file, made by `pmesh id --new FILE`. Without it the peer is somebody new each time.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
 
     #[command(flatten)]
     network: NetworkArgs,
+}
+
+/// Another system whose peers can be neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Compat {
+    /// The npm package peer-relay.
+    PeerRelay,
 }
 
 /// How messages find their way in an overlay.
@@ -124,7 +139,8 @@ impl MeshArgs {
 
     /// Whether anything is said of an overlay.
     pub(crate) fn has_overlay(&self) -> bool {
-        self.overlay.is_some() || self.listen.is_some() || !self.bootstrap.is_empty()
+        let begins = !self.bootstrap.is_empty() || !self.original.is_empty();
+        self.overlay.is_some() || self.compat.is_some() || self.listen.is_some() || begins
     }
 }
 

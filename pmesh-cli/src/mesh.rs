@@ -9,14 +9,14 @@ use futures_util::StreamExt;
 use pmesh::overlay::routing::KademliaConfig;
 use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::stream::{DialError, Stream};
-use pmesh::overlay::{Overlay, OverlayId};
+use pmesh::overlay::{Overlay, OverlayId, PeerRelayCompat};
 use pmesh::{Node, Root};
 use tokio::net::lookup_host;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::args::{MeshArgs, Routing};
+use crate::args::{Compat, MeshArgs, Routing};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -41,6 +41,13 @@ pub(crate) async fn start(root: &Root, args: &MeshArgs) -> Result<Overlay> {
         Routing::Chord => builder.chord(ChordConfig::default()),
     };
     let builder = args.bootstrap.iter().fold(builder, |builder, url| builder.bootstrap(url));
+    let builder = match args.compat {
+        None => builder,
+        Some(Compat::PeerRelay) => {
+            let bootstrap = args.original.clone();
+            builder.compat_peer_relay(PeerRelayCompat { bootstrap, ..PeerRelayCompat::default() })
+        }
+    };
     let builder = match &args.listen {
         None => builder,
         Some(place) => {

@@ -7,12 +7,14 @@ use std::time::SystemTime;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::OverlayId;
+use super::compat::peer_relay::{MachineConfig, is_usable};
 use super::core::{Core, packets};
 use super::error::OverlayError;
 use super::handle::{Inner, Overlay};
 use super::keys::Keys;
 use super::link::listener::{self, ListenOptions};
 use super::link::signal::signals;
+use super::originals::{self, PeerRelayCompat};
 use super::packets::{PacketQueue, QueuedPort};
 use super::router::{Router, RouterConfig};
 use super::routing::chord::{Chord, ChordConfig};
@@ -46,6 +48,7 @@ pub struct OverlayBuilder {
     bootstrap: Vec<String>,
     makes_links: bool,
     connects_for_streams: bool,
+    originals: Option<PeerRelayCompat>,
 }
 
 impl OverlayBuilder {
@@ -60,6 +63,7 @@ impl OverlayBuilder {
             bootstrap: Vec::new(),
             makes_links: true,
             connects_for_streams: true,
+            originals: None,
         }
     }
 
@@ -111,6 +115,17 @@ impl OverlayBuilder {
         self
     }
 
+    /// Takes peers of the original peer-relay (`peer-relay@0.0.2`, in node.js and in browsers) as neighbours, and passes their messages
+    /// on. They come to the port at which the overlay [listens](Self::listen), by WebSockets without a subprotocol. Off by default.
+    ///
+    /// Nothing that originals say is proven or secret: an id is what somebody claims, and everybody on the way reads and alters what
+    /// is said. Messages of theirs are not [verified](super::OverlayMessage::verified), and [`Overlay::send`] tells when a message of
+    /// ours goes in their way.
+    pub fn compat_peer_relay(mut self, compat: PeerRelayCompat) -> Self {
+        self.originals = Some(compat);
+        self
+    }
+
     /// How messages are passed on: times, budgets, what is kept.
     pub fn router(mut self, config: RouterConfig) -> Self {
         self.router = config;
@@ -138,10 +153,14 @@ impl OverlayBuilder {
         let id = OverlayId::of(&identity.peer_id());
         let dialler = self.root.dialler().clone();
         let peer_timeout = self.root.peer_timeout();
+        let urls = self.originals.iter().flat_map(|originals| originals.bootstrap.iter().chain(&originals.url));
+        if let Some(url) = urls.into_iter().find(|url| !is_usable(url)) {
+            return Err(OverlayError::InvalidUrl(url.clone()));
+        }
         let listener = match self.listen {
             None => None,
             Some(address) => {
-                let options = ListenOptions { hosts: self.hosts, plain: false, peer_timeout };
+                let options = ListenOptions { hosts: self.hosts, plain: self.originals.is_some(), peer_timeout };
                 Some(listener::listen(address, identity.clone(), options).await.map_err(OverlayError::Listen)?)
             }
         };
@@ -152,7 +171,8 @@ impl OverlayBuilder {
             Choice::Kademlia(config) => (Box::new(Kademlia::new(id, config, rand::random(), now)), KADEMLIA),
             Choice::Chord(config) => (Box::new(Chord::new(id, config, rand::random(), now)), CHORD),
         };
-        let config = RouterConfig { routing: number, ..self.router };
+        let compat = self.router.compat || self.originals.is_some();
+        let config = RouterConfig { routing: number, compat, ..self.router };
         let router = Router::new(
             routing,
             Box::new(Keys::new(identity.clone(), Session::from_bytes(rand::random()))),
@@ -164,6 +184,12 @@ impl OverlayBuilder {
         let events = self.root.events();
         let (transport, outgoing, to_tree) = signals(id);
         let (core, wishes) = Core::new(router, topics, to_tree, self.makes_links);
+        let originals = self.originals.map(|PeerRelayCompat { bootstrap, url, dial_answers }| {
+            let here = local_addr.filter(|address| !address.ip().is_unspecified());
+            let url = url.or(here.map(|address| format!("ws://{address}")));
+            let dials = core.take_originals(MachineConfig { url, dial_answers, ..MachineConfig::default() });
+            originals::Tasks { bootstrap, dials, identity: identity.clone(), peer_timeout }
+        });
         let connecting = self.root.attach(Connect::to(format!("overlay:{id}")), transport);
         let node = connecting.await.map_err(|_| OverlayError::RootClosed)?;
         let (streams, datagrams) = (packets(), packets());
@@ -184,6 +210,7 @@ impl OverlayBuilder {
             datagrams,
             listener,
             bootstrap: self.bootstrap,
+            originals,
             dialler,
             peer_timeout,
         };

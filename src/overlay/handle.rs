@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::OverlayId;
 use super::builder::OverlayBuilder;
+use super::compat::peer_relay::ConnectFailure;
 use super::core::Core;
 use super::datagram::DatagramSocket;
 use super::error::{JoinError, OverlaySendError};
@@ -92,6 +93,11 @@ impl Overlay {
     /// Returns when the message is on its way. It may get lost and be overtaken; it does not arrive twice. Nobody on the way can
     /// read or alter it. If the key of the other side is not known yet, the message waits until that has been asked for, and is
     /// lost if there is no answer.
+    ///
+    /// With [`compat_peer_relay`](OverlayBuilder::compat_peer_relay) JSON to a peer whose key is not known may go in the way of
+    /// originals, where everybody on the way can read and alter it: if a peer on the way says that the id is an original's, and if
+    /// no peer leads to it and originals are among the neighbours. What must not be read by others is to be sent as
+    /// bytes, or with [`send_confirmed`](Self::send_confirmed): then it is sealed, or fails.
     ///
     /// # Errors
     ///
@@ -176,12 +182,29 @@ impl Overlay {
         Ok(node)
     }
 
+    /// Makes a direct link to an original of peer-relay, which is asked for it through the neighbours there are. Does nothing if there
+    /// is one. A pmesh peer that is known by originals only becomes a neighbour of its own kind. Takes at most 10 seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectFailure`]; [`NotTaken`](ConnectFailure::NotTaken) without
+    /// [`compat_peer_relay`](OverlayBuilder::compat_peer_relay), and [`NotAllowed`](ConnectFailure::NotAllowed) if
+    /// [`dial_answers`](super::PeerRelayCompat::dial_answers) is off.
+    ///
+    /// # Cancel safety
+    ///
+    /// The attempt goes on if the future is dropped.
+    pub async fn link_original(&self, to: OverlayId) -> Result<(), ConnectFailure> {
+        self.inner.core.call_original(to).await.unwrap_or(Err(ConnectFailure::NotTaken))
+    }
+
     /// Closes the direct connections to a peer, and waits until they are closed. It can still be reached through others.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: once polled, the closing goes on.
     pub async fn disconnect(&self, from: &OverlayId) {
+        self.inner.core.drop_original(from);
         self.inner.core.disconnect(from);
         let is_theirs = |node: &Node| node.peer_id().is_some_and(|peer| OverlayId::of(&peer) == *from);
         let nodes: Vec<Node> = self.inner.root.peers().into_iter().filter(is_theirs).collect();

@@ -16,6 +16,7 @@ use super::core::{Core, Reach, Wish};
 use super::link::listener::{Accepted, Listener};
 use super::link::signal::FromTree;
 use super::link::{self, Link, websocket};
+use super::originals;
 use super::packets::PacketQueue;
 use super::router::Kind;
 use super::seal::PublicKey;
@@ -27,12 +28,12 @@ use crate::transport::websocket::Dialler;
 /// How long a connection that the routing wishes for may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait until a URL is dialled again: at first, and at most.
-const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+pub(super) const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How often a URL is dialled again although there are neighbours, and how long that link stays if nobody needs it.
-const REJOIN: Duration = Duration::from_secs(300);
+pub(super) const REJOIN: Duration = Duration::from_secs(300);
 const STAY: Duration = Duration::from_secs(60);
 /// How often to look whether the last neighbour is gone, and a URL is to be dialled again.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// Neighbours that may have come to the port and be connected. Beyond, they are turned away.
 const MAX_LINKS: usize = 4096;
@@ -57,6 +58,8 @@ pub(super) struct Tasks {
     pub(super) datagrams: Arc<PacketQueue>,
     pub(super) listener: Option<Listener>,
     pub(super) bootstrap: Vec<String>,
+    /// If they are taken.
+    pub(super) originals: Option<originals::Tasks>,
     pub(super) dialler: Dialler,
     pub(super) peer_timeout: Duration,
 }
@@ -75,6 +78,9 @@ pub(super) async fn run(mut tasks: Tasks) {
     }
     if let Some(listener) = tasks.listener {
         running.spawn(listen(core.clone(), listener));
+    }
+    if let Some(originals) = tasks.originals {
+        running.spawn(originals::run(core.clone(), tasks.dialler, originals));
     }
     let mut nodes = Nodes {
         core: core.clone(),
@@ -190,7 +196,7 @@ impl Nodes {
 }
 
 /// Makes a neighbour of a link, and reads it until its end.
-fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> {
+pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> {
     let Link { id, key, sender, mut packets } = link;
     let linked = core.add_link(id, PublicKey::from(key), sender, reach);
     async move {
@@ -285,7 +291,7 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
                 // Who comes next may have more luck. The places of those that are idle for ever are taken by the routing.
                 Accepted::Pmesh(_) if links.len() >= MAX_LINKS => {}
                 Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), *link, Reach::WebSocket))),
-                Accepted::Plain(_) => {}
+                Accepted::Plain(socket, place) => drop(links.spawn(originals::accept(core.clone(), *socket, place))),
             },
             Some(_) = links.join_next() => {}
         }

@@ -9,19 +9,10 @@ use serde_json::value::to_raw_value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{Us, id, message, next_user, send_user, soon};
-
-pub(crate) type Raw = WebSocketStream<MaybeTlsStream<TcpStream>>;
+use super::shared::{Raw, Us, connect, id, killers, message, next_user, send_user, soon};
 
 const THEM: OverlayId = id(2);
-
-pub(crate) async fn connect(url: &str, first: impl Into<String>) -> Raw {
-    let (mut socket, _) = soon(connect_async(url)).await.unwrap();
-    soon(socket.send(Message::text(first.into()))).await.unwrap();
-    socket
-}
 
 async fn linked(us: &Us) -> (Link, Raw) {
     let original = async {
@@ -49,31 +40,6 @@ async fn close_code(raw: &mut Raw) -> Option<CloseCode> {
         None
     })
     .await
-}
-
-/// What kills an original, with the reason, and whether it is so much as a message to us.
-pub(crate) fn killers(from: OverlayId, to: OverlayId) -> Vec<(&'static str, String, bool)> {
-    let whole = |data: &str| format!(r#"{{"to":"{to}","from":"{from}","path":["{from}"],"nonce":"1","data":{data}}}"#);
-    let user = whole(r#"{"type":"user","data":1}"#);
-    let answer = whole(r#"{"type":"handshake-answer","data":{"ws":"x","wrtc":false}}"#);
-    let (neighbour, stranger) = (format!(r#""from":"{from}""#), format!(r#""from":"{}""#, id(9)));
-    vec![
-        ("no JSON", "{".into(), false),
-        ("empty", String::new(), false),
-        ("null", "null".into(), false),
-        ("a number", "5".into(), false),
-        ("an empty object", "{}".into(), false),
-        ("no path", user.replace(&format!(r#""path":["{from}"],"#), ""), false),
-        ("no to", user.replace(&format!(r#""to":"{to}","#), ""), false),
-        ("no from", user.replace(&format!(r#""from":"{from}","#), ""), false),
-        ("a number as nonce", user.replace(r#""1""#, "1"), false),
-        ("null as data", whole("null"), false),
-        ("findPeers without an id", whole(r#"{"type":"findPeers"}"#), true),
-        ("foundPeers with null", whole(r#"{"type":"foundPeers","data":[null]}"#), true),
-        ("foundPeers without a list", whole(r#"{"type":"foundPeers"}"#), true),
-        ("a signal, without WebRTC", whole(r#"{"type":"signal","data":{}}"#), true),
-        ("an answer that was not asked for, with a URL that is none", answer.replacen(&neighbour, &stranger, 1), true),
-    ]
 }
 
 #[tokio::test]

@@ -158,6 +158,7 @@ impl Core {
                 links.remove(oldest).sender.close();
             }
             if first {
+                state.expel_original(&peer);
                 state.router.neighbour_up(peer, Some(key), now);
             }
             self.drive_on(&mut state, now);

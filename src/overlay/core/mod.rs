@@ -8,12 +8,16 @@
 //! - `links.rs`: links to neighbours
 //! - `signals.rs`: how new connections are made
 //! - `topics.rs`: topics, and who of the application is in them
+//! - `originals.rs`: links to originals of peer-relay
 
 mod links;
+mod originals;
 mod signals;
 mod topics;
 
 use self::links::{Entry, Handed, Purposes};
+use self::originals::Originals;
+pub(super) use self::originals::{Dial, Reserved};
 use self::signals::Callers;
 use self::topics::Joined;
 pub(super) use self::topics::Membership;
@@ -152,6 +156,8 @@ struct State {
     purposes: Purposes,
     /// Frames of negotiations that each peer may send.
     frames: LruCache<OverlayId, Budget>,
+    /// If they are taken.
+    originals: Option<Originals>,
     /// For when the timer is set.
     armed: Option<Instant>,
     topics: Joined,
@@ -196,6 +202,7 @@ impl Core {
             approached: HashSet::new(),
             purposes: Purposes::default(),
             frames: LruCache::new(REMEMBERED),
+            originals: None,
             armed: None,
             topics: Joined::new(topics),
             dropped: 0,
@@ -325,6 +332,7 @@ impl Core {
                 let now = now();
                 state.router.handle_timeout(now);
                 state.topics_timeout(now);
+                self.originals_timeout(&mut state, now);
                 self.carry_out(&mut state, false, now)
             };
             self.count_dropped(outcome.hold().await);
@@ -382,7 +390,7 @@ impl Core {
                     }
                 }
                 Output::Release(peer) => self.release(state, &peer),
-                Output::Foreign { .. } => state.dropped += 1,
+                Output::Foreign { to, message } => state.send_to_original(&to, &message),
             }
         }
     }
@@ -405,6 +413,7 @@ impl Core {
             Kind::Stream if verified => self.streams.try_push(from, body).is_ok(),
             Kind::Datagram if verified => self.datagrams.try_push(from, body).is_ok(),
             Kind::Topic => return state.topics_arrived(from, verified, body, now),
+            Kind::Foreign => return self.foreign_arrived(state, from, &body, now),
             Kind::Signal if verified => return self.signal_arrived(state, from, body, now),
             _ => false,
         };
@@ -428,6 +437,7 @@ impl Core {
         }
         state.links.clear();
         state.neighbours.clear();
+        state.originals = None;
         drop(state);
         self.inbox.end();
         self.streams.close();

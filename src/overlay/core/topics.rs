@@ -65,9 +65,9 @@ impl Joined {
 }
 
 impl State {
-    /// When the router or the topics have something to do.
+    /// When the router, the topics or the originals have something to do.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.router.next_timeout().into_iter().chain(self.topics.due).min()
+        self.router.next_timeout().into_iter().chain(self.topics.due).chain(self.originals_due()).min()
     }
 
     pub(super) fn topics_arrived(&mut self, from: OverlayId, verified: bool, body: Bytes, now: Instant) {

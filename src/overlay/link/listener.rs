@@ -20,6 +20,7 @@ use super::websocket::{self, HANDSHAKE_TIMEOUT, PROTOCOL};
 use super::{Link, MAX_PACKET_BYTES};
 use crate::identity::Identity;
 use crate::lock::lock;
+use crate::overlay::compat::peer_relay;
 use crate::transport::socket::Socket;
 use crate::transport::upgrade::{self, Site};
 
@@ -31,8 +32,8 @@ const MAX_HANDSHAKES_PER_ADDRESS: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Read buffer of the WebSocket layer: [`Socket`] reads ahead, so this one may be small.
 const READ_BUFFER: usize = 4 * 1024;
-/// Largest message of a WebSocket without subprotocol, in bytes: a packet, of which each byte is a number in JSON.
-const MAX_PLAIN_BYTES: usize = 8 * MAX_PACKET_BYTES;
+/// Largest message of a WebSocket without subprotocol, in bytes.
+const MAX_PLAIN_BYTES: usize = peer_relay::MAX_MESSAGE_BYTES;
 
 /// How a [`Listener`] listens.
 #[derive(Debug, Clone)]
@@ -52,7 +53,7 @@ pub(crate) enum Accepted {
     /// A pmesh peer, which has proven who it is.
     Pmesh(Box<Link>),
     /// Somebody who offered no subprotocol. Nothing has been read from it.
-    Plain(Box<WebSocketStream<Socket>>),
+    Plain(Box<WebSocketStream<Socket>>, Place),
 }
 
 /// A count that goes on.
@@ -151,7 +152,8 @@ async fn serve(listener: TcpListener, server: Arc<Server>) {
 }
 
 async fn admit(server: Arc<Server>, tcp: TcpStream, place: Place) {
-    match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp)).await {
+    let mut place = Some(place);
+    match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, &mut place)).await {
         // It fails only when the listener is gone.
         Ok(Some(accepted)) => drop(server.accepted.send(accepted).await),
         Ok(None) | Err(_) => server.refuse(),
@@ -164,7 +166,7 @@ impl Server {
         self.refused.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn handshake(&self, mut tcp: TcpStream) -> Option<Accepted> {
+    async fn handshake(&self, mut tcp: TcpStream, place: &mut Option<Place>) -> Option<Accepted> {
         // Packets are written in batches already: waiting for more would only delay them.
         let _ = tcp.set_nodelay(true);
         let (upgrade, ahead) = match upgrade::request(&mut tcp, &self.site).await? {
@@ -184,7 +186,7 @@ impl Server {
             .max_frame_size(Some(max_message));
         let socket = WebSocketStream::from_raw_socket(Socket::new(tcp, ahead), Role::Server, Some(config)).await;
         if upgrade.protocol.is_none() {
-            return Some(Accepted::Plain(Box::new(socket)));
+            return Some(Accepted::Plain(Box::new(socket), place.take()?));
         }
         let Self { identity, options, .. } = self;
         match websocket::answer(socket, identity, &options.hosts, options.peer_timeout).await {
@@ -197,8 +199,9 @@ impl Server {
     }
 }
 
-/// One of the handshakes that an address may have.
-struct Place {
+/// One of the handshakes that an address may have. Who offers no subprotocol proves nothing, and keeps its place.
+#[derive(Debug)]
+pub(crate) struct Place {
     places: Arc<Mutex<HashMap<IpAddr, usize>>>,
     from: IpAddr,
 }

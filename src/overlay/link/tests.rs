@@ -203,7 +203,7 @@ async fn originals_are_told_apart() {
     let (mut open, url) = listener(ListenOptions { plain: true, ..options() }).await;
     let (mut original, protocol) = Dialler::default().dial(&url, &[], 1000).await.unwrap();
     assert_eq!(protocol, None);
-    let Accepted::Plain(mut socket) = in_time(open.accept()).await else { panic!("not plain") };
+    let Accepted::Plain(mut socket, _) = in_time(open.accept()).await else { panic!("not plain") };
     original.send(Frame::text("hello")).await.unwrap();
     assert_eq!(in_time(socket.next()).await.unwrap().unwrap(), Frame::text("hello"));
     let _there = dialled(&url, &peer(2)).await.unwrap();

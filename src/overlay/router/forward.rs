@@ -96,12 +96,17 @@ impl Router {
     }
 
     fn forward(&mut self, previous: OverlayId, head: Head, packet: Bytes, now: Instant) {
-        if head.purpose == Purpose::KeyRequest && self.answers_for_original(&head, &packet, now) {
+        if head.purpose == Purpose::KeyRequest && self.config.compat && self.is_original(&head.to) {
+            self.answer_for_original(&head, &packet, now);
             return self.take(previous, &head, now);
         }
         let Some(next) = self.choose(&head, &|id| *id == previous) else {
             if head.closest {
                 return self.arrive(head, packet, now);
+            }
+            if head.purpose == Purpose::KeyRequest && self.is_beyond_original(&head.to) {
+                self.answer_for_original(&head, &packet, now);
+                return self.take(previous, &head, now);
             }
             self.counters.no_route += 1;
             return self.refuse(previous, &head, now);
@@ -327,16 +332,12 @@ impl Router {
         }
     }
 
-    /// Whether the key of a neighbour was asked for that is an original. Then the asker is told.
-    fn answers_for_original(&mut self, head: &Head, packet: &Bytes, now: Instant) -> bool {
-        if !self.config.compat || !self.neighbours.get(&head.to).is_some_and(|neighbour| neighbour.is_original()) {
-            return false;
-        }
+    /// Somebody asks for the key of a peer that is an original.
+    fn answer_for_original(&mut self, head: &Head, packet: &Bytes, now: Instant) {
         if let Some(number) = wire::parse_number(&wire::body(packet)) {
             let mut reply = self.open_head(head.from, Purpose::KeyReply, false, true);
             reply.from = head.to;
             self.answer(&reply, reply.open(&wire::key_reply(number, &Reply::Original)), None, now);
         }
-        true
     }
 }

@@ -148,11 +148,15 @@ impl Router {
 
     /// Nobody on the way to the peer was closer.
     pub(super) fn key_came_back(&mut self, id: OverlayId, now: Instant) {
+        let originals_only = self.has_originals_only();
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
         wanted.no_routes += 1;
-        if wanted.no_routes >= MAX_NO_ROUTES {
+        if wanted.no_routes >= MAX_NO_ROUTES || originals_only {
+            let may_be_original = self.has_originals();
             for number in self.unwant(&id) {
-                self.fail(number, SendFailure::NoRoute);
+                if !may_be_original || !self.send_as_original(number, now) {
+                    self.fail(number, SendFailure::NoRoute);
+                }
             }
         } else {
             self.wake_key(id, now + self.config.retry_after);
@@ -235,13 +239,20 @@ impl Router {
     }
 
     fn send_to_original(&mut self, number: u64, now: Instant) {
-        let Some(pending) = self.sends.get(&number) else { return };
-        let is_possible = pending.kind == Kind::Json && !pending.confirm;
-        let (to, body): (OverlayId, Bytes) = (pending.to, pending.body.clone());
-        if is_possible && self.send_user(to, &body, now) {
-            self.finish(number);
-        } else {
+        if !self.send_as_original(number, now) {
             self.fail(number, SendFailure::Original);
         }
+    }
+
+    /// Sends a message in the way of originals. Returns whether it is one that can be sent so.
+    fn send_as_original(&mut self, number: u64, now: Instant) -> bool {
+        let Some(pending) = self.sends.get(&number) else { return true };
+        let is_possible = pending.kind == Kind::Json && !pending.confirm;
+        let (to, body): (OverlayId, Bytes) = (pending.to, pending.body.clone());
+        let sent = is_possible && self.send_user(to, &body, now);
+        if sent {
+            self.finish(number);
+        }
+        sent
     }
 }

@@ -40,8 +40,12 @@
 //! - *Routing messages, requests for keys and their answers are open.* They only name candidates, as a link proves the id;
 //!   a key is proven by its hash, and an answer by the random number of the question. An on-path hop can answer with a wrong session:
 //!   then the destination says that it is stale.
+//! - *Foreign messages go where originals would send them*, as nothing in a net of originals leads closer to an id: at most 20 peers of
+//!   ours pass one on, each once, to one of the others and to two originals.
 //! - *Foreign messages can be read and altered by every hop.* With [`compat`](RouterConfig::compat) a hop can claim that an unknown
-//!   destination is an original, and then reads the JSON that is sent there without a confirmation.
+//!   destination is an original, and then reads the JSON that is sent there without a confirmation. So can whoever drops our questions
+//!   for the key, if originals are among our neighbours: what nobody leads to may be one of theirs. Nothing goes that way to a peer
+//!   whose key is known, or if a confirmation is wanted.
 
 mod api;
 mod arrive;

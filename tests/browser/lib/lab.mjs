@@ -21,7 +21,7 @@ export class Lab {
   }
 
   async originalOnramp() { return this.#keep(await startOriginalOnramp()); }
-  async originalRelay() { return this.#keep(await startOriginalRelay()); }
+  async originalRelay(bootstrap) { return this.#keep(await startOriginalRelay(bootstrap)); }
   async onramp(...args) { return this.#keep(await startOnramp(args)); }
   async tap(onramp) { return this.#keep(await Tap.start(onramp.url)); }
 

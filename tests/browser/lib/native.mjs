@@ -24,6 +24,18 @@ export class NativePeer {
     return this.onramp;
   }
 
+  /** Joins an overlay, and takes peers of the original peer-relay there. Sets `url` and `id`. */
+  async relay() {
+    this.process = new Process(this.name, binary('pmesh'),
+      ['peer', '--listen', '127.0.0.1:0', '--compat', 'peer-relay', '--json', ...this.args],
+      { onLine: (line) => this.#read(line) });
+    this.process.exited.then(() => this.events.end(this.process.describeExit()));
+    const { id, listen } = await this.events.next({ event: 'overlay-ready' });
+    this.id = id;
+    this.url = `ws://${listen}`;
+  }
+  async overlaySend(id, json) { this.#command({ cmd: 'overlay-send', id, json }); }
+
   #read(line) {
     let event;
     try {

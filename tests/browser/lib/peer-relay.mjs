@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { PagePeer } from './browser.mjs';
 import { Process } from './process.mjs';
 
-const program = join(dirname(fileURLToPath(import.meta.url)), '../../peer_relay/original.mjs');
+const program = join(dirname(fileURLToPath(import.meta.url)), '../../originals/original.mjs');
 
 /** A page of the original. It joins the relays at these URLs when it starts. */
 export class RelayPage extends PagePeer {
@@ -24,10 +24,10 @@ export class RelayPage extends PagePeer {
   table() { return this.#call('table'); }
 }
 
-/** An original in node.js, without WebRTC. */
-export async function startOriginalRelay() {
+/** An original in node.js, without WebRTC. It joins the relays at these URLs when it starts. */
+export async function startOriginalRelay(bootstrap = []) {
   const relay = new Process('original peer-relay', process.execPath, [program]);
-  relay.write(JSON.stringify({ do: 'create', name: 'it', port: 0 }));
+  relay.write(JSON.stringify({ do: 'create', name: 'it', port: 0, bootstrap }));
   const event = async (name) => {
     const { line } = await relay.lines.next({ line: (line) => JSON.parse(line).event === name });
     return JSON.parse(line);

@@ -132,10 +132,13 @@ pub struct Answer<'a> {
     /// Whether it can do WebRTC.
     #[serde(default)]
     pub wrtc: bool,
+    /// Whether it is a pmesh peer: then neighbours of its kind come to the same URL. Originals do not know this, and do not mind.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pmesh: bool,
 }
 
 /// Whether this is a `ws` or `wss` URL, without a user name or password: these are nobody else's business.
-pub(super) fn is_usable(url: &str) -> bool {
+pub(crate) fn is_usable(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let (Some(authority), Some(host)) = (url.authority(), url.host()) else { return false };
     let port = authority.as_str().strip_prefix(host);
@@ -421,7 +424,9 @@ mod tests {
     #[test]
     fn data_is_written_as_the_original_writes_it() {
         let json = raw("[1]");
-        let answer = |ws: Option<&'static str>, wrtc| Data::HandshakeAnswer(Answer { ws: ws.map(Cow::Borrowed), wrtc });
+        let answer = |ws: Option<&'static str>, wrtc| {
+            Data::HandshakeAnswer(Answer { ws: ws.map(Cow::Borrowed), wrtc, pmesh: false })
+        };
         let cases = [
             (Data::FindPeers(id()), format!(r#"{{"type":"findPeers","data":"{HEX}"}}"#)),
             (Data::FoundPeers(vec![id()]), format!(r#"{{"type":"foundPeers","data":["{HEX}"]}}"#)),

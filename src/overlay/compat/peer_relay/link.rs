@@ -14,12 +14,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
-use tokio_tungstenite::{WebSocketStream, accept_async_with_config, connect_async_with_config};
+use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
 use super::codec::{MAX_MESSAGE_BYTES, decode_id, encode_id};
 use crate::node::budget::Budget;
 use crate::overlay::OverlayId;
 use crate::overlay::router::ForeignMessage;
+use crate::transport::websocket::Dialler;
 
 /// How long a connection may take to become a WebSocket, and then the other side to say its id.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,7 +164,18 @@ pub async fn accept(
 ///
 /// [`LinkError`] says why there is no link.
 pub async fn dial(url: &str, own: &OverlayId, admit: impl FnOnce(&OverlayId) -> bool) -> Result<Link, LinkError> {
-    let (socket, _) = in_time(connect_async_with_config(url, Some(config()), true)).await?;
+    dial_by(&Dialler::default(), url, own, admit).await
+}
+
+/// As [`dial`], trusting the certificates that the dialler trusts.
+pub(crate) async fn dial_by(
+    dialler: &Dialler,
+    url: &str,
+    own: &OverlayId,
+    admit: impl FnOnce(&OverlayId) -> bool,
+) -> Result<Link, LinkError> {
+    let dialled = timeout(HANDSHAKE_TIMEOUT, dialler.dial(url, &[], MAX_MESSAGE_BYTES)).await;
+    let (socket, _) = dialled.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
     introduce(socket, own, admit).await
 }
 
@@ -181,8 +193,9 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
 
-/// Exchanges ids over an open WebSocket, with the [`config`] above. Ours comes last: see the module documentation.
-async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+/// Exchanges ids over an open WebSocket, on which nothing longer than [`MAX_MESSAGE_BYTES`] comes. Ours comes last: see the module
+/// documentation.
+pub(crate) async fn introduce<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut socket: WebSocketStream<S>,
     own: &OverlayId,
     admit: impl FnOnce(&OverlayId) -> bool,

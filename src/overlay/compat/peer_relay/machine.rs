@@ -46,9 +46,16 @@ pub enum Output {
         peer: OverlayId,
         /// A `ws` or `wss` URL.
         url: String,
+        /// Whether it says that it is a pmesh peer, and so speaks to pmesh peers in another way there.
+        pmesh: bool,
     },
     /// An original knows these peers, or says so: at most [`MAX_FOUND`], without ourselves.
-    Candidates(Vec<OverlayId>),
+    Candidates {
+        /// Who says so.
+        by: OverlayId,
+        /// Whom it knows.
+        peers: Vec<OverlayId>,
+    },
     /// Something for the application.
     Message {
         /// From whom, by what the message says.
@@ -86,6 +93,9 @@ pub enum ConnectFailure {
     /// Too many attempts are under way.
     #[error("too many attempts to connect")]
     Busy,
+    /// The overlay takes no originals, or is closed.
+    #[error("originals are not taken as neighbours")]
+    NotTaken,
 }
 
 /// What has come so far and led to nothing.
@@ -148,11 +158,17 @@ impl Machine {
         }
     }
 
-    /// There is a link to this original. It is asked for the peers it knows, as it asks us.
+    /// There is a link to this original. It is asked for the peers it knows, as it asks us. If it is the first, those that we want a
+    /// link to are asked again: there may have been no way to them.
     pub fn up(&mut self, peer: OverlayId) {
         self.attempts.remove(&peer);
+        let is_first = self.linked.is_empty();
         if self.linked.insert(peer) {
             self.send(peer, &Data::FindPeers(self.id));
+        }
+        let wanted = self.attempts.iter().filter(|(_, attempt)| is_first && !attempt.dialling);
+        for peer in wanted.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.send(peer, &Data::HandshakeOffer);
         }
     }
 
@@ -204,14 +220,14 @@ impl Machine {
             Data::FoundPeers(mut found) => {
                 found.retain(|id| *id != self.id);
                 if !found.is_empty() {
-                    self.outputs.push_back(Output::Candidates(found));
+                    self.outputs.push_back(Output::Candidates { by: from, peers: found });
                 }
             }
             Data::HandshakeOffer => {
                 let other_answers = self.attempts.contains_key(&from) && from > self.id;
                 if from != self.id && !self.linked.contains(&from) && !other_answers {
                     let ws = self.config.url.clone().map(Into::into);
-                    self.send(from, &Data::HandshakeAnswer(Answer { ws, wrtc: false }));
+                    self.send(from, &Data::HandshakeAnswer(Answer { ws, wrtc: false, pmesh: true }));
                 }
             }
             Data::HandshakeAnswer(answer) => self.answered(from, &answer),
@@ -228,10 +244,15 @@ impl Machine {
             Some(url) if !is_usable(url) => ConnectFailure::UnusableUrl,
             Some(url) => {
                 attempt.dialling = true;
-                return self.outputs.push_back(Output::Dial { peer: from, url: url.to_string() });
+                return self.outputs.push_back(Output::Dial { peer: from, url: url.to_string(), pmesh: answer.pmesh });
             }
         };
         self.fail(from, reason);
+    }
+
+    /// How many peers are being connected to.
+    pub fn attempts(&self) -> usize {
+        self.attempts.len()
     }
 
     /// Gives up what has taken too long.
@@ -298,9 +319,9 @@ mod tests {
         std::iter::from_fn(|| machine.poll_output())
             .map(|output| match output {
                 Output::Send { to, data } => format!("send {} {data}", to.as_bytes()[0]),
-                Output::Dial { peer, url } => format!("dial {} {url}", peer.as_bytes()[0]),
-                Output::Candidates(found) => {
-                    format!("candidates {:?}", found.iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>())
+                Output::Dial { peer, url, .. } => format!("dial {} {url}", peer.as_bytes()[0]),
+                Output::Candidates { by: _, peers } => {
+                    format!("candidates {:?}", peers.iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>())
                 }
                 Output::Message { from, json } => format!("message {} {json}", from.as_bytes()[0]),
                 Output::ConnectFailed { peer, reason } => format!("failed {} {reason:?}", peer.as_bytes()[0]),
@@ -313,7 +334,8 @@ mod tests {
     }
 
     const OFFER: &str = r#"{"type":"handshake-offer"}"#;
-    const OUR_ANSWER: &str = r#"{"type":"handshake-answer","data":{"ws":"ws://localhost:1","wrtc":false}}"#;
+    const OUR_ANSWER: &str =
+        r#"{"type":"handshake-answer","data":{"ws":"ws://localhost:1","wrtc":false,"pmesh":true}}"#;
 
     #[test]
     fn a_new_neighbour_is_asked_once_whom_it_knows() {
@@ -375,6 +397,17 @@ mod tests {
         machine.dial_failed(&id(1));
         machine.connect(id(1), now);
         assert!(outputs(&mut machine).is_empty());
+    }
+
+    #[test]
+    fn who_was_asked_before_there_was_a_link_is_asked_again() {
+        let (mut machine, now) = (machine(true), Instant::now());
+        machine.connect(id(1), now);
+        outputs(&mut machine);
+        machine.up(id(2));
+        assert_eq!(outputs(&mut machine)[1..], [format!("send 1 {OFFER}")]);
+        machine.up(id(3));
+        assert_eq!(outputs(&mut machine).len(), 1);
     }
 
     #[test]

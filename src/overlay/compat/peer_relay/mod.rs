@@ -18,10 +18,24 @@
 //! - *No candidate that nobody can reach.* An original keeps a place, of 15, for each peer that it has asked for a connection, until
 //!   there is one, however long: who tells it about peers that it cannot connect to keeps it from finding others.
 
+//!
+//! What is proven and what is not, in an overlay that [takes originals](crate::overlay::OverlayBuilder::compat_peer_relay):
+//!
+//! - Between pmesh peers everything is as without originals: ids are proven, messages sealed. Whoever proves an id takes the place of
+//!   who claims it, and nobody can claim one whose key is known here.
+//! - A message of an original is whatever the last hop says. It comes with
+//!   [`verified: false`](crate::overlay::OverlayMessage::verified), whoever it claims to be from, which may be a pmesh peer.
+//! - A message to an original can be read and altered on its way, and may get lost. [`Overlay::send`](crate::overlay::Overlay::send)
+//!   tells when JSON of ours goes that way; a hop can bring that about for an id whose key is not known here.
+//! - URLs in answers are dialled only [where that is allowed](crate::overlay::PeerRelayCompat::dial_answers): they are of a
+//!   stranger's choice.
+
 mod codec;
 mod link;
 mod machine;
 
+pub(crate) use codec::is_usable;
 pub use codec::{Answer, Data, MAX_FOUND, MAX_MESSAGE_BYTES, Malformed, decode_id, encode_id};
 pub use link::{Link, LinkError, Receiver, Refused, Sender, accept, dial};
+pub(crate) use link::{dial_by, introduce};
 pub use machine::{ConnectFailure, Machine, MachineConfig, MachineCounters, Output};

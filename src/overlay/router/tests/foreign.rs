@@ -153,3 +153,105 @@ fn only_where_originals_are_wanted() {
     let send = net.with(2, |router, now| router.send(id(1), Kind::Json, Bytes::from_static(b"1"), None, now)).unwrap();
     assert_eq!(net.take_told(), [(2, Told::Failed(send, SendFailure::Original))]);
 }
+
+/// To whom and what 2 sends in the way of originals, of what was told.
+fn to_originals(told: &[(usize, Told)]) -> Vec<usize> {
+    told.iter().filter_map(|(_, told)| if let Told::Foreign { to, .. } = told { Some(*to) } else { None }).collect()
+}
+
+#[test]
+fn to_whom_nobody_is_closer_it_goes_as_originals_send_it() {
+    let mut net = net();
+    for original in [5, 6] {
+        net.with(2, |router, now| router.neighbour_up(id(original), None, now));
+    }
+    net.take_told();
+    // Not back, not to whom it comes from, and to two originals at most.
+    net.with(2, |router, now| router.receive_foreign(&id(1), message(9, 7, &[7, 1], "1"), now));
+    net.run(SECOND);
+    let mut all = to_originals(&net.take_told());
+    all.sort_unstable();
+    assert_eq!(all, [4, 5, 6]);
+    // Where it was last heard of comes first, whatever is closer.
+    for (last, nonce) in [(5, "2"), (6, "3"), (1, "4")] {
+        net.with(2, |router, now| router.receive_foreign(&id(last), message(2, 9, &[9, last], nonce), now));
+        net.run(SECOND);
+        net.take_told();
+        net.with(2, |router, now| router.send_foreign(id(9), raw("1"), now)).unwrap();
+        assert_eq!(to_originals(&net.take_told())[0], last);
+        net.run(SECOND);
+        net.take_told();
+    }
+}
+
+#[test]
+fn peers_that_are_no_originals_do_not_multiply_a_message() {
+    let mut net = Net::new();
+    net.config.compat = true;
+    for peer in 2..20 {
+        net.add(peer);
+    }
+    for peer in 2..20 {
+        for other in 2..peer {
+            net.link(peer, other);
+        }
+    }
+    net.with(2, |router, now| router.neighbour_up(id(1), None, now));
+    net.run(SECOND);
+    net.with(2, |router, now| router.receive_foreign(&id(1), message(99, 1, &[1], "1"), now));
+    net.run(SECOND);
+    let sent: u64 = (2..20).map(|peer| net.counters(peer).forwarded).sum();
+    assert!((1..20).contains(&sent), "{sent}");
+}
+
+#[test]
+fn one_whose_key_is_known_is_not_looked_for_among_originals() {
+    let mut net = net();
+    net.add(7);
+    net.link(3, 7);
+    net.run(SECOND);
+    let json = Bytes::from_static(b"1");
+    net.with(2, |router, now| router.send(id(7), Kind::Json, json.clone(), None, now)).unwrap();
+    net.run(SECOND);
+    assert!(matches!(net.take_told()[..], [(7, Told::Delivered { verified: true, .. })]));
+    // An original claims that it is behind it.
+    net.with(2, |router, now| router.receive_foreign(&id(1), message(2, 7, &[7, 1], "1"), now));
+    net.with(2, |router, _| router.named(id(7), id(1)));
+    net.run(SECOND);
+    net.take_told();
+    net.with(2, |router, now| router.send(id(7), Kind::Json, json.clone(), None, now)).unwrap();
+    net.run(SECOND);
+    assert!(matches!(net.take_told()[..], [(7, Told::Delivered { verified: true, .. })]));
+    net.cut(2, 3);
+    net.run(SECOND);
+    net.take_told();
+    let send = net.with(2, |router, now| router.send(id(7), Kind::Json, json, None, now)).unwrap();
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [(2, Told::Failed(send, SendFailure::NoRoute))]);
+}
+
+#[test]
+fn where_all_neighbours_are_originals_one_of_them_is_asked_at_once() {
+    let mut net = Net::new();
+    net.config.compat = true;
+    net.add(2);
+    net.with(2, |router, now| router.neighbour_up(id(1), None, now));
+    net.take_told();
+    let json = Bytes::from_static(b"1");
+    net.with(2, |router, now| router.send(id(9), Kind::Json, json.clone(), None, now)).unwrap();
+    assert!(matches!(&net.take_told()[..], [(2, Told::Foreign { to: 1, .. })]));
+    for (kind, confirm) in [(Kind::Binary, None), (Kind::Json, Some(SECOND))] {
+        let send = net.with(2, |router, now| router.send(id(9), kind, json.clone(), confirm, now)).unwrap();
+        assert_eq!(net.take_told(), [(2, Told::Failed(send, SendFailure::NoRoute))]);
+    }
+}
+
+#[test]
+fn an_original_behind_an_original_is_found_by_whom_it_was_named_to() {
+    let mut net = net();
+    net.with(3, |router, _| router.named(id(9), id(4)));
+    let json = Bytes::from_static(b"1");
+    net.with(2, |router, now| router.send(id(9), Kind::Json, json, None, now)).unwrap();
+    net.run(SECOND);
+    assert!(to_originals(&net.take_told()).contains(&4));
+}

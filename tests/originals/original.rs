@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::{PATIENCE, soon};
+use super::shared::{PATIENCE, soon};
 
 pub(crate) struct Original {
     pub(crate) id: OverlayId,
@@ -26,7 +26,7 @@ impl Original {
     }
 
     pub(crate) async fn with_id(id: Option<OverlayId>, bootstrap: &[&str]) -> Self {
-        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peer_relay/original.mjs");
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/originals/original.mjs");
         let mut child = Command::new("node")
             .arg(program)
             .stdin(Stdio::piped())
@@ -58,6 +58,22 @@ impl Original {
         self.command(json!({"do": "connect", "to": to})).await;
     }
 
+    /// Connects to a URL, as at its start.
+    pub(crate) async fn dial(&mut self, url: &str) {
+        self.command(json!({"do": "dial", "url": url})).await;
+    }
+
+    /// From now on it connects to nobody, and lets nobody connect.
+    pub(crate) async fn keep_to_itself(&mut self) {
+        self.command(json!({"do": "keepToItself"})).await;
+        self.event(json!({"event": "keepsToItself"})).await;
+    }
+
+    /// Whether there was such an event, of those that have come with others that were waited for.
+    pub(crate) fn seen(&self, pattern: &Value) -> bool {
+        self.events.iter().any(|event| fits(event, pattern))
+    }
+
     /// Its neighbours, the peers it has heard of, and how many connections it waits for.
     pub(crate) async fn table(&mut self) -> (Vec<OverlayId>, Vec<OverlayId>, u64) {
         self.command(json!({"do": "table"})).await;
@@ -68,8 +84,7 @@ impl Original {
 
     /// The first event with these members that was not waited for yet.
     pub(crate) async fn event(&mut self, pattern: Value) -> Value {
-        let fits = |event: &Value| pattern.as_object().unwrap().iter().all(|(key, value)| event[key] == *value);
-        if let Some(at) = self.events.iter().position(fits) {
+        if let Some(at) = self.events.iter().position(|event| fits(event, &pattern)) {
             return self.events.remove(at);
         }
         loop {
@@ -77,7 +92,7 @@ impl Original {
                 panic!("it died: {}", self.last_words().await);
             };
             let event: Value = serde_json::from_str(&line).unwrap();
-            if fits(&event) {
+            if fits(&event, &pattern) {
                 return event;
             }
             self.events.push(event);
@@ -100,4 +115,8 @@ impl Original {
         assert_eq!(code, Some(1), "{words}");
         words
     }
+}
+
+fn fits(event: &Value, pattern: &Value) -> bool {
+    pattern.as_object().unwrap().iter().all(|(key, value)| event[key] == *value)
 }

@@ -1,5 +1,4 @@
-//! With the real npm package at the other end. `scripts/test.sh` runs these; by hand, after `npm install` in
-//! `tests/browser`: `cargo test --test peer_relay -- --include-ignored`.
+//! Links by themselves.
 
 use std::time::Instant;
 
@@ -14,9 +13,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 
-use super::hostile::{connect, killers};
 use super::original::Original;
-use super::{Us, id, message, next_user, send_user, soon};
+use super::shared::{Us, connect, id, killers, message, next_user, send_user, soon};
 
 /// The next message of a link with what it says.
 async fn next(link: &mut Link) -> (ForeignMessage, Value) {
@@ -43,7 +41,6 @@ async fn comes_to(us: &Us) -> (Link, Original) {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn an_original_connects_to_us() {
     let us = Us::listen(id(1)).await;
     let (mut link, mut original) = comes_to(&us).await;
@@ -56,7 +53,6 @@ async fn an_original_connects_to_us() {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn we_connect_to_an_original() {
     let mut original = Original::start(&[]).await;
     let us = id(1);
@@ -70,7 +66,6 @@ async fn we_connect_to_an_original() {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn an_original_asks_those_for_a_connection_that_we_tell_it_of() {
     let us = Us::listen(id(1)).await;
     let (mut link, mut original) = comes_to(&us).await;
@@ -97,7 +92,6 @@ fn pass_on(us: OverlayId, mut message: ForeignMessage, to: &Link) {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn originals_understand_what_we_relay() {
     let us = Us::listen(id(1)).await;
     let (mut first, mut a) = comes_to(&us).await;
@@ -192,13 +186,13 @@ async fn two() -> (Original, Original) {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn an_original_finds_us_through_another_and_dials_us() {
     let (relay, mut other) = two().await;
     let us = Us::listen(id(1)).await;
     let mut node = Node::joined(&us, &relay, false).await;
     // It tells us about the other one: that is where the other one is known to it.
-    let found = node.until(|output| if let Output::Candidates(found) = output { Some(found) } else { None }).await;
+    let found =
+        node.until(|output| if let Output::Candidates { peers, .. } = output { Some(peers) } else { None }).await;
     assert!(found.contains(&other.id), "{found:?}");
     other.connect(us.id).await;
     let mut accepting = std::pin::pin!(us.accept());
@@ -214,13 +208,13 @@ async fn an_original_finds_us_through_another_and_dials_us() {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn we_find_an_original_through_another_and_dial_it() {
     let (relay, mut other) = two().await;
     let us = Us::listen(id(1)).await;
     let mut node = Node::joined(&us, &relay, true).await;
     node.machine.connect(other.id, Instant::now());
-    let dialled = node.until(|output| if let Output::Dial { peer, url } = output { Some((peer, url)) } else { None });
+    let dialled =
+        node.until(|output| if let Output::Dial { peer, url, .. } = output { Some((peer, url)) } else { None });
     let (peer, url) = dialled.await;
     assert_eq!(peer, other.id);
     let mut link = soon(dial(&url, &us.id, |claimed| *claimed == peer)).await.unwrap();
@@ -242,7 +236,6 @@ async fn we_find_an_original_through_another_and_dial_it() {
 
 /// What the module says about two connections, and why a link keeps its id to itself until the other one is admitted.
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn a_second_connection_costs_both_unless_it_says_no_id() {
     for (ours, theirs) in [(id(1), id(2)), (id(2), id(1))] {
         let mut original = Original::with_id(Some(theirs), &[]).await;
@@ -261,7 +254,6 @@ async fn a_second_connection_costs_both_unless_it_says_no_id() {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn an_original_with_a_full_table_says_its_id_and_no_more() {
     let mut original = Original::with_id(Some(id(0xff)), &[]).await;
     let mut others = Vec::new();
@@ -276,7 +268,6 @@ async fn an_original_with_a_full_table_says_its_id_and_no_more() {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn an_original_takes_any_subprotocol() {
     let original = Original::start(&[]).await;
     let mut request = original.url.as_str().into_client_request().unwrap();
@@ -286,7 +277,6 @@ async fn an_original_takes_any_subprotocol() {
 }
 
 #[tokio::test]
-#[ignore = "needs the npm package peer-relay"]
 async fn what_kills_an_original_does_us_no_harm() {
     let from = id(2);
     for (name, text, decodes) in killers(from, id(3)) {

@@ -2,6 +2,7 @@
 //
 //   in   {"do":"create","name":"a","port":0,"bootstrap":["ws://…"],"id":"<hex>"}   port and id may be left out
 //        {"do":"send","name":"a","to":"<hex>","data":…}   {"do":"connect","name":"a","to":"<hex>"}   disconnect the same
+//        {"do":"dial","name":"a","url":"ws://…"}   {"do":"keepToItself","name":"a"}
 //        {"do":"table","name":"a"}   {"do":"destroy","name":"a"}
 //   out  {"event":"created","name":"a","id":"<hex>"}   {"event":"listening","name":"a","url":"ws://…"}
 //        {"event":"peer","name":"a","id":"<hex>"}   {"event":"gone","name":"a","id":"<hex>"}
@@ -53,6 +54,14 @@ function table(name, client) {
   say({ event: 'table', name, peers: hexes(client.peers), candidates: hexes(client.canidates), pending });
 }
 
+/** As one of which the port is closed. */
+function keepToItself(name, client) {
+  client.connect = () => {};
+  client.wsConnector._wss.close();
+  client.wsConnector.url = null;
+  say({ event: 'keepsToItself', name });
+}
+
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   const client = clients.get(command.name);
@@ -62,6 +71,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     case 'send': client.send(to, command.data); break;
     case 'connect': client.connect(to); break;
     case 'disconnect': client.disconnect(to); break;
+    case 'dial': client.wsConnector.connect(command.url); break;
+    case 'keepToItself': keepToItself(command.name, client); break;
     case 'table': table(command.name, client); break;
     case 'destroy': client.destroy(() => say({ event: 'destroyed', name: command.name })); break;
     default: throw new Error(`unknown command ${line}`);
