@@ -19,8 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Command};
 
-/// What is logged unless `PMESH_LOG` says otherwise. QUIC takes it for an error that its overlay is closed.
-const LOG: &str = "error,quinn::endpoint=off";
+/// What is logged unless `PMESH_LOG` says otherwise.
+const LOG: &str = "error";
 
 fn main() -> ExitCode {
     // Standard output belongs to events and chat.

@@ -54,6 +54,8 @@ const COMMON_BITS: usize = 8;
 
 /// What a router lets a neighbour send where there is a flood: a simulation of one that uses up the default takes too long.
 const FLOODED: Rate = Rate { messages: 100, bytes: 1 << 20, burst_seconds: 2 };
+/// And what it relays in all.
+const BUSY: Rate = Rate { messages: 100, bytes: 4 << 20, burst_seconds: 1 };
 
 /// A network where some behave like this.
 pub fn attack(
@@ -65,6 +67,7 @@ pub fn attack(
     let mut settings = settings;
     if matches!(behaviour, Some(Behaviour::Flood(_))) {
         settings.router.neighbour_budget = FLOODED;
+        settings.router.relay_budget = BUSY;
     }
     let attackers = (nodes * percent).div_ceil(100);
     let (mut world, before) = honest(settings, nodes - attackers);

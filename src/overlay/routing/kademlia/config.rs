@@ -1,8 +1,5 @@
 use std::time::Duration;
 
-/// Links in a bucket that has some of the closest peers, unless more of them are wished for.
-const NEAR_BUCKET: usize = 10;
-
 /// How many neighbours a [`Kademlia`](super::Kademlia) table keeps, and how often it looks for others.
 ///
 /// The defaults suit links that cost something, as WebRTC connections do. More links make fewer hops; as links have two ends,
@@ -31,8 +28,7 @@ pub struct KademliaConfig {
     pub cap: usize,
     /// Neighbours that a bucket holds at most. Default: 20, the k of the Kademlia paper and of peer-relay.
     ///
-    /// Once it has as many, a newcomer is admitted only in place of one that does not answer. A bucket with some of the closest peers
-    /// holds 10 at most, or [`near`](Self::near) if that is more, so that ids close to ours do not fill the table.
+    /// Once it has as many, a newcomer is admitted only in place of one that does not answer.
     pub bucket: usize,
     /// Of the closest peers, how many the table always wishes for. At least 1. Default: 8.
     ///
@@ -55,12 +51,6 @@ impl Default for KademliaConfig {
 }
 
 impl KademliaConfig {
-    /// How many a bucket holds that has some of the closest peers. Those of a larger one have each other as their closest, and do
-    /// not need us; who has found many ids there gets no more of our table.
-    pub(super) fn near_bucket(&self) -> usize {
-        self.bucket.min(self.near.max(NEAR_BUCKET))
-    }
-
     /// How many of the closest peers are not given up for others. A peer that counts us among its closest may have us further
     /// down on its own list, so these are more than we wish for.
     pub(super) fn kept(&self) -> usize {

@@ -101,8 +101,7 @@ impl Links {
         }
         let range = self.range(bucket);
         let count = range.len();
-        let most = if range.start < config.near { config.near_bucket() } else { config.bucket };
-        let gives_way = if count >= most {
+        let gives_way = if count >= config.bucket {
             self.fit[range].iter().filter(|link| link.is_weak()).max_by_key(|link| link.serial)
         } else if self.fit.len() < config.cap {
             return Admission::Yes;

@@ -59,7 +59,7 @@ const HOPEFUL: u8 = 64;
 /// less. The same rule says whom the table wishes for, so that links do not come and go. One that is not verified may always
 /// be replaced by one that is.
 ///
-/// **Who has ids close to ours** is near, whoever it is: with eight ids in each of the closest buckets, which takes more hashes than
+/// **Who has ids close to ours** is near, whoever it is: with some ids in each of the closest buckets, which takes more hashes than
 /// there are peers for each, somebody is all of our closest neighbours, and sees, delays or drops what is sent to us by those who have
 /// no link to us. It does not get the places of peers further out, by which we reach others; and copies of what is confirmed
 /// come by those of our neighbours that are honest.

@@ -50,19 +50,6 @@ fn an_attacker_close_to_us_takes_surplus_places_only() {
 }
 
 #[test]
-fn many_ids_in_a_bucket_that_is_near_take_ten_places() {
-    let now = Instant::now();
-    let mut table = table(KademliaConfig::default(), now);
-    let honest: Vec<OverlayId> = (0..25).map(|at| in_bucket(155 + at % 5, at)).collect();
-    honest.iter().for_each(|id| table.up(*id, true, now));
-    (0..50).for_each(|number| table.up(in_bucket(151, number), true, now));
-    assert_eq!((table.links.count(151), table.neighbours().len()), (10, 35));
-    assert_eq!(table.admits(&in_bucket(151, 60)), Admission::No);
-    // Others that are near fit all the same.
-    assert_eq!((table.admits(&in_bucket(152, 0)), table.admits(&in_bucket(150, 0))), (Admission::Yes, Admission::Yes));
-}
-
-#[test]
 fn answers_full_of_own_ids_leave_the_candidates_of_others() {
     let mut now = Instant::now();
     let config = KademliaConfig { parallel: 1, ..KademliaConfig::default() };
