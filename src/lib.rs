@@ -50,8 +50,9 @@
 //!
 //! - **Root.** [`Root`] is one peer of a mesh: it has the settings, made by [`Root::builder`], and all nodes. A program may
 //!   have several.
-//! - **Node.** [`Node`] is one connection: to an onramp by WebSocket, or to a peer by WebRTC ([`NodeKind`]). Both are used
-//!   in the same way. A node is made by a connect call, or because somebody called.
+//! - **Node.** [`Node`] is one connection: to an onramp by WebSocket, to a peer by WebRTC, or the [overlay](overlay::Overlay::node)
+//!   ([`NodeKind`]). The first two are used in the same way; the overlay only introduces. A node is made by a connect call, or because
+//!   somebody called.
 //! - **Via.** [`Node::connect`] makes a connection *via* that node: it relays an offer, an answer and network
 //!   candidates between the two, until they are connected. Roots do this for their peers by themselves; [`Counters`]
 //!   says how much.
@@ -129,11 +130,11 @@
 //! # More
 //!
 //! The module [`overlay`] has messages, datagrams and streams to any peer of a mesh by its id, over others where there is no direct
-//! connection.
+//! connection, and topics.
 //!
 //! The module [`onramp`] is the server, to embed in a program or a test. The repository has examples (`party`,
-//! `ping_pong`, `firewall`, `onramp_embedded`), the program `onramp-server`, and the command `pmesh`, which is a peer for
-//! the shell and other languages.
+//! `ping_pong`, `firewall`, `onramp_embedded`, `relay_chain`, `chat_topic`, `file_transfer`), the program `onramp-server`, and the
+//! command `pmesh`, which is a peer for the shell and other languages.
 
 mod error;
 mod identity;

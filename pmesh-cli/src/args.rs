@@ -307,7 +307,7 @@ pub(crate) struct BenchArgs {
 }
 
 /// Longest time that an option takes, in seconds. A longer one is an error.
-pub(crate) const MAX_SECONDS: f64 = 86_400.0;
+const MAX_SECONDS: f64 = 86_400.0;
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {

@@ -13,19 +13,21 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::args::MAX_SECONDS;
 use crate::peer::{self, Peer};
 use crate::reason;
 
 /// Messages that may wait to be sent. At it, further ones are an error.
 const SENDS: usize = 4096;
+/// Seconds that a confirmation may take: the library waits no longer.
+const MAX_SECONDS: f64 = 3600.0;
 /// Messages that may wait for their confirmation. At it, those behind them wait.
 const CONFIRMS: usize = 256;
 /// Connect calls and disconnects that may go on at once. At it, further ones are an error.
 const CALLS: usize = 256;
 
 /// What a user hears who has no overlay.
-pub(crate) const NONE: &str = "there is no overlay: it is had by --overlay";
+pub(crate) const NONE: &str =
+    "this peer is in no overlay: start it with --overlay, --listen, --bootstrap or --original";
 
 /// What the user is told of the overlay.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //! - `tree`: decides (pure)
 //! - `driver`: acts
 
-pub(crate) mod budget;
+mod budget;
 mod builder;
 mod channel;
 mod connect;

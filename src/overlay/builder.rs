@@ -93,15 +93,16 @@ impl OverlayBuilder {
         self
     }
 
-    /// A WebSocket URL of a peer that listens, to begin with. All of them are dialled at the start, and again while there is no
-    /// neighbour.
+    /// A WebSocket URL of a peer that listens, to begin with. All of them are dialled at the start, again while there is no neighbour, and
+    /// every 5 minutes, so that networks that fell apart find each other.
     pub fn bootstrap(mut self, url: impl Into<String>) -> Self {
         self.bootstrap.push(url.into());
         self
     }
 
     /// Whether to connect to peers for the routing, and to accept such connections. On by default. Without it there are only the
-    /// links of [`bootstrap`](Self::bootstrap) and [`listen`](Self::listen), and those over nodes of the application; whether every
+    /// links of [`bootstrap`](Self::bootstrap) and [`listen`](Self::listen), those over nodes of the application, those that an
+    /// application here or there [calls](Overlay::connect) for, and those [for streams](Self::connect_for_streams); whether every
     /// peer can be reached over these is then the application's concern.
     pub fn make_links(mut self, make: bool) -> Self {
         self.makes_links = make;
@@ -126,7 +127,8 @@ impl OverlayBuilder {
         self
     }
 
-    /// How messages are passed on: times, budgets, what is kept.
+    /// How messages are passed on: times, budgets, what is kept. Its `routing` is set by the overlay, and its `compat` by
+    /// [`compat_peer_relay`](Self::compat_peer_relay).
     pub fn router(mut self, config: RouterConfig) -> Self {
         self.router = config;
         self

@@ -88,7 +88,8 @@ impl Overlay {
         self.inner.local_addr
     }
 
-    /// Sends a message to a peer, over others if there is no direct link. Waits while the first link on the way has no room.
+    /// Sends a message to a peer, over others if there is no direct link. Waits, for 10 seconds at most, while the first
+    /// link on the way has no room; then the message is lost.
     ///
     /// Returns when the message is on its way. It may get lost and be overtaken; it does not arrive twice. Nobody on the way can
     /// read or alter it. If the key of the other side is not known yet, the message waits until that has been asked for, and is
@@ -112,7 +113,7 @@ impl Overlay {
         if let Some(failure) = outcome.failure(send) {
             return Err(failure.into());
         }
-        outcome.send().await;
+        self.inner.core.count_dropped(outcome.send().await);
         Ok(())
     }
 
@@ -122,7 +123,8 @@ impl Overlay {
     ///
     /// # Errors
     ///
-    /// [`OverlaySendError`]; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time.
+    /// [`OverlaySendError`]; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time, of an
+    /// hour at most.
     ///
     /// # Cancel safety
     ///
@@ -136,7 +138,8 @@ impl Overlay {
         let (kind, body) = encoded(message.into());
         let (sender, confirmed) = oneshot::channel();
         let (_, outcome) = self.inner.core.send(to, kind, body, Some((within, sender)))?;
-        let (mut confirmed, mut sending) = (confirmed, pin!(outcome.send()));
+        let (mut confirmed, mut sending) =
+            (confirmed, pin!(async { self.inner.core.count_dropped(outcome.send().await) }));
         let result = tokio::select! {
             biased;
             // It may have gone another way meanwhile.
@@ -149,7 +152,7 @@ impl Overlay {
         }
     }
 
-    /// Messages for this peer, from now on: those that nobody has read yet too, up to 256 of them.
+    /// Messages for this peer, from now on: those that nobody has read yet too, up to 256 of them, of 256 KiB in all.
     ///
     /// Several streams each get every message. While 4,096 messages or 4 MiB wait in a stream, further ones are lost to it; one that
     /// nobody takes is not confirmed. Dropping the stream stops listening. It ends with the overlay.
@@ -305,7 +308,8 @@ impl Overlay {
         self.inner.core.dropped()
     }
 
-    /// Connections to the port that were turned away so far: too many at once, no WebSockets, handshakes that failed.
+    /// Connections to the port that were turned away so far: too many at once, no WebSockets, handshakes that failed. Neighbours beyond
+    /// 4,096 that came to the port, and originals that are not admitted, are not counted.
     pub fn refused(&self) -> u64 {
         self.inner.refused.as_ref().map_or(0, Refused::count)
     }

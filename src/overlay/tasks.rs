@@ -140,6 +140,7 @@ impl Nodes {
                 let nodes = self.overlay.peers();
                 let known: HashSet<NodeId> = nodes.iter().map(Node::id).collect();
                 self.routed.retain(|node| known.contains(node));
+                self.core.forget_others(&known);
                 for node in nodes {
                     self.opened(&node, running);
                 }

@@ -80,7 +80,8 @@ impl Topic {
         self.0.broadcast(&body).await.map_err(|refused| BroadcastError::refused(refused, MAX_MESSAGE_BYTES - 1))
     }
 
-    /// Messages of the other members, from now on: those that nobody has read yet too, up to 256 of them.
+    /// Messages of the other members, from now on: those that nobody has read yet too, up to 256 of them, of 256
+    /// KiB in all.
     ///
     /// Several streams each get every message. While 4,096 messages or 4 MiB wait in a stream, further ones are lost to it; it then
     /// says [how many](TopicLagged), before what it still holds. The stream ends when the topic is left, or with the overlay.

@@ -1,6 +1,6 @@
 //! Links to neighbours: which there are, which is the best, and for whom.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,10 @@ impl Purposes {
     }
 
     fn set(&mut self, node: &Node, purpose: Purpose) {
-        self.0.insert(node.id(), purpose);
+        // One that is over is not forgotten again.
+        if node.is_open() {
+            self.0.insert(node.id(), purpose);
+        }
     }
 
     fn has_room_for_caller(&self) -> bool {
@@ -244,6 +247,11 @@ impl Core {
             state.purposes.set(node, Purpose::Routing);
         }
         !routed
+    }
+
+    /// There are these nodes and no others.
+    pub(in crate::overlay) fn forget_others(&self, known: &HashSet<NodeId>) {
+        lock(&self.state).purposes.0.retain(|node, _| known.contains(node));
     }
 
     /// A node is over.

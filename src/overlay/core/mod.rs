@@ -63,6 +63,7 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero"
 const HOLD: Duration = Duration::from_millis(20);
 /// How long a link may take nothing at all. Then it is closed, and who waits for it does no more.
 const STUCK: Duration = Duration::from_secs(10);
+
 /// How a neighbour is reached.
 #[derive(Debug)]
 pub(super) enum Reach {
@@ -104,9 +105,9 @@ impl Outcome {
         self.wait(HOLD).await
     }
 
-    /// Waits until there is room for all, on links that take something from time to time.
-    pub(super) async fn send(self) {
-        self.wait(STUCK).await;
+    /// Waits until there is room for all, on links that take something from time to time. Returns how many packets were dropped.
+    pub(super) async fn send(self) -> u64 {
+        self.wait(STUCK).await
     }
 
     async fn wait(self, most: Duration) -> u64 {

@@ -76,11 +76,12 @@ impl State {
 
     /// A peer has proven that it has this id. Whoever claims it is another one.
     pub(super) fn expel_original(&mut self, peer: &OverlayId) {
-        if let Some(originals) = &mut self.originals
-            && originals.links.remove(peer).is_some()
-        {
+        let Some(originals) = &mut self.originals else { return };
+        if originals.links.remove(peer).is_some() {
             originals.machine.down(peer);
         }
+        // Who waits for a link to it has one.
+        originals.answer(peer, Ok(()));
     }
 }
 

@@ -160,7 +160,7 @@ fn the_relay_budget_is_one_source_s_and_comes_back() {
     assert_eq!(relayed(&mut lone, b, "a", 1), 1, "others are not held up");
     lone.now += Duration::from_secs(1);
     assert_eq!(relayed(&mut lone, a, "b", burst), 256);
-    assert_eq!(format!("{RELAYS:?}"), format!("{:?}", crate::node::budget::Budget::new(burst, 256)));
+    assert_eq!(format!("{RELAYS:?}"), format!("{:?}", crate::node::Budget::new(burst, 256)));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn the_offer_budget_is_one_introducer_s_and_comes_back() {
         lone.answered(via, &format!("p{n}"), Some(1), "");
     }
     assert_eq!(lone.sent().len(), 64);
-    assert_eq!(format!("{OFFERS:?}"), format!("{:?}", crate::node::budget::Budget::new(256, 64)));
+    assert_eq!(format!("{OFFERS:?}"), format!("{:?}", crate::node::Budget::new(256, 64)));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
 use super::codec::{MAX_MESSAGE_BYTES, decode_id, encode_id};
-use crate::node::budget::Budget;
+use crate::node::Budget;
 use crate::overlay::OverlayId;
 use crate::overlay::router::ForeignMessage;
 use crate::transport::websocket::Dialler;

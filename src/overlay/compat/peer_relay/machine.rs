@@ -94,7 +94,7 @@ pub enum ConnectFailure {
     #[error("too many attempts to connect")]
     Busy,
     /// The overlay takes no originals, or is closed.
-    #[error("originals are not taken as neighbours")]
+    #[error("originals are not taken as neighbours, or the overlay is closed")]
     NotTaken,
 }
 
