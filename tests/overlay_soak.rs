@@ -12,14 +12,14 @@
 
 // What the bench has: peers in processes of their own.
 #[path = "../benches/overlay/line.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the bench uses more of it")]
 mod line;
 #[path = "../benches/overlay/peer.rs"]
 mod peer;
 #[path = "../benches/overlay/pour.rs"]
 mod pour;
 #[path = "../benches/overlay/process.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the bench uses more of it")]
 mod process;
 
 use std::error::Error;

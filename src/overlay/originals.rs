@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tokio_tungstenite::WebSocketStream;
 
 use super::OverlayId;
@@ -13,7 +12,7 @@ use super::compat::peer_relay::{Link, LinkError, dial_by, introduce};
 use super::core::{Core, Dial, Reach, Reserved};
 use super::link::listener::Place;
 use super::link::websocket;
-use super::tasks::{LOOK, REDIAL, REJOIN, serve};
+use super::tasks::{Redial, serve};
 use crate::identity::Identity;
 use crate::transport::socket::Socket;
 use crate::transport::websocket::Dialler;
@@ -100,18 +99,14 @@ async fn answer(core: Arc<Core>, dialler: Dialler, identity: Identity, peer_time
 
 /// Dials a URL at the start, while there is no link to an original, and from time to time, as networks of originals fall apart.
 async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String) {
-    let mut pause = REDIAL.0;
+    let mut redial = Redial::new();
     loop {
         let id = core.id();
         let mut reserved = None;
         let link = dial_by(&dialler, &url, &id, |claimed| reserve(&core, claimed, &mut reserved)).await;
-        pause = if link.is_ok() { REDIAL.0 } else { (2 * pause).min(REDIAL.1) };
+        redial.dialled(link.is_ok());
         read(&core, link, reserved).await;
-        sleep(pause).await;
-        let until = Instant::now() + REJOIN;
-        while core.has_originals() && Instant::now() < until {
-            sleep(LOOK).await;
-        }
+        redial.wait(|| core.has_originals()).await;
     }
 }
 

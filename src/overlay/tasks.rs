@@ -28,12 +28,12 @@ use crate::transport::websocket::Dialler;
 /// How long a connection that the routing wishes for may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait until a URL is dialled again: at first, and at most.
-pub(super) const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How often a URL is dialled again although there are neighbours, and how long that link stays if nobody needs it.
-pub(super) const REJOIN: Duration = Duration::from_secs(300);
+const REJOIN: Duration = Duration::from_secs(300);
 const STAY: Duration = Duration::from_secs(60);
 /// How often to look whether the last neighbour is gone, and a URL is to be dialled again.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Neighbours that may have come to the port and be connected. Beyond, they are turned away.
 const MAX_LINKS: usize = 4096;
@@ -301,11 +301,12 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
 
 /// Dials a URL at the start, when there is no neighbour, and from time to time, so that networks that fell apart find each other.
 async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Identity, peer_timeout: Duration) {
-    let mut pause = REDIAL.0;
+    let mut redial = Redial::new();
     loop {
-        match websocket::dial(&dialler, &url, &identity, peer_timeout).await {
+        let dialled = websocket::dial(&dialler, &url, &identity, peer_timeout).await;
+        redial.dialled(dialled.is_ok());
+        match dialled {
             Ok(link) => {
-                pause = REDIAL.0;
                 let id = link.id;
                 let mut serving = pin!(serve(core.clone(), link, Reach::WebSocket));
                 // Until the two tables have met. Who begins the networks of many would else have a link to all.
@@ -313,14 +314,32 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
                     serving.await;
                 }
             }
-            Err(error) => {
-                tracing::debug!(%url, %error, "no neighbour there");
-                pause = (2 * pause).min(REDIAL.1);
-            }
+            Err(error) => tracing::debug!(%url, %error, "no neighbour there"),
         }
-        sleep(pause).await;
+        redial.wait(|| core.has_links()).await;
+    }
+}
+
+/// When a URL is dialled again.
+pub(super) struct Redial {
+    pause: Duration,
+}
+
+impl Redial {
+    pub(super) fn new() -> Self {
+        Self { pause: REDIAL.0 }
+    }
+
+    /// The URL was dialled, and there was a link or not.
+    pub(super) fn dialled(&mut self, is_ok: bool) {
+        self.pause = if is_ok { REDIAL.0 } else { (2 * self.pause).min(REDIAL.1) };
+    }
+
+    /// Waits for a while, and on while there is another link, but not for ever.
+    pub(super) async fn wait(&self, is_linked: impl Fn() -> bool) {
+        sleep(self.pause).await;
         let until = Instant::now() + REJOIN;
-        while core.has_links() && Instant::now() < until {
+        while is_linked() && Instant::now() < until {
             sleep(LOOK).await;
         }
     }

@@ -44,8 +44,7 @@ use super::packets::PacketQueue;
 use super::router::{Kind, Output, Router, SendFailure, SendId};
 use super::topics::Topics;
 use crate::lock::lock;
-use crate::node::Budget;
-use crate::node::Node;
+use crate::node::{Budget, Node};
 use crate::protocol::frame::Undeliverable;
 
 /// Events that a slow reader may be behind before it loses some.

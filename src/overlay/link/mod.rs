@@ -18,13 +18,12 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use super::OverlayId;
+use super::router::MAX_PACKET_BYTES;
 use crate::identity::PeerId;
 use crate::node::{Channel, Message, Messages, SendError, TrySendError};
 
 /// The named channel of a node that carries packets.
 pub(crate) const CHANNEL: &str = "pmesh.overlay";
-/// Largest packet, in bytes. A larger one is not sent, and ends the link if the other side sends it.
-pub(crate) const MAX_PACKET_BYTES: usize = 64 * 1024;
 
 /// A link to a neighbour whose id is proven.
 #[derive(Debug)]

@@ -135,7 +135,7 @@ pub struct ForeignMessage {
     pub data: Box<RawValue>,
 }
 
-/// The longest packet between neighbours.
+/// The longest packet between neighbours. A longer one is not sent, and ends the link if the other side sends it.
 pub const MAX_PACKET_BYTES: usize = 64 * 1024;
 /// The longest message.
 pub const MAX_BODY_BYTES: usize = MAX_PACKET_BYTES - 256;
