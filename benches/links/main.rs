@@ -21,6 +21,8 @@
 mod alone;
 mod bare;
 mod facts;
+#[path = "../common/figures.rs"]
+mod figures;
 mod flow;
 mod measure;
 mod mix;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use crate::alone::Alone;
+use crate::figures::percentile;
 use crate::pair::{Pair, Reader, Variant};
 use crate::report::{Better, Sample};
 use crate::tree::TreePair;
@@ -204,10 +205,4 @@ async fn connect(variant: Variant, count: usize) -> Result<Vec<Sample>> {
         Sample::new("connect, worst, ms", percentile(&times, 100), Better::Lower),
         Sample::new("connects made", times.len() as f64, Better::Neither),
     ])
-}
-
-/// A percentile of sorted values.
-pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-    sorted.get(at).copied().unwrap_or(f64::NAN)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 
 use crate::Result;
-use crate::measure::percentile;
+use crate::figures::percentile;
 use crate::report::{Better, Sample};
 use crate::tree::TreePair;
 

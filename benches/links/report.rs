@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::measure::percentile;
+use crate::figures::Figures;
 use crate::pair::Variant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) struct Table {
 struct Row {
     what: String,
     better: Better,
-    values: BTreeMap<Variant, Vec<f64>>,
+    values: BTreeMap<Variant, Figures>,
 }
 
 impl Table {
@@ -80,36 +80,11 @@ impl fmt::Display for Table {
 }
 
 impl Row {
-    fn sorted(&self, variant: Variant) -> Vec<f64> {
-        let mut values = self.values.get(&variant).cloned().unwrap_or_default();
-        values.sort_by(f64::total_cmp);
-        values
-    }
-
     fn median(&self, variant: Variant) -> Option<f64> {
-        let sorted = self.sorted(variant);
-        (!sorted.is_empty()).then(|| percentile(&sorted, 50))
+        self.values.get(&variant).and_then(Figures::median)
     }
 
     fn cell(&self, variant: Variant) -> String {
-        let sorted = self.sorted(variant);
-        match sorted[..] {
-            [] => String::new(),
-            [one] => number(one),
-            [least, .., most] => {
-                format!("{} ({}–{})", number(percentile(&sorted, 50)), number(least), number(most))
-            }
-        }
+        self.values.get(&variant).map(Figures::to_string).unwrap_or_default()
     }
-}
-
-/// Three digits, or as many as it has before the point.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        100.0.. => 0,
-        10.0.. => 1,
-        _ => 2,
-    };
-    let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

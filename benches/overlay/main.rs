@@ -13,6 +13,8 @@
 //! Options, all after `--`: `--quick` (a smoke run, the default without `--bench`, which `cargo bench` passes), `--rounds N` (3),
 //! `--window N`, `--variant NAME`, `--counters` (what the peers dropped), and names or parts of them: only these measurements.
 
+#[path = "../common/figures.rs"]
+mod figures;
 mod line;
 mod measure;
 mod options;

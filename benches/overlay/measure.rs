@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::figures::percentile;
 use crate::line::Line;
 use crate::options::Options;
 use crate::process::{Variant, number};
@@ -158,10 +159,4 @@ async fn stream(variant: Variant, relays: usize, megabytes: usize, options: &Opt
         (format!("stream over {with}, MB/s"), megabytes as f64 / number(&done, "seconds")?),
         (format!("stream over {with}, CPU s for a GB, all peers"), cpu * 1e3 / megabytes as f64),
     ])
-}
-
-/// A percentile of sorted values.
-pub(crate) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-    sorted.get(at).copied().unwrap_or(f64::NAN)
 }
