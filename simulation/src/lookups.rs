@@ -45,9 +45,15 @@ impl Fares {
         self.traffic[class] as f64 / self.delivered.max(1) as f64
     }
 
-    /// Messages for each delivery: the message itself, and its receipt.
+    /// Messages for each delivery: the message itself, and its receipt. Receipts of signals, with which links are made meanwhile, take as
+    /// many sends as the signals, and do not count.
     pub fn messages(&self) -> f64 {
-        self.each(Class::User) + self.each(Class::Receipt)
+        self.each(Class::User) + self.each(Class::Receipt) - self.each(Class::Signal)
+    }
+
+    /// Answers of hops for each delivery, without those for signals and their receipts.
+    pub fn answers(&self) -> f64 {
+        self.each(Class::Answer) - 2.0 * self.each(Class::Signal)
     }
 }
 

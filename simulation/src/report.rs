@@ -32,7 +32,7 @@ pub fn hops(rows: &[(&str, Row)]) -> String {
             format!("{:.2}", row.plain.each(Class::User)),
             format!("{:.2}", row.plain.each(Class::Key)),
             format!("{:.2}", row.confirmed.messages()),
-            format!("{:.2}", row.confirmed.each(Class::Answer)),
+            format!("{:.2}", row.confirmed.answers()),
             format!("{:.1}", row.original.0),
         ]
     };
