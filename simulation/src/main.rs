@@ -53,6 +53,12 @@ struct Args {
     /// Neighbours that a peer with buckets looks for, if not as many as by default.
     #[arg(long)]
     target: Option<usize>,
+    /// Peers that a router remembers, if not as many as by default: what it remembers is most of its memory.
+    #[arg(long)]
+    remembered_peers: Option<usize>,
+    /// Messages that a router remembers, if not as many as by default.
+    #[arg(long)]
+    remembered_messages: Option<usize>,
     /// Only this size, and not smaller ones before.
     #[arg(long)]
     only: bool,
@@ -71,7 +77,13 @@ impl Args {
         [(Routing::Kademlia, Table::Kademlia(kademlia)), (Routing::Chord, Table::Chord(chord))]
             .into_iter()
             .filter(|(routing, _)| self.routing.is_none_or(|wanted| wanted == *routing))
-            .map(|(_, table)| Settings::new(table, seed))
+            .map(|(_, table)| {
+                let mut settings = Settings::new(table, seed);
+                let router = &mut settings.router;
+                router.remembered_peers = self.remembered_peers.unwrap_or(router.remembered_peers);
+                router.remembered_messages = self.remembered_messages.unwrap_or(router.remembered_messages);
+                settings
+            })
             .collect()
     }
 
@@ -83,12 +95,7 @@ impl Args {
             for &nodes in &sizes {
                 let idle = Duration::from_secs(if nodes > 20_000 { 60 } else { 120 });
                 let effort = Effort { messages: self.messages, joins: (nodes / 50).max(20), idle };
-                let mut settings = settings.clone();
-                if nodes > 20_000 {
-                    // What routers remember would take more memory than most computers have.
-                    (settings.router.remembered_peers, settings.router.remembered_messages) = (512, 2048);
-                }
-                rows.push((settings.table.name(), hops::run(settings, nodes, effort)));
+                rows.push((settings.table.name(), hops::run(settings.clone(), nodes, effort)));
             }
         }
         println!("{}", report::hops(&rows));

@@ -10,7 +10,8 @@ const WORDS: usize = 16;
 pub(super) struct Window {
     /// The largest number so far.
     last: u64,
-    bits: [u64; WORDS],
+    /// Boxed, as maps keep room for more entries than they have.
+    bits: Box<[u64; WORDS]>,
 }
 
 impl Window {
