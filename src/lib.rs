@@ -152,7 +152,7 @@ pub use node::{
     Counters, Event, Events, Firewall, Message, Messages, Node, NodeError, NodeId, NodeKind, NodeState, Nodes, Offer,
     Policy, Root, RootBinaries, RootBuilder, RootMessages, SendError, TrySendError, Verdict,
 };
-pub use protocol::{Address, Delivery, InvalidAddress, Reliability};
+pub use protocol::{Address, Delivery, InvalidAddress, InvalidPeerNumber, PeerNumber, Reliability};
 pub use transport::webrtc::IceServer;
 
 /// The code blocks of the README, as doc tests.

@@ -13,8 +13,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("transport", &["error", "identity", "lock", "protocol"]),
     ("node", &["error", "identity", "lock", "protocol", "transport"]),
     ("overlay", &["error", "identity", "lock", "protocol", "transport", "node"]),
+    ("rpc", &["error", "identity", "lock", "protocol", "node", "overlay"]),
+    ("directory", &["error", "identity", "lock", "protocol", "transport", "node", "overlay", "rpc"]),
     ("onramp", &["error", "lock", "protocol", "transport"]),
-    ("lib", &["error", "identity", "protocol", "transport", "node", "overlay", "onramp"]),
+    ("lib", &["error", "identity", "protocol", "transport", "node", "overlay", "rpc", "directory", "onramp"]),
 ];
 
 /// Pure parts: no runtime, no sockets, no clock, no randomness but from a seed.

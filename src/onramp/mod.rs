@@ -53,6 +53,7 @@
 //! not queued, but computed when they can be written. A connection that once carried a large frame keeps WebSocket
 //! buffers of that size, [`max_frame_bytes`](Builder::max_frame_bytes) at most in each direction, until it ends.
 
+pub mod accounts;
 mod connection;
 mod hub;
 mod options;

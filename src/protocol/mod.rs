@@ -6,10 +6,13 @@
 //! - [`packet`]: the binary packing used on data channels between pmesh peers
 //! - [`channel`]: what a named channel is, and how it is announced
 //! - [`credit`]: flow control by consumption
+//! - [`directory`]: what peers and the directory, which knows accounts, say to each other
 
 mod address;
 pub(crate) mod channel;
 pub(crate) mod credit;
+#[allow(dead_code, reason = "both ends are being built")]
+pub(crate) mod directory;
 pub(crate) mod frame;
 pub(crate) mod limits;
 pub(crate) mod packet;
@@ -18,6 +21,7 @@ pub(crate) mod signal;
 
 pub use address::{Address, InvalidAddress};
 pub use channel::{Delivery, Reliability};
+pub use directory::{InvalidPeerNumber, PeerNumber};
 
 /// The WebSocket subprotocol, and the label and protocol of the data channel, of the original P.
 pub(crate) const P_PROTOCOL: &str = "p";

@@ -1,0 +1,19 @@
+//! Accounts of an onramp: who may log in, and who trusts whom.
+
+mod store;
+
+pub use store::{
+    Account, AccountId, AccountStore, Claimed, Digest, MAX_OPEN_TOKENS, MAX_TRUSTED, NewInvite, NewToken, StoreError,
+    Trusted,
+};
+
+/// How passwords are kept and checked.
+///
+/// Both methods may take long and much memory, as they should: they are called on threads for such work, only a few at a time.
+pub trait Passwords: Send + Sync + 'static {
+    /// A salted hash of a password, with all that checking it needs, as a text (such as PHC's string format).
+    fn hash(&self, password: &str) -> String;
+
+    /// Whether the password fits the hash. `None` stands for that of an account that does not exist, and must take as long.
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool;
+}
