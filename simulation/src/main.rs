@@ -61,6 +61,9 @@ struct Args {
     /// Messages that a router remembers, if not as many as by default.
     #[arg(long)]
     remembered_messages: Option<usize>,
+    /// Put rings together as they should be, instead of letting them grow.
+    #[arg(long)]
+    laid_out: bool,
     /// Only this size, and not smaller ones before.
     #[arg(long)]
     only: bool,
@@ -99,7 +102,8 @@ impl Args {
         for settings in self.settings() {
             for &nodes in &sizes {
                 let idle = Duration::from_secs(if nodes > 20_000 { 60 } else { 120 });
-                let effort = Effort { messages: self.messages, joins: (nodes / 50).max(20), idle };
+                let (messages, joins, laid_out) = (self.messages, (nodes / 50).clamp(20, 200), self.laid_out);
+                let effort = Effort { messages, joins, idle, laid_out };
                 rows.push((settings.table.name(), hops::run(settings.clone(), nodes, effort)));
             }
         }
