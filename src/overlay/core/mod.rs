@@ -262,6 +262,15 @@ impl Core {
         look(&lock(&self.state).router)
     }
 
+    /// Has the router do something, and carries out what it decides.
+    pub(super) fn have<T>(&self, act: impl FnOnce(&mut Router, Instant) -> T) -> T {
+        let mut state = lock(&self.state);
+        let now = now();
+        let done = act(&mut state.router, now);
+        self.drive_on(&mut state, now);
+        done
+    }
+
     /// What was dropped besides what the router counts.
     pub(super) fn dropped(&self) -> u64 {
         lock(&self.state).dropped + self.signals.dropped()
