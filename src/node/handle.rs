@@ -56,6 +56,8 @@ pub struct Node {
 #[derive(Debug)]
 pub(super) struct NodeInner {
     pub(super) id: NodeId,
+    /// Who introduced it.
+    via: Option<NodeId>,
     pub(super) address: Address,
     pub(super) kind: NodeKind,
     pub(super) queues: Arc<Queues>,
@@ -71,9 +73,10 @@ pub(super) struct NodeInner {
 }
 
 impl Node {
-    pub(super) fn new(id: NodeId, address: Address, kind: NodeKind, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(id: NodeId, via: Option<NodeId>, address: Address, kind: NodeKind, shared: Arc<Shared>) -> Self {
         let inner = NodeInner {
             id,
+            via,
             address,
             kind,
             queues: shared.new_queues(),
@@ -89,6 +92,11 @@ impl Node {
     /// What tells the node from all others of its root, for use as a key. Never used again.
     pub fn id(&self) -> NodeId {
         self.inner.id
+    }
+
+    /// Whether it was made through that node.
+    pub(crate) fn is_introduced_by(&self, via: &Node) -> bool {
+        self.inner.via == Some(via.inner.id)
     }
 
     /// The peer's address, the onramp's URL, or that of the overlay.

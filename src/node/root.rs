@@ -189,6 +189,11 @@ impl Root {
         (!taken.swap(true, Ordering::Relaxed)).then(|| Only(taken.clone()))
     }
 
+    #[cfg(test)]
+    pub(crate) fn emit(&self, event: Event) {
+        self.shared().emit(event);
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.shared().settings.identity
     }

@@ -1,6 +1,6 @@
 //! The tasks of an overlay: they bring what happens to the core.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::router::Kind;
 use super::seal::PublicKey;
 use super::stream::Streams;
 use crate::identity::Identity;
-use crate::node::{Connect, Event, Events, Node, NodeId};
+use crate::node::{Connect, Event, Events, Node};
 use crate::transport::websocket::Dialler;
 
 /// How long a connection that the routing wishes for may take.
@@ -85,7 +85,6 @@ pub(super) async fn run(mut tasks: Tasks) {
     let mut nodes = Nodes {
         core: core.clone(),
         overlay: tasks.node.clone(),
-        routed: HashSet::new(),
         calls: HashMap::new(),
         endpoint: tasks.endpoint.clone(),
     };
@@ -118,8 +117,6 @@ pub(super) async fn run(mut tasks: Tasks) {
 struct Nodes {
     core: Arc<Core>,
     overlay: Node,
-    /// Nodes that were made through the overlay.
-    routed: HashSet<NodeId>,
     endpoint: Arc<Streams>,
     /// Connections that the routing wishes for.
     calls: HashMap<OverlayId, AbortHandle>,
@@ -128,19 +125,11 @@ struct Nodes {
 impl Nodes {
     fn event(&mut self, event: Event, running: &mut JoinSet<()>) {
         match event {
-            Event::Connection { node, via: Some(via) } if via == self.overlay => {
-                self.routed.insert(node.id());
-            }
             Event::Open { node } => self.opened(&node, running),
-            Event::Close { node, .. } => {
-                self.routed.remove(&node.id());
-                self.core.forget(&node);
-            }
+            Event::Close { node, .. } => self.core.forget(&node),
             Event::Lagged(_) => {
                 let nodes = self.overlay.peers();
-                let known: HashSet<NodeId> = nodes.iter().map(Node::id).collect();
-                self.routed.retain(|node| known.contains(node));
-                self.core.forget_others(&known);
+                self.core.forget_others(&nodes.iter().map(Node::id).collect());
                 for node in nodes {
                     self.opened(&node, running);
                 }
@@ -156,7 +145,7 @@ impl Nodes {
         }
         // Not an original, and not an onramp.
         let Some(link) = link_over(node) else { return };
-        let routed = self.routed.contains(&node.id());
+        let routed = node.is_introduced_by(&self.overlay);
         let serving = serve(self.core.clone(), link, Reach::Node { node: node.clone(), routed });
         running.spawn(serve_node(self.core.clone(), node.clone(), routed, serving));
     }
@@ -344,3 +333,6 @@ impl Redial {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
