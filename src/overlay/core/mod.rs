@@ -364,7 +364,10 @@ impl Core {
                     Handed::Wait(held) => outcome.held.push(held),
                     Handed::Dropped | Handed::Over => state.dropped += 1,
                 },
-                Output::Deliver { from, verified, kind, body } => {
+                Output::Deliver { from, verified, through, kind: Kind::Signal, body } if verified => {
+                    self.signal_arrived(state, from, through, body, now);
+                }
+                Output::Deliver { from, verified, kind, body, .. } => {
                     self.deliver(state, from, verified, kind, body, now);
                 }
                 Output::NeighbourUp(peer) => {
@@ -423,7 +426,6 @@ impl Core {
             Kind::Datagram if verified => self.datagrams.try_push(from, body).is_ok(),
             Kind::Topic => return state.topics_arrived(from, verified, body, now),
             Kind::Foreign => return self.foreign_arrived(state, from, &body, now),
-            Kind::Signal if verified => return self.signal_arrived(state, from, body, now),
             _ => false,
         };
         state.dropped += u64::from(!taken);

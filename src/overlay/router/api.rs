@@ -58,6 +58,8 @@ pub enum Output {
         from: OverlayId,
         /// Whether that is proven. If not, it is only what the message says.
         verified: bool,
+        /// The neighbour over which it has come, or we.
+        through: OverlayId,
         /// What it is for.
         kind: Kind,
         /// What it says.

@@ -279,7 +279,10 @@ impl Net {
                 },
                 Output::NeighbourUp(id) => Told::Up(super::net::number(&id)),
                 Output::NeighbourDown(id) => Told::Down(super::net::number(&id)),
-                Output::Deliver { from, verified, kind, body } => {
+                Output::Deliver { from, verified, through, kind, body } => {
+                    let over = super::net::number(&through);
+                    let is_link = over == number || kind == Kind::Foreign || self.links.contains(&(over, number));
+                    assert!(is_link, "it has come over a link");
                     Told::Delivered { from: super::net::number(&from), verified, kind, body }
                 }
                 Output::Confirmed { send } => Told::Confirmed(send),
