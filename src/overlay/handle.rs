@@ -327,7 +327,7 @@ impl Overlay {
         self.inner.core.dropped()
     }
 
-    /// Connections to the port that were turned away so far: too many at once, no WebSockets, handshakes that failed. Neighbours beyond
+    /// Connections to the port that were turned away so far: too many at once or from one address, no WebSockets, handshakes that failed. Neighbours beyond
     /// 4,096 that came to the port, and originals that are not admitted, are not counted.
     pub fn refused(&self) -> u64 {
         self.inner.refused.as_ref().map_or(0, Refused::count)

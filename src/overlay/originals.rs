@@ -10,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use super::OverlayId;
 use super::compat::peer_relay::{Link, LinkError, dial_by, introduce};
 use super::core::{Core, Dial, Reach, Reserved};
-use super::link::listener::Place;
+use super::link::places::Place;
 use super::link::websocket;
 use super::tasks::{Redial, serve};
 use crate::identity::Identity;
@@ -63,13 +63,13 @@ pub(super) async fn run(core: Arc<Core>, dialler: Dialler, mut tasks: Tasks) {
     }
 }
 
-/// Takes a WebSocket that an original has made. It keeps its place of its address as long as it is there.
-pub(super) async fn accept(core: Arc<Core>, socket: WebSocketStream<Socket>, place: Place) {
+/// Takes a WebSocket that an original has made. It keeps the places of its address as long as it is there.
+pub(super) async fn accept(core: Arc<Core>, socket: WebSocketStream<Socket>, places: [Place; 2]) {
     let id = core.id();
     let mut reserved = None;
     let link = introduce(socket, &id, |claimed| reserve(&core, claimed, &mut reserved)).await;
     read(&core, link, reserved).await;
-    drop(place);
+    drop(places);
 }
 
 /// Dials what an original has answered with, or a pmesh peer that originals have named.

@@ -279,9 +279,12 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 // Who comes next may have more luck. The places of those that are idle for ever are taken by the routing.
-                Accepted::Pmesh(_) if links.len() >= MAX_LINKS => {}
-                Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), *link, Reach::WebSocket))),
-                Accepted::Plain(socket, place) => drop(links.spawn(originals::accept(core.clone(), *socket, place))),
+                Accepted::Pmesh(..) if links.len() >= MAX_LINKS => {}
+                Accepted::Pmesh(link, place) => {
+                    let serving = serve(core.clone(), *link, Reach::WebSocket);
+                    links.spawn(serving.map(|()| drop(place)));
+                }
+                Accepted::Plain(socket, places) => drop(links.spawn(originals::accept(core.clone(), *socket, places))),
             },
             Some(_) = links.join_next() => {}
         }

@@ -91,6 +91,10 @@ impl Page {
     const HEAD_TOO_BIG: Self =
         Self::new("431 Request Header Fields Too Large", "The head of the request is too large.\n");
     pub(crate) const TIMEOUT: Self = Self::new("408 Request Timeout", "The request did not arrive in time.\n");
+    pub(crate) const TOO_MANY: Self = Self {
+        header: "Retry-After: 10\r\n",
+        ..Self::new("429 Too Many Requests", "There are too many connections from your address.\n")
+    };
     pub(crate) const FULL: Self = Self {
         header: "Retry-After: 10\r\n",
         ..Self::new("503 Service Unavailable", "No more connections are possible at the moment.\n")

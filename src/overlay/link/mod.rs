@@ -1,11 +1,12 @@
 //! Links to neighbours: what carries packets between two peers, reliably and in order.
 //!
 //! - [`signal`]: how new WebRTC nodes come about, through the overlay itself
-//! - [`websocket`], [`listener`]: links to peers that listen, and that listening
+//! - [`websocket`], [`listener`], [`places`]: links to peers that listen, that listening, and what one address may have of it
 //! - [`handshake`]: how the two ends of such a WebSocket prove who they are. Pure.
 
 pub(crate) mod handshake;
 pub(crate) mod listener;
+pub(crate) mod places;
 pub(crate) mod signal;
 pub(crate) mod websocket;
 
