@@ -185,13 +185,15 @@ impl Nodes {
     }
 }
 
-/// Makes a neighbour of a link, and reads it until its end.
-pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> {
+/// Makes a neighbour of a link, and reads it until its end. Tells whether anything has come over it.
+pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = bool> {
     let Link { id, key, sender, mut packets } = link;
     let linked = core.add_link(id, PublicKey::from(key), sender, reach);
     async move {
         let mut ready = Vec::with_capacity(READY);
+        let mut is_used = false;
         while let Some(packet) = packets.next().await {
+            is_used = true;
             ready.push(packet);
             while ready.len() < READY
                 && let Some(Some(packet)) = packets.next().now_or_never()
@@ -201,6 +203,7 @@ pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Ou
             core.count_dropped(core.receive(&id, &mut ready).hold().await);
         }
         drop(linked);
+        is_used
     }
 }
 
@@ -210,18 +213,19 @@ fn link_over(node: &Node) -> Option<Link> {
 }
 
 /// Keeps a link over a node: if it is over and the node is not, the peer may have begun a new overlay.
-async fn serve_node(core: Arc<Core>, node: Node, routed: bool, serving: impl Future<Output = ()>) {
-    serving.await;
-    let mut pause = REDIAL.0;
+async fn serve_node(core: Arc<Core>, node: Node, routed: bool, serving: impl Future<Output = bool>) {
+    let mut redial = Redial::new();
+    redial.dialled(serving.await);
     loop {
-        sleep(pause).await;
-        pause = (2 * pause).min(REDIAL.1);
+        sleep(redial.pause).await;
         if !node.is_open() {
             return;
         }
-        if let Some(link) = link_over(&node) {
-            serve(core.clone(), link, Reach::Node { node: node.clone(), routed }).await;
-        }
+        let is_used = match link_over(&node) {
+            Some(link) => serve(core.clone(), link, Reach::Node { node: node.clone(), routed }).await,
+            None => false,
+        };
+        redial.dialled(is_used);
     }
 }
 
@@ -282,7 +286,7 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
                 Accepted::Pmesh(..) if links.len() >= MAX_LINKS => {}
                 Accepted::Pmesh(link, place) => {
                     let serving = serve(core.clone(), *link, Reach::WebSocket);
-                    links.spawn(serving.map(|()| drop(place)));
+                    links.spawn(serving.map(|_| drop(place)));
                 }
                 Accepted::Plain(socket, places) => drop(links.spawn(originals::accept(core.clone(), *socket, places))),
             },
@@ -312,7 +316,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
     }
 }
 
-/// When a URL is dialled again.
+/// When a URL is dialled again, or a link over a node made again.
 pub(super) struct Redial {
     pause: Duration,
 }
@@ -322,7 +326,7 @@ impl Redial {
         Self { pause: REDIAL.0 }
     }
 
-    /// The URL was dialled, and there was a link or not.
+    /// It was done, and there was a link or not.
     pub(super) fn dialled(&mut self, is_ok: bool) {
         self.pause = if is_ok { REDIAL.0 } else { (2 * self.pause).min(REDIAL.1) };
     }

@@ -215,4 +215,4 @@ fn checked(from: OverlayId, payload: &[u8]) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::overlay) mod tests;

@@ -3,6 +3,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::overlay::Overlay;
+use crate::overlay::keys::Keys;
+use crate::overlay::link::signal::signals;
+use crate::overlay::link::signal::tests::Mesh;
+use crate::overlay::router::{Router, RouterConfig};
+use crate::overlay::routing::{Kademlia, KademliaConfig};
+use crate::overlay::seal::Session;
+use crate::overlay::topics::{Topics, TopicsConfig};
 use crate::protocol::Address;
 use crate::{NodeState, Root};
 
@@ -39,4 +46,35 @@ async fn what_was_made_for_the_routing_is_known_whatever_events_are_lost() {
     soon(b.close()).await;
     soon(node.closed()).await;
     assert!(matches!(node.state(), NodeState::Closed(_)));
+}
+
+/// A core that nobody uses for anything else.
+fn core() -> Arc<Core> {
+    let identity = Identity::from_secret([1; 32]);
+    let id = OverlayId::of(&identity.peer_id());
+    let routing = Kademlia::new(id, KademliaConfig::default(), 1, Instant::now().into_std());
+    let keys = Keys::new(identity.clone(), Session::from_bytes([1; 8]));
+    let router = Router::new(Box::new(routing), Box::new(keys), RouterConfig::default(), 1);
+    let (_, _, to_tree) = signals(id);
+    Core::new(router, Topics::new(identity, TopicsConfig::default(), 1, 1), to_tree, false).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_over_a_node_is_made_again_soon_if_it_was_one() {
+    let mesh = Mesh::default();
+    let (node, there) = mesh.connected().await;
+    let (core, link) = (core(), link_over(&node).unwrap());
+    let serving = serve(core.clone(), link, Reach::Node { node: node.clone(), routed: false });
+    tokio::spawn(serve_node(core, node, false, serving));
+    let mut made = Vec::new();
+    for speaks in [false, false, false, true, true, false, false] {
+        let mut link = link_over(&there).unwrap();
+        soon(link.packets.next()).await.expect("it says hello");
+        made.push(Instant::now());
+        if speaks {
+            link.sender.try_send("anything".into()).unwrap();
+        }
+    }
+    let pauses: Vec<u64> = made.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
+    assert_eq!(pauses, [2, 4, 8, 1, 1, 2]);
 }
