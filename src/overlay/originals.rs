@@ -19,7 +19,13 @@ use crate::transport::websocket::Dialler;
 
 /// How an overlay gets on with peers of the original peer-relay, see
 /// [`OverlayBuilder::compat_peer_relay`](super::OverlayBuilder::compat_peer_relay).
+///
+/// ```
+/// let mut compat = pmesh::overlay::PeerRelayCompat::default();
+/// compat.bootstrap = vec!["ws://localhost:8001".to_owned()];
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerRelayCompat {
     /// WebSocket URLs of originals, to begin with. They are dialled at the start, while there is no link to an original, and from time
     /// to time.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub use self::kademlia::{Kademlia, KademliaConfig};
 use super::OverlayId;
 
-/// What a routing table wants done.
+/// What a routing table wants done. Who drives a table has to do all of it, so a further kind would be a breaking change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Try to make a link to this peer. [`Routing::up`] or [`Routing::unreachable`] tells how that went.
