@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "src/overlay/keys.rs",
     "src/overlay/routing",
     "src/overlay/router",
+    "src/overlay/core/patience.rs",
     "src/overlay/link/handshake.rs",
     "src/overlay/topics",
 ];

@@ -2,19 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Core, HOLD, Held, Reach, STUCK, State, Wish, now};
+use super::patience::Patience;
+use super::{Core, Held, Reach, STUCK, State, Wish, now};
 use crate::lock::lock;
 use crate::node::{Node, NodeId};
 use crate::overlay::OverlayId;
 use crate::overlay::link::{NotSent, Sender};
 use crate::overlay::seal::PublicKey;
 
-/// How long then none may wait for the same link.
-const WAIT_AGAIN: Duration = Duration::from_millis(200);
 /// Links to one peer. At it, the oldest is closed.
 const LINKS_PER_PEER: usize = 4;
 /// Nodes that are there because the applications of others called. Beyond that, they count as made for the routing.
@@ -29,8 +28,7 @@ pub(super) struct Entry {
     pub(super) node: Option<Node>,
     /// Since when it takes nothing.
     full: Option<Instant>,
-    /// When somebody first waited for it, of the last that did.
-    waits: Option<Instant>,
+    patience: Patience,
 }
 
 /// What came of handing a packet to a link.
@@ -46,25 +44,22 @@ pub(super) enum Handed {
 
 impl Entry {
     fn new(number: u64, sender: Sender, node: Option<Node>) -> Self {
-        Self { number, sender: Arc::new(sender), node, full: None, waits: None }
+        Self { number, sender: Arc::new(sender), node, full: None, patience: Patience::default() }
     }
 
-    /// Hands a packet to the link. If that is full, what is `patient` may wait for room, and a few of the others now and then: who makes
-    /// us send to somebody who does not read shall not hold up all else that comes from there.
+    /// Hands a packet to the link. If that is full, what is `patient` may wait for room, and others as long as there is [`Patience`].
     fn hand(&mut self, packet: Bytes, patient: bool, now: Instant) -> Handed {
         match self.sender.try_send(packet) {
             Ok(()) => {
                 self.full = None;
+                self.patience.has_room(now);
                 Handed::Taken
             }
             Err(NotSent::Full(packet)) => {
                 if now >= *self.full.get_or_insert(now) + STUCK {
                     self.sender.close();
                 }
-                if self.waits.is_none_or(|waits| now >= waits + WAIT_AGAIN) {
-                    self.waits = Some(now);
-                }
-                if patient || self.waits.is_some_and(|waits| now < waits + HOLD) {
+                if patient || self.patience.full(now) {
                     Handed::Wait(Held { sender: self.sender.clone(), packet })
                 } else {
                     Handed::Dropped
@@ -365,3 +360,6 @@ impl Drop for Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

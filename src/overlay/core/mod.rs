@@ -6,18 +6,21 @@
 //!
 //! - `mod.rs`: what is behind the lock, and what the router wants done
 //! - `links.rs`: links to neighbours
+//! - `patience.rs`: how long others wait for one that has no room
 //! - `signals.rs`: how new connections are made
 //! - `topics.rs`: topics, and who of the application is in them
 //! - `originals.rs`: links to originals of peer-relay
 
 mod links;
 mod originals;
+mod patience;
 mod signals;
 mod topics;
 
 use self::links::{Entry, Handed, Purposes};
 use self::originals::Originals;
 pub(super) use self::originals::{Dial, Reserved};
+use self::patience::HOLD;
 use self::signals::Callers;
 use self::topics::Joined;
 pub(super) use self::topics::Membership;
@@ -57,9 +60,6 @@ const QUEUED_PACKETS: usize = 4096;
 const QUEUED_BYTES: usize = 4 * 1024 * 1024;
 /// Peers whose frames of negotiations are counted. Beyond, who was longest quiet starts anew.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
-/// How long a packet that was received may wait for room on the next link. Then it is dropped: two peers could wait for each other
-/// for ever.
-const HOLD: Duration = Duration::from_millis(20);
 /// How long a link may take nothing at all. Then it is closed, and who waits for it does no more.
 const STUCK: Duration = Duration::from_secs(10);
 
