@@ -10,6 +10,8 @@ mod memory;
 mod names;
 mod service;
 mod store;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 pub use builder::AccountsBuilder;
