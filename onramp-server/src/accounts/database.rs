@@ -9,7 +9,7 @@ use std::time::Duration;
 use pmesh::onramp::accounts::StoreError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
-use sqlx::{Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
+use sqlx::{ConnectOptions as _, Connection as _, Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Statements that run at a time, in this process.
@@ -189,12 +189,14 @@ async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
             "the connection to the database may be readable for others: add ?sslmode=verify-full to its URL"
         );
     }
+    // The pool tries again and again, and does not say what is wrong.
+    options.connect().await?.close().await?;
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
     Ok(pool.connect_with(options).await?)
 }
 
 /// Whether the database is on another machine and TLS is not asked for. (By default it is tried, and done without if refused.)
-fn is_exposed(options: &PgConnectOptions) -> bool {
+pub(super) fn is_exposed(options: &PgConnectOptions) -> bool {
     let host = options.get_host();
     let is_here = options.get_socket().is_some()
         || host.starts_with('/')

@@ -3,6 +3,8 @@
 mod database;
 mod passwords;
 mod sql;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use passwords::Argon2id;
 pub(crate) use sql::SqlStore;
