@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) serve: Serve,
 
     /// Print help.
-    #[arg(long, action = ArgAction::Help)]
+    #[arg(long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
 }
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::places::Schema;
 use crate::accounts::SqlStore;
-use crate::accounts::database::{OpenError, is_exposed};
+use crate::accounts::database::{Database, OpenError, is_exposed};
 
 fn url(folder: &tempfile::TempDir) -> String {
     format!("sqlite:{}", folder.path().join("accounts.db").display())
@@ -48,6 +48,15 @@ async fn many_make_the_tables_of_postgres_at_once() {
     let Some(schema) = Schema::make().await else { return };
     many_make_the_tables_at_once(schema.url.clone()).await;
     schema.remove().await;
+}
+
+#[tokio::test]
+async fn sqlite_writes_through_and_minds_references() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&url(&folder)).await.unwrap();
+    for (pragma, expected) in [("PRAGMA synchronous", 2), ("PRAGMA foreign_keys", 1), ("PRAGMA busy_timeout", 10_000)] {
+        assert_eq!(database.rows(pragma, &[]).await.unwrap()[0].get::<i64>(0).unwrap(), expected, "{pragma}");
+    }
 }
 
 #[cfg(unix)]

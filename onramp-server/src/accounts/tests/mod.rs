@@ -1,6 +1,7 @@
 //! What every store of accounts does, over all that there are; and what only databases do.
 
 mod databases;
+mod killed;
 mod places;
 mod suite;
 
