@@ -28,6 +28,9 @@ const PURE: &[&str] = &[
     "src/node/tree",
     "src/node/budget.rs",
     "src/node/firewall.rs",
+    "src/onramp/accounts/bearer.rs",
+    "src/onramp/accounts/names.rs",
+    "src/onramp/accounts/throttle.rs",
     "src/onramp/hub",
     "src/overlay/compat/peer_relay/codec.rs",
     "src/overlay/compat/peer_relay/machine.rs",
@@ -51,6 +54,8 @@ const ADAPTERS: &[(&str, &[&str])] = &[
     ("ring::", &["src/overlay/keys.rs", "src/overlay/stream"]),
     ("httparse::", &["src/transport/upgrade.rs"]),
     ("ed25519_dalek::", &["src/identity"]),
+    ("sqlx::", &["onramp-server/src/accounts/database.rs"]),
+    ("argon2::", &["onramp-server/src/accounts/passwords.rs"]),
 ];
 
 const MAX_LINES: usize = 500;
