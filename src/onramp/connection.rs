@@ -292,6 +292,7 @@ impl Link {
                     Next::Pull => self.more = true,
                     Next::GoAway => return Poll::Ready(Ok(End::GoAway)),
                     Next::TooFarBehind => return Poll::Ready(Ok(End::Slow)),
+                    Next::Ended(_) => return Poll::Ready(Ok(End::Gone)),
                 }
             } else if self.unflushed {
                 self.batch = Vec::new();

@@ -8,6 +8,7 @@
 //! told of is one number, and what it is still to be told is the rest of the roster. So 10,000 newcomers cost
 //! 10,000 numbers, not 10^8 queued frames. Departures are a shared, bounded log with a position for each peer.
 
+pub(super) mod accounts;
 mod outbox;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use accounts::Ended;
 use outbox::Outbox;
 
 use super::Stats;
@@ -50,6 +52,8 @@ pub(super) enum Dialect {
 pub(super) struct Limits {
     pub(super) announce: bool,
     pub(super) max_connections: usize,
+    /// Of one account, where there are accounts.
+    pub(super) max_logins: usize,
     pub(super) rate: Option<Rate>,
     pub(super) queue_frames: usize,
     pub(super) queue_bytes: usize,
@@ -87,6 +91,10 @@ pub(super) enum Refusal {
     Closed,
     /// The address is in use.
     Taken,
+    /// The account is logged in as often as allowed.
+    TooMany,
+    /// The account was closed, or has another password, since.
+    Ended,
 }
 
 /// Why a peer is gone.
@@ -125,8 +133,10 @@ pub(super) enum Next {
     Pull,
     /// The onramp shuts down.
     GoAway,
-    /// It is so far behind that departures it should have been told of are forgotten: disconnect it as slow.
+    /// It is so far behind that it cannot be told any more what it should have been: disconnect it as slow.
     TooFarBehind,
+    /// It is logged in no more.
+    Ended(Ended),
 }
 
 struct Peer<B> {

@@ -20,6 +20,7 @@ pub struct Builder {
     announce: bool,
     max_frame_bytes: usize,
     max_connections: usize,
+    max_logins: usize,
     frames_per_second: u32,
     burst: u32,
     queue_frames: usize,
@@ -36,6 +37,7 @@ impl Default for Builder {
             announce: true,
             max_frame_bytes: 1024 * 1024,
             max_connections: 20_000,
+            max_logins: 100,
             frames_per_second: 200,
             burst: 1000,
             queue_frames: 1024,
@@ -186,6 +188,7 @@ impl Builder {
         let limits = Limits {
             announce: self.announce,
             max_connections: self.max_connections,
+            max_logins: self.max_logins,
             rate: Rate::new(self.frames_per_second, self.burst),
             queue_frames: self.queue_frames,
             queue_bytes: self.queue_bytes,

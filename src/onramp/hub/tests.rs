@@ -10,6 +10,7 @@ fn limits() -> Limits {
     Limits {
         announce: true,
         max_connections: 100,
+        max_logins: 100,
         rate: None,
         queue_frames: 8,
         queue_bytes: 400,
