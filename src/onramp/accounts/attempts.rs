@@ -88,6 +88,11 @@ impl Attempts {
         Some(Attempt { attempts: self.clone(), from, places })
     }
 
+    #[cfg(test)]
+    pub(super) fn is_at_work(&self) -> bool {
+        lock(&self.sources).total > 0
+    }
+
     /// Waits for a place among the passwords that are hashed, for whoever has no address.
     pub(super) async fn place(&self) -> OwnedSemaphorePermit {
         take(&self.queue).await

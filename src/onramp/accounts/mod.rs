@@ -11,6 +11,8 @@ mod names;
 mod reading;
 mod service;
 mod store;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 pub use builder::AccountsBuilder;
