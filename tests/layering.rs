@@ -52,7 +52,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
     ("rustls::", &["src/transport/websocket.rs", "src/overlay/stream/tls.rs"]),
     ("quinn::", &["src/overlay/stream"]),
     ("ring::", &["src/overlay/keys.rs", "src/overlay/stream"]),
-    ("httparse::", &["src/transport/upgrade.rs"]),
+    ("httparse::", &["src/transport/http.rs"]),
     ("ed25519_dalek::", &["src/identity"]),
     ("sqlx::", &["onramp-server/src/accounts/database.rs"]),
     ("argon2::", &["onramp-server/src/accounts/passwords.rs"]),

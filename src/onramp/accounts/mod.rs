@@ -8,6 +8,7 @@ mod changes;
 mod error;
 mod memory;
 mod names;
+mod reading;
 mod service;
 mod store;
 #[cfg(test)]
