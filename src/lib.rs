@@ -143,6 +143,7 @@ mod node;
 pub mod onramp;
 pub mod overlay;
 mod protocol;
+pub mod rpc;
 mod transport;
 
 pub use error::CloseReason;
