@@ -20,7 +20,8 @@ use super::{Link, MAX_PACKET_BYTES};
 use crate::identity::Identity;
 use crate::overlay::compat::peer_relay;
 use crate::transport::socket::Socket;
-use crate::transport::upgrade::{self, Page, Site};
+use crate::transport::http::Page;
+use crate::transport::upgrade::{self, Site};
 
 /// Connections that may be in their handshake, or wait to be accepted. Beyond, they are closed unanswered.
 const MAX_HANDSHAKES: usize = 256;
