@@ -26,8 +26,8 @@ pub(super) struct Entry {
     pub(super) sender: Arc<Sender>,
     /// The node of the tree, if it is one.
     pub(super) node: Option<Node>,
-    /// Since when it takes nothing.
-    full: Option<Instant>,
+    /// Since when it takes nothing, and how many packets it had taken by then: who waits for room may get it when nobody else finds any.
+    full: Option<(Instant, u64)>,
     patience: Patience,
 }
 
@@ -51,12 +51,14 @@ impl Entry {
     fn hand(&mut self, packet: Bytes, patient: bool, now: Instant) -> Handed {
         match self.sender.try_send(packet) {
             Ok(()) => {
-                self.full = None;
                 self.patience.has_room(now);
                 Handed::Taken
             }
             Err(NotSent::Full(packet)) => {
-                if now >= *self.full.get_or_insert(now) + STUCK {
+                let taken = self.sender.taken();
+                let (since, _) = self.full.filter(|(_, before)| *before == taken).unwrap_or((now, taken));
+                self.full = Some((since, taken));
+                if now >= since + STUCK {
                     self.sender.close();
                 }
                 if patient || self.patience.full(now) {

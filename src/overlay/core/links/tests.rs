@@ -33,9 +33,14 @@ fn fill(entry: &mut Entry) -> Handed {
     }
 }
 
-/// Reads what is on its way.
-async fn drain(packets: &mut Packets) {
-    while let Ok(Some(_)) = timeout(Duration::from_millis(1), packets.next()).await {}
+/// Reads what is on its way, but at most so much.
+async fn drain(packets: &mut Packets, most: usize) {
+    let mut read = 0;
+    while read < most
+        && let Ok(Some(_)) = timeout(Duration::from_millis(1), packets.next()).await
+    {
+        read += 1;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +48,7 @@ async fn a_link_that_is_full_now_and_then_drops_nothing() {
     let (_mesh, mut entry, _back, mut there) = link().await;
     for _ in 0..20 {
         let Handed::Wait(held) = fill(&mut entry) else { panic!("dropped") };
-        let (sent, ()) = tokio::join!(held.sender.send(held.packet), drain(&mut there.packets));
+        let (sent, ()) = tokio::join!(held.sender.send(held.packet), drain(&mut there.packets, usize::MAX));
         sent.unwrap();
         assert!(matches!(entry.hand(packet(), false, now()), Handed::Taken));
         advance(2 * HOLD).await;
@@ -60,4 +65,18 @@ async fn a_link_that_takes_nothing_holds_others_up_for_a_while_and_is_closed_the
     }
     let most = STUCK.as_millis() / HOLD.as_millis();
     assert!((50..60).contains(&held_up), "{held_up} of {most} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_on_which_somebody_always_waits_is_not_one_that_takes_nothing() {
+    let (_mesh, mut entry, _back, mut there) = link().await;
+    let sends = |sender: Arc<Sender>| async move { while sender.send(packet()).await.is_ok() {} };
+    let senders = [tokio::spawn(sends(entry.sender.clone())), tokio::spawn(sends(entry.sender.clone()))];
+    let end = now() + 2 * STUCK;
+    while now() < end {
+        drain(&mut there.packets, 20).await;
+        advance(Duration::from_millis(500)).await;
+        assert!(!matches!(entry.hand(packet(), false, now()), Handed::Over));
+    }
+    senders.iter().for_each(|sender| sender.abort());
 }
