@@ -144,6 +144,7 @@ mod node;
 pub mod onramp;
 pub mod overlay;
 mod protocol;
+pub mod rpc;
 mod transport;
 
 pub use error::CloseReason;

@@ -37,6 +37,10 @@ const PURE: &[&str] = &[
     "src/overlay/router",
     "src/overlay/link/handshake.rs",
     "src/overlay/topics",
+    "src/rpc/error.rs",
+    "src/rpc/outbox.rs",
+    "src/rpc/table.rs",
+    "src/rpc/wire.rs",
 ];
 const IMPURE: &[&str] =
     &["tokio::", "Instant::now", "SystemTime::now", "rand::random", "rand::rng()", "std::net::", "std::thread"];

@@ -10,7 +10,7 @@ use super::channel::{Channel, ChannelOptions, Channels};
 use super::connect::{Connect, Connecting};
 use super::error::{ChannelError, Event, NodeError, SendError, TrySendError};
 use super::message::Message;
-use super::root::Shared;
+use super::root::{Only, Shared};
 use super::streams::{Announcements, Binaries, Events, Messages, Nodes};
 use super::tree::NodeId;
 use crate::error::CloseReason;
@@ -72,6 +72,8 @@ pub(super) struct NodeInner {
     pub(super) instead: OnceLock<Node>,
     /// Whether it was said that messages are malformed.
     malformed: AtomicBool,
+    /// See [`Node::take_calls`].
+    has_calls: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -87,6 +89,7 @@ impl Node {
             own_address: OnceLock::new(),
             instead: OnceLock::new(),
             malformed: AtomicBool::new(false),
+            has_calls: Arc::default(),
         };
         Self { inner: Arc::new(inner), shared }
     }
@@ -242,6 +245,11 @@ impl Node {
     /// Like [`channel`](Self::channel), of a name that applications cannot use.
     pub(crate) fn reserved_channel(&self, name: &str) -> Result<Channel, ChannelError> {
         Channel::open_reserved(self, ChannelOptions::new(name))
+    }
+
+    /// Says that somebody reads the calls that come over this node, as long as what is returned lives. `None` if somebody does.
+    pub(crate) fn take_calls(&self) -> Option<Only> {
+        Only::take(&self.inner.has_calls)
     }
 
     /// Channels that the other side opens, and that this side has not got by their name. Each comes at most once; those that
