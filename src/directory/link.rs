@@ -17,9 +17,7 @@ use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::signal::{Description, Signal};
 use crate::protocol::{Address, PeerNumber};
-use crate::transport::{
-    Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage,
-};
+use crate::transport::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage};
 
 /// Payloads that may wait for the session. At it, the tree is told that the directory is busy.
 const OUTGOING: usize = 64;
@@ -244,6 +242,3 @@ impl Pump {
         None
     }
 }
-
-#[cfg(test)]
-mod tests;

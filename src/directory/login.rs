@@ -71,7 +71,9 @@ impl DirectoryUrl {
     pub(super) fn parse(url: &str, allow_plaintext: bool) -> Result<Self, LoginError> {
         let invalid = |why: &str| LoginError::InvalidUrl(why.to_owned());
         let uri: Uri = url.parse().map_err(|_| invalid("it cannot be read"))?;
-        let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else { return Err(invalid("it has no host")) };
+        let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+            return Err(invalid("it has no host"));
+        };
         if authority.as_str().contains('@') || uri.query().is_some() {
             // It is shown, and a secret must not be.
             return Err(invalid("it has a name, a password or a query"));
@@ -148,7 +150,9 @@ mod tests {
         ] {
             assert_eq!(parse(url), Ok(full.to_owned()));
         }
-        for bad in ["", "example.org", "http://localhost", "ws://", "ws://a:b@localhost", "ws://localhost/?token=x", "/x"] {
+        for bad in
+            ["", "example.org", "http://localhost", "ws://", "ws://a:b@localhost", "ws://localhost/?token=x", "/x"]
+        {
             assert!(matches!(parse(bad), Err(LoginError::InvalidUrl(_))), "{bad}");
         }
     }

@@ -31,7 +31,7 @@ pub(super) enum Action {
     /// Drop the attempt to connect. Nothing follows.
     Abandon { peer: PeerNumber },
     /// The connection is there.
-    Start { call: CallId },
+    Start { call: CallId, peer: PeerNumber },
     /// There is none, and the call is over.
     Fail { call: CallId, why: NoConnection },
     /// Close the connection. [`Pool::closed`] follows, or [`Pool::is_used`].
@@ -263,6 +263,12 @@ impl Pool {
         self.fill();
     }
 
+    /// The peers to which connections were made here.
+    pub(super) fn made(&self) -> impl Iterator<Item = PeerNumber> {
+        let made = |peer: &Peer| matches!(peer.state, State::Open { owned: true, .. } | State::Closing);
+        self.peers.iter().filter(move |(_, peer)| made(peer)).map(|(number, _)| *number)
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.first().map(|(at, _)| *at);
@@ -357,7 +363,7 @@ impl Pool {
             }
             entry.active += 1;
             entry.keep |= call.keep;
-            self.actions.push_back(Action::Start { call: id });
+            self.actions.push_back(Action::Start { call: id, peer });
         }
         let (used, kept) = (entry.active > 0, entry.keep && entry.there);
         match entry.state {

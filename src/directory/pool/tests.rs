@@ -119,8 +119,8 @@ impl World {
                     self.dials.push(peer);
                 }
                 Action::Abandon { peer } => assert!(self.dialling.remove(&peer)),
-                Action::Start { call } => {
-                    let peer = self.waiting.remove(&call).expect("it waits");
+                Action::Start { call, peer } => {
+                    assert_eq!(self.waiting.remove(&call), Some(peer));
                     assert!(self.open.contains_key(&peer), "{peer} is not open");
                     self.started.insert(call, peer);
                 }
