@@ -28,6 +28,9 @@ const PURE: &[&str] = &[
     "src/node/tree",
     "src/node/budget.rs",
     "src/node/firewall.rs",
+    "src/onramp/accounts/bearer.rs",
+    "src/onramp/accounts/names.rs",
+    "src/onramp/accounts/throttle.rs",
     "src/onramp/hub",
     "src/overlay/compat/peer_relay/codec.rs",
     "src/overlay/compat/peer_relay/machine.rs",
@@ -52,7 +55,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
     ("rustls::", &["src/transport/websocket.rs", "src/overlay/stream/tls.rs"]),
     ("quinn::", &["src/overlay/stream"]),
     ("ring::", &["src/overlay/keys.rs", "src/overlay/stream"]),
-    ("httparse::", &["src/transport/upgrade.rs"]),
+    ("httparse::", &["src/transport/http.rs"]),
     ("ed25519_dalek::", &["src/identity"]),
 ];
 

@@ -2,74 +2,39 @@
 //!
 //! ```text
 //! onramp-server --host localhost:20500
+//! onramp-server user add alice --password-stdin --accounts sqlite:accounts.db
 //! ```
 //!
 //! The first line on standard output is `onramp listening on ws://HOST:PORT`; logs go to standard error. SIGINT and
 //! SIGTERM send every peer away and end the program with exit code 0. If it cannot listen it ends with exit code 1,
 //! and with 2 if the options are wrong.
 
+mod accounts;
 mod host;
+mod options;
+mod user;
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
+use clap::Parser;
 use pmesh::onramp::Onramp;
 use tracing_subscriber::EnvFilter;
 
-use host::Host;
-
-/// The signalling server of pmesh: peers meet here, and may then do without it.
-#[derive(Debug, Parser)]
-#[command(name = "onramp-server", version, disable_help_flag = true)]
-struct Options {
-    /// Where to listen: name:port, name, or :port for all addresses of this machine. Port 0 lets the system choose.
-    #[arg(short = 'h', long, value_name = "host", num_args = 0..=1, default_value = "localhost:20500",
-          default_missing_value = "localhost:20500")]
-    host: Host,
-
-    /// Do not tell peers of each other. They have to know whom they call.
-    #[arg(long)]
-    no_announce: bool,
-
-    /// Largest frame accepted, in bytes. A peer that sends a larger one is closed with code 1009.
-    #[arg(long, value_name = "bytes", default_value_t = 1_048_576)]
-    max_frame_bytes: usize,
-
-    /// Most peers at a time. Further ones get HTTP 503.
-    #[arg(long, value_name = "number", default_value_t = 20_000)]
-    max_connections: usize,
-
-    /// Frames that a peer may send for each second; a faster one is read more slowly. 0: no limit.
-    #[arg(long, value_name = "number", default_value_t = 200)]
-    frames_per_second: u32,
-
-    /// Frames that a peer may send at once after a rest.
-    #[arg(long, value_name = "number", default_value_t = 1000)]
-    burst: u32,
-
-    /// Frames that may wait for a peer that is slow to read. Further ones are dropped.
-    #[arg(long, value_name = "frames", default_value_t = 1024)]
-    outbound_queue: usize,
-
-    /// Seconds between pings. A peer that misses two is disconnected. 0: no pings.
-    #[arg(long, value_name = "seconds", default_value_t = 30)]
-    ping_interval: u64,
-
-    /// What to log to standard error, such as "warn" or "pmesh=debug" [default: $RUST_LOG, or info].
-    #[arg(long, value_name = "filter", value_parser = |filter: &str| EnvFilter::builder().parse(filter))]
-    log: Option<EnvFilter>,
-
-    /// Print help.
-    #[arg(long, action = ArgAction::Help)]
-    help: Option<bool>,
-}
+use options::{Command, Options, Serve};
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(|error| format!("cannot start: {error}")).and_then(|r| r.block_on(serve(options))) {
+    let done = runtime.map_err(|error| format!("cannot start: {error}")).and_then(|runtime| match options.command {
+        None => runtime.block_on(serve(options.serve)),
+        Some(Command::User(command)) => {
+            log_to_stderr("warn".into());
+            runtime.block_on(user::run(command))
+        }
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("onramp-server: {message}");
@@ -78,10 +43,18 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(options: Options) -> Result<(), String> {
-    let filter = options.log.or_else(|| EnvFilter::try_from_default_env().ok()).unwrap_or_else(|| "info".into());
+fn log_to_stderr(filter: EnvFilter) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+async fn serve(options: Serve) -> Result<(), String> {
+    let filter = options.log.clone().or_else(|| EnvFilter::try_from_default_env().ok());
+    log_to_stderr(filter.unwrap_or_else(|| "info".into()));
     raise_descriptor_limit(options.max_connections);
+    // Rather nothing than everybody.
+    if options.accounts().await?.is_some() {
+        return Err("accounts are not served yet".into());
+    }
     // Before the first line is printed: who reads it may send the signal at once.
     let stop = stop_signal().map_err(|error| format!("cannot wait for signals: {error}"))?;
 

@@ -1,8 +1,7 @@
-//! One connection from the first byte to the last: a thin driver between a socket and the hub.
+//! One WebSocket from the first frame to the last: a thin driver between a socket and a place in a hub.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,18 +10,17 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::hub::{Dialect, Inbound, Next, PeerId, Reason, Refusal};
-use super::serve::Shared;
-use crate::protocol::{Address, P_PROTOCOL, PMESH_PROTOCOL};
+use super::hub::accounts::Ended;
+use super::hub::{Next, Reason};
+use super::serve::Options;
+use crate::protocol::directory::ACCOUNT_CLOSED;
 use crate::transport::socket::Socket;
-use crate::transport::upgrade::{self, Page, Site, Upgrade};
 
 /// How long a close handshake may take.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,13 +30,6 @@ const UNANSWERED_PINGS: u32 = 2;
 
 /// Read buffer of the WebSocket layer: [`Socket`] reads ahead, so this one may be tiny.
 const READ_BUFFER: usize = 512;
-
-const SITE: Site = Site {
-    protocols: &[PMESH_PROTOCOL, P_PROTOCOL],
-    plain: false,
-    hello: "This is a pmesh onramp. Connect with a WebSocket and the subprotocol \"pmesh.1\" or \"p\".\n",
-    no_protocol: "Offer the WebSocket subprotocol \"pmesh.1\" or \"p\".\n",
-};
 
 /// Tells a connection that the hub has something for it.
 #[derive(Debug, Default)]
@@ -59,79 +50,43 @@ impl Bell {
     }
 }
 
-/// Serves one accepted TCP connection until it ends. Dropping the future leaves the hub in order.
-pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
+/// What came from a peer.
+pub(super) enum Incoming {
+    Text(Utf8Bytes),
+    Binary,
+    /// A ping or a pong.
+    Control,
+}
+
+/// A place in a hub. Dropping it leaves.
+pub(super) trait Member: Unpin {
+    fn options(&self) -> &Options;
+
+    fn bell(&self) -> &Bell;
+
+    /// Appends what is due to `batch`, which is empty.
+    fn pull(&mut self, batch: &mut Vec<Utf8Bytes>) -> Next;
+
+    /// Takes what came. Returns when to read on, if not at once.
+    fn take(&mut self, incoming: Incoming, now: std::time::Instant) -> Option<std::time::Instant>;
+
+    /// Pending while something is under way that must end before more is taken.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    /// Leaves, for a reason. Nothing happens if it has left.
+    fn leave(&mut self, reason: Reason);
+}
+
+/// Serves a WebSocket until it ends. Dropping the future leaves the hub in order.
+pub(super) async fn serve<M: Member>(member: M, socket: Socket) {
     // Rare and large states are boxed, so that the task of an idle connection stays small.
-    let Some(mut link) = Box::pin(open(shared, tcp)).await else { return };
+    let mut link = Box::pin(Link::new(member, socket)).await;
     let end = poll_fn(|cx| link.poll(cx)).await;
-    tracing::debug!(address = %link.member.address, ?end, "peer gone");
+    tracing::debug!(?end, "peer gone");
     link.member.leave(end.reason());
     Box::pin(end.farewell(link.socket)).await;
-}
-
-async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<Link> {
-    let mut closing = shared.closing();
-    let head = tokio::select! {
-        head = timeout(shared.options.handshake_timeout, upgrade::request(&mut tcp, &SITE)) => head,
-        _ = closing.wait_for(|closing| *closing) => return None,
-    };
-    let page = match head {
-        Ok(Some((Ok(upgrade), ahead))) => match Member::join(&shared, &upgrade) {
-            Ok(member) => {
-                tcp.write_all(upgrade.response().as_bytes()).await.ok()?;
-                return Some(Link::new(shared, member, Socket::new(tcp, ahead)).await);
-            }
-            Err(_) => Page::FULL,
-        },
-        Ok(Some((Err(page), _))) => page,
-        Ok(None) => {
-            shared.with(|hub, _| hub.refused(false));
-            return None;
-        }
-        Err(_) => Page::TIMEOUT,
-    };
-    tracing::debug!(status = page.status, "not a peer");
-    shared.with(|hub, _| hub.refused(page == Page::FULL));
-    tokio::select! {
-        () = page.send(tcp) => {}
-        _ = closing.wait_for(|closing| *closing) => {}
-    }
-    None
-}
-
-/// A place in the hub. Dropping it leaves.
-struct Member {
-    shared: Arc<Shared>,
-    bell: Arc<Bell>,
-    id: PeerId,
-    address: Address,
-    here: bool,
-}
-
-impl Member {
-    fn join(shared: &Arc<Shared>, upgrade: &Upgrade) -> Result<Self, Refusal> {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text: &str = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
-        let address = Address::new(text).expect("a UUID has 36 bytes");
-        let bell = Arc::new(Bell::default());
-        let dialect = if upgrade.protocol == Some(PMESH_PROTOCOL) { Dialect::Pmesh } else { Dialect::P };
-        let id = shared.with(|hub, bells| hub.connect(address.clone(), dialect, bell.clone(), bells))?;
-        bell.ring();
-        tracing::debug!(%address, ?dialect, "new peer");
-        Ok(Self { shared: shared.clone(), bell, id, address, here: true })
-    }
-
-    fn leave(&mut self, reason: Reason) {
-        if std::mem::take(&mut self.here) {
-            self.shared.with(|hub, bells| hub.disconnect(self.id, reason, bells));
-        }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.leave(Reason::Left);
-    }
 }
 
 /// Why a connection ends.
@@ -143,6 +98,8 @@ enum End {
     Failed(CloseCode, &'static str),
     /// The onramp shuts down.
     GoAway,
+    /// Its account ends.
+    Ended(Ended),
     Slow,
     Silent,
 }
@@ -162,7 +119,7 @@ impl End {
 
     fn reason(&self) -> Reason {
         match self {
-            Self::Gone | Self::GoAway => Reason::Left,
+            Self::Gone | Self::GoAway | Self::Ended(_) => Reason::Left,
             Self::Failed(CloseCode::Size, _) => Reason::TooBig,
             Self::Failed(..) => Reason::Broken,
             Self::Slow => Reason::Slow,
@@ -176,6 +133,9 @@ impl End {
             Self::Slow | Self::Silent => return socket.get_ref().abandon(),
             Self::Gone => (None, CloseCode::Normal),
             Self::GoAway => (Some("the onramp shuts down"), CloseCode::Away),
+            Self::Ended(Ended::PasswordChanged) => (Some("the password was changed"), ACCOUNT_CLOSED.into()),
+            Self::Ended(Ended::Deactivated) => (Some("the account was deactivated"), ACCOUNT_CLOSED.into()),
+            Self::Ended(Ended::Deleted) => (Some("the account was deleted"), ACCOUNT_CLOSED.into()),
             Self::Failed(code, reason) => (Some(reason), code),
         };
         let polite = async {
@@ -198,9 +158,9 @@ impl End {
 }
 
 /// A WebSocket and its peer in the hub.
-struct Link {
+struct Link<M> {
     socket: WebSocketStream<Socket>,
-    member: Member,
+    member: M,
     /// Handed out by the hub and not yet written, from `written` on.
     batch: Vec<Utf8Bytes>,
     written: usize,
@@ -218,14 +178,15 @@ struct Link {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Link {
-    async fn new(shared: Arc<Shared>, member: Member, socket: Socket) -> Self {
+impl<M: Member> Link<M> {
+    async fn new(member: M, socket: Socket) -> Self {
+        let options = member.options();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_frame_size(Some(shared.options.max_frame_bytes))
-            .max_message_size(Some(shared.options.max_frame_bytes));
-        let ping_at = shared.options.ping_interval.map(|interval| Instant::now() + interval);
+            .max_frame_size(Some(options.max_frame_bytes))
+            .max_message_size(Some(options.max_frame_bytes));
+        let ping_at = options.ping_interval.map(|interval| Instant::now() + interval);
         Self {
             socket: WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await,
             member,
@@ -244,12 +205,13 @@ impl Link {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        self.member.bell.waker.register(cx.waker());
+        self.member.bell().waker.register(cx.waker());
         loop {
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
             if self.paused_until.is_none()
+                && self.member.poll_ready(cx).is_ready()
                 && let Poll::Ready(ended) = self.poll_read(cx)
             {
                 match ended {
@@ -284,14 +246,14 @@ impl Link {
                 continue;
             }
             self.written = 0;
-            if self.more || self.member.bell.rang() {
+            if self.more || self.member.bell().rang() {
                 self.batch.clear();
-                let (id, batch) = (self.member.id, &mut self.batch);
-                match self.member.shared.with(|hub, _| hub.pull(id, batch)) {
+                match self.member.pull(&mut self.batch) {
                     Next::Wait => self.more = false,
                     Next::Pull => self.more = true,
                     Next::GoAway => return Poll::Ready(Ok(End::GoAway)),
                     Next::TooFarBehind => return Poll::Ready(Ok(End::Slow)),
+                    Next::Ended(ended) => return Poll::Ready(Ok(End::Ended(ended))),
                 }
             } else if self.unflushed {
                 self.batch = Vec::new();
@@ -318,7 +280,7 @@ impl Link {
         if result.is_ready() {
             self.blocked = None;
         } else if self.blocked.is_none_or(|(before, _)| before != taken) {
-            self.blocked = Some((taken, Instant::now() + self.member.shared.options.stall_timeout));
+            self.blocked = Some((taken, Instant::now() + self.member.options().stall_timeout));
         }
         result
     }
@@ -331,19 +293,14 @@ impl Link {
             None => return Poll::Ready(Some(End::Gone)),
         };
         self.unanswered = 0;
-        let now = Instant::now();
-        let Member { shared, id, address, .. } = &self.member;
-        let resume = match message {
-            Message::Text(text) => {
-                let inbound = Inbound::read(&text, address);
-                drop(text);
-                shared.with(|hub, bells| hub.text(*id, inbound, now.into_std(), bells))
-            }
-            Message::Binary(_) => shared.with(|hub, _| hub.binary(*id, now.into_std())),
-            Message::Ping(_) | Message::Pong(_) => shared.with(|hub, _| hub.control(*id, now.into_std())),
+        let incoming = match message {
+            Message::Text(text) => Incoming::Text(text),
+            Message::Binary(_) => Incoming::Binary,
+            Message::Ping(_) | Message::Pong(_) => Incoming::Control,
             Message::Close(_) => return Poll::Ready(Some(End::Gone)),
-            Message::Frame(_) => None,
+            Message::Frame(_) => return Poll::Ready(None),
         };
+        let resume = self.member.take(incoming, Instant::now().into_std());
         self.paused_until = resume.map(Instant::from_std);
         Poll::Ready(None)
     }
@@ -364,7 +321,7 @@ impl Link {
         if self.paused_until.is_some_and(|until| until <= next) {
             self.paused_until = None;
         }
-        if let (Some(at), Some(interval)) = (self.ping_at, self.member.shared.options.ping_interval)
+        if let (Some(at), Some(interval)) = (self.ping_at, self.member.options().ping_interval)
             && at <= next
         {
             // A large frame on a slow line: no pong can come before its end.

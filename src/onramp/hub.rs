@@ -8,14 +8,20 @@
 //! told of is one number, and what it is still to be told is the rest of the roster. So 10,000 newcomers cost
 //! 10,000 numbers, not 10^8 queued frames. Departures are a shared, bounded log with a position for each peer.
 
+pub(super) mod accounts;
+mod outbox;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use accounts::Ended;
+use outbox::Outbox;
+
 use super::Stats;
-use super::rate::{Rate, Used};
+use super::rate::Rate;
 use crate::protocol::Address;
 use crate::protocol::frame::{self, Frame, Undeliverable};
 
@@ -46,6 +52,8 @@ pub(super) enum Dialect {
 pub(super) struct Limits {
     pub(super) announce: bool,
     pub(super) max_connections: usize,
+    /// Of one account, where there are accounts.
+    pub(super) max_logins: usize,
     pub(super) rate: Option<Rate>,
     pub(super) queue_frames: usize,
     pub(super) queue_bytes: usize,
@@ -83,6 +91,10 @@ pub(super) enum Refusal {
     Closed,
     /// The address is in use.
     Taken,
+    /// The account is logged in as often as allowed.
+    TooMany,
+    /// The account was closed, or has another password, since.
+    Ended,
 }
 
 /// Why a peer is gone.
@@ -100,6 +112,18 @@ pub(super) enum Reason {
     Broken,
 }
 
+impl Reason {
+    fn count(self, stats: &mut Stats) {
+        match self {
+            Self::Left => {}
+            Self::Slow => stats.slow += 1,
+            Self::Silent => stats.silent += 1,
+            Self::TooBig => stats.too_big += 1,
+            Self::Broken => stats.broken += 1,
+        }
+    }
+}
+
 /// What a peer does after a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -109,8 +133,10 @@ pub(super) enum Next {
     Pull,
     /// The onramp shuts down.
     GoAway,
-    /// It is so far behind that departures it should have been told of are forgotten: disconnect it as slow.
+    /// It is so far behind that it cannot be told any more what it should have been: disconnect it as slow.
     TooFarBehind,
+    /// It is logged in no more.
+    Ended(Ended),
 }
 
 struct Peer<B> {
@@ -118,19 +144,12 @@ struct Peer<B> {
     /// The frame that tells others of this peer, rendered once.
     announcement: Utf8Bytes,
     dialect: Dialect,
-    bell: B,
-    /// The bell was rung and no pull has said [`Next::Wait`] since.
-    rung: bool,
     welcomed: bool,
     /// It was told of everybody up to this number.
     announced: PeerId,
     /// It was told of all departures before this position.
     departures: u64,
-    queue: VecDeque<Queued>,
-    queued_bytes: usize,
-    /// Frames of the latest pull, and their bytes. They count as queued until the next pull, when they have been written.
-    handed: (usize, usize),
-    used: Used,
+    outbox: Outbox<B, Queued>,
 }
 
 struct Queued {
@@ -207,7 +226,7 @@ impl<B: Clone> Hub<B> {
         }
         if self.limits.announce {
             for peer in self.peers.values_mut() {
-                peer.ring(bells);
+                peer.outbox.ring(bells);
             }
         }
         self.last.0 += 1;
@@ -217,15 +236,10 @@ impl<B: Clone> Hub<B> {
             announcement: frame::announcement(&address).into(),
             address,
             dialect,
-            bell,
-            rung: true,
             welcomed: dialect == Dialect::P,
             announced: PeerId(0),
             departures: self.departed,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
-            handed: (0, 0),
-            used: Used::default(),
+            outbox: Outbox::new(bell),
         };
         self.peers.insert(id, peer);
         self.stats.accepted += 1;
@@ -234,17 +248,10 @@ impl<B: Clone> Hub<B> {
 
     /// A peer is gone. Nothing happens if it was gone already.
     pub(super) fn disconnect(&mut self, id: PeerId, reason: Reason, bells: &mut Vec<B>) {
-        let Some(peer) = self.peers.remove(&id) else { return };
+        let Some(mut peer) = self.peers.remove(&id) else { return };
         self.names.remove(&peer.address);
-        self.stats.queued_frames -= peer.queue.len() + peer.handed.0;
-        self.stats.queued_bytes -= peer.queued_bytes;
-        match reason {
-            Reason::Left => {}
-            Reason::Slow => self.stats.slow += 1,
-            Reason::Silent => self.stats.silent += 1,
-            Reason::TooBig => self.stats.too_big += 1,
-            Reason::Broken => self.stats.broken += 1,
-        }
+        peer.outbox.clear(&mut self.stats);
+        reason.count(&mut self.stats);
         if self.limits.announce {
             let left = frame::left(&peer.address).into();
             self.log.push_back(Departure { id, announcement: peer.announcement, left });
@@ -255,7 +262,7 @@ impl<B: Clone> Hub<B> {
                 self.log.pop_front();
             }
             for other in self.peers.values_mut().filter(|other| other.dialect == Dialect::Pmesh) {
-                other.ring(bells);
+                other.outbox.ring(bells);
             }
         }
     }
@@ -290,7 +297,7 @@ impl<B: Clone> Hub<B> {
     pub(super) fn close(&mut self, bells: &mut Vec<B>) {
         self.closed = true;
         for peer in self.peers.values_mut() {
-            peer.ring(bells);
+            peer.outbox.ring(bells);
         }
     }
 
@@ -300,10 +307,7 @@ impl<B: Clone> Hub<B> {
             return Next::GoAway;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return Next::GoAway };
-        let (frames, bytes) = std::mem::take(&mut peer.handed);
-        peer.queued_bytes -= bytes;
-        self.stats.queued_frames -= frames;
-        self.stats.queued_bytes -= bytes;
+        peer.outbox.settle(&mut self.stats);
         if !peer.welcomed {
             peer.welcomed = true;
             batch.push(frame::welcome(&peer.address).into());
@@ -360,33 +364,26 @@ impl<B: Clone> Hub<B> {
         }
         let mut bytes = 0;
         while batch.len() < BATCH_FRAMES && bytes < BATCH_BYTES {
-            let before = peer.queue.front().map_or(self.departed, |queued| queued.after);
+            let before = peer.outbox.front().map_or(self.departed, |queued| queued.after);
             if peer.departures < before {
                 let logged = usize::try_from(peer.departures - log_start).ok().and_then(|at| self.log.get(at));
                 if let Some(departure) = logged {
                     batch.push(departure.left.clone());
                 }
                 peer.departures += 1;
-            } else if let Some(Queued { text, .. }) = peer.queue.pop_front() {
-                let length = text.as_str().len();
+            } else if let Some((Queued { text, .. }, length)) = peer.outbox.next() {
                 bytes += length;
-                peer.handed.0 += 1;
-                peer.handed.1 += length;
                 batch.push(text);
             } else {
-                peer.queue = VecDeque::new();
-                peer.rung = false;
+                peer.outbox.rest();
                 break;
             }
         }
-        // Another pull is needed to say that these have been written.
-        if peer.rung || peer.handed.0 > 0 { Next::Pull } else { Next::Wait }
+        if peer.outbox.goes_on() { Next::Pull } else { Next::Wait }
     }
 
     fn charge(&mut self, id: PeerId, now: Instant) -> Option<Instant> {
-        let resume = self.peers.get_mut(&id)?.used.charge(self.limits.rate?, now);
-        self.stats.rate_limited += u64::from(resume.is_some());
-        resume
+        self.peers.get_mut(&id)?.outbox.charge(&self.limits, now, &mut self.stats)
     }
 
     fn relay(&mut self, to: &Address, text: Utf8Bytes, bells: &mut Vec<B>) -> Result<(), Undeliverable> {
@@ -411,31 +408,12 @@ impl<B: Clone> Hub<B> {
         }
     }
 
-    /// Queues a frame if there is room. A frame is never too big for an empty queue.
+    /// Queues a frame if there is room.
     fn enqueue(&mut self, id: PeerId, text: Utf8Bytes, bells: &mut Vec<B>) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
         let bytes = text.as_str().len();
-        let too_many = peer.queue.len() >= self.limits.queue_frames;
-        let too_much = !peer.queue.is_empty() && peer.queued_bytes + bytes > self.limits.queue_bytes;
-        let all_too_much = self.stats.queued_bytes + bytes > self.limits.total_queue_bytes;
-        if too_many || too_much || all_too_much {
-            return false;
-        }
-        peer.queued_bytes += bytes;
-        self.stats.queued_frames += 1;
-        self.stats.queued_bytes += bytes;
-        peer.queue.push_back(Queued { text, after: self.departed });
-        peer.ring(bells);
-        true
-    }
-}
-
-impl<B: Clone> Peer<B> {
-    fn ring(&mut self, bells: &mut Vec<B>) {
-        if !self.rung {
-            self.rung = true;
-            bells.push(self.bell.clone());
-        }
+        let queued = Queued { text, after: self.departed };
+        peer.outbox.relay(queued, bytes, &self.limits, &mut self.stats, bells)
     }
 }
 

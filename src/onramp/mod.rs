@@ -55,10 +55,15 @@
 
 pub mod accounts;
 mod connection;
+mod credentials;
+mod door;
 mod hub;
+mod members;
+mod open;
 mod options;
 mod rate;
 mod serve;
+mod session;
 mod stats;
 
 use std::fmt;
@@ -143,7 +148,7 @@ impl Onramp {
 impl OnrampHandle {
     /// The counters of this moment. Takes the lock that relaying takes, for a moment.
     pub fn stats(&self) -> Stats {
-        self.shared.with(|hub, _| hub.stats())
+        self.shared.stats()
     }
 }
 

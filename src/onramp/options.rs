@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 
 use super::Onramp;
+use super::accounts::Accounts;
 use super::hub::Limits;
+use super::members::AccountOptions;
 use super::rate::Rate;
 use super::serve::{Options, Shared};
 
@@ -20,6 +22,7 @@ pub struct Builder {
     announce: bool,
     max_frame_bytes: usize,
     max_connections: usize,
+    max_logins: usize,
     frames_per_second: u32,
     burst: u32,
     queue_frames: usize,
@@ -28,6 +31,8 @@ pub struct Builder {
     stall_timeout: Duration,
     handshake_timeout: Duration,
     ping_interval: Option<Duration>,
+    accounts: Option<Accounts>,
+    account_options: AccountOptions,
 }
 
 impl Default for Builder {
@@ -36,6 +41,7 @@ impl Default for Builder {
             announce: true,
             max_frame_bytes: 1024 * 1024,
             max_connections: 20_000,
+            max_logins: 100,
             frames_per_second: 200,
             burst: 1000,
             queue_frames: 1024,
@@ -44,6 +50,13 @@ impl Default for Builder {
             stall_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Some(Duration::from_secs(30)),
+            accounts: None,
+            account_options: AccountOptions {
+                origins: Vec::new(),
+                trusts_forwarded: false,
+                login_timeout: Duration::from_secs(30),
+                refresh_interval: Duration::from_secs(30),
+            },
         }
     }
 }
@@ -72,6 +85,52 @@ impl Builder {
     /// open before it is known what they want; beyond those, connections are closed unanswered.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
+        self
+    }
+
+    /// Switches accounts on: who connects must log in, and meets those that it trusts. Default: none, the open mode.
+    ///
+    /// See [the module](super#accounts) for what changes. The options below are for onramps with accounts.
+    pub fn accounts(mut self, accounts: Accounts) -> Self {
+        self.accounts = Some(accounts);
+        self
+    }
+
+    /// Most sessions of one account at a time. Default: 100. Further logins are answered with HTTP 429.
+    pub fn max_logins(mut self, logins: usize) -> Self {
+        self.max_logins = logins;
+        self
+    }
+
+    /// Web pages of these origins, such as `https://app.example`, may log in too. Default: only those of the onramp's own host.
+    ///
+    /// Others are answered with HTTP 403, and so are pages without an origin of their own. What is no browser sends no origin, and may
+    /// always log in.
+    pub fn allow_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.account_options.origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether the last entry of the header `X-Forwarded-For` is believed to be the client's address. Default: no.
+    ///
+    /// Only for an onramp that is reached through a proxy alone, such as one for TLS: else anybody could claim any address, and be
+    /// throttled as somebody else is.
+    pub fn trust_forwarded(mut self, trust: bool) -> Self {
+        self.account_options.trusts_forwarded = trust;
+        self
+    }
+
+    /// How long a login may take, once its request is here. Default: 30 seconds. Then it is answered with HTTP 503.
+    pub fn login_timeout(mut self, timeout: Duration) -> Self {
+        self.account_options.login_timeout = timeout;
+        self
+    }
+
+    /// How often the accounts that are logged in are read again. At least a millisecond. Default: every 30 seconds.
+    ///
+    /// What is changed through the same [`Accounts`] takes effect at once; what other processes do to the same database, then.
+    pub fn refresh_interval(mut self, interval: Duration) -> Self {
+        self.account_options.refresh_interval = interval.max(Duration::from_millis(1));
         self
     }
 
@@ -186,6 +245,7 @@ impl Builder {
         let limits = Limits {
             announce: self.announce,
             max_connections: self.max_connections,
+            max_logins: self.max_logins,
             rate: Rate::new(self.frames_per_second, self.burst),
             queue_frames: self.queue_frames,
             queue_bytes: self.queue_bytes,
@@ -197,7 +257,8 @@ impl Builder {
             stall_timeout: self.stall_timeout,
             ping_interval: self.ping_interval,
         };
-        Shared::new(limits, options)
+        let account_options = self.account_options;
+        Shared::new(limits, options, self.accounts.map(|accounts| (accounts, account_options)))
     }
 }
 

@@ -12,8 +12,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::connection::{self, Bell, CLOSE_TIMEOUT};
+use super::Stats;
+use super::accounts::Accounts;
+use super::connection::{Bell, CLOSE_TIMEOUT};
 use super::hub::{Hub, Limits};
+use super::members::{AccountOptions, Members};
+use super::{door, open};
 use crate::lock::lock;
 
 /// Connections that may be open beyond the allowed peers: requests that are not decided, and answers underway.
@@ -35,15 +39,19 @@ pub(super) struct Options {
 /// What all connections share.
 pub(super) struct Shared {
     hub: Mutex<Hub<Arc<Bell>>>,
+    /// With accounts. The hub is empty then.
+    members: Option<Arc<Members>>,
     pub(super) options: Options,
     max_sockets: usize,
     closing: watch::Sender<bool>,
 }
 
 impl Shared {
-    pub(super) fn new(limits: Limits, options: Options) -> Self {
+    pub(super) fn new(limits: Limits, options: Options, accounts: Option<(Accounts, AccountOptions)>) -> Self {
+        let members = accounts.map(|(accounts, options)| Arc::new(Members::new(accounts, limits.clone(), options)));
         Self {
             max_sockets: limits.max_connections.saturating_add(UNDECIDED),
+            members,
             hub: Mutex::new(Hub::new(limits)),
             options,
             closing: watch::Sender::new(false),
@@ -60,6 +68,29 @@ impl Shared {
         result
     }
 
+    /// Counts a connection that did not become a peer.
+    pub(super) fn refused(&self, full: bool) {
+        match &self.members {
+            Some(members) => members.with(|hub, _| hub.refused(full)),
+            None => self.with(|hub, _| hub.refused(full)),
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        match &self.members {
+            Some(members) => members.with(|hub, _| hub.stats()),
+            None => self.with(|hub, _| hub.stats()),
+        }
+    }
+
+    fn close(&self) {
+        self.closing.send_replace(true);
+        match &self.members {
+            Some(members) => members.with(|hub, bells| hub.close(bells)),
+            None => self.with(|hub, bells| hub.close(bells)),
+        }
+    }
+
     /// Becomes true when the onramp shuts down.
     pub(super) fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
@@ -69,6 +100,12 @@ impl Shared {
 /// Serves until `shutdown` completes, and then sends everybody away.
 pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shutdown: impl Future) {
     let mut tasks = JoinSet::new();
+    let mut watch = JoinSet::new();
+    if let Some(members) = shared.members.clone() {
+        // From before anybody can log in.
+        let changes = members.accounts.subscribe();
+        watch.spawn(async move { members.watch(changes).await });
+    }
     let mut shutdown = pin!(shutdown);
     let mut turn = 0;
     loop {
@@ -79,17 +116,19 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shut
                 Ok(tcp) if tasks.len() < shared.max_sockets => {
                     // Frames are written in batches already: waiting for more would only delay them.
                     let _ = tcp.set_nodelay(true);
-                    tasks.spawn(connection::serve(shared.clone(), tcp));
+                    match &shared.members {
+                        Some(members) => tasks.spawn(door::serve(shared.clone(), members.clone(), tcp)),
+                        None => tasks.spawn(open::serve(shared.clone(), tcp)),
+                    };
                 }
-                Ok(_) => shared.with(|hub, _| hub.refused(true)),
+                Ok(_) => shared.refused(true),
                 Err(error) => tracing::warn!(%error, "cannot accept connections"),
             },
         }
     }
     drop(listeners);
     tracing::info!(connections = tasks.len(), "shutting down");
-    shared.closing.send_replace(true);
-    shared.with(|hub, bells| hub.close(bells));
+    shared.close();
     // Every connection ends by its own timeout; this one is for a runtime that is overloaded.
     let _ = timeout(2 * CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;

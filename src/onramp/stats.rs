@@ -23,6 +23,10 @@ pub struct Stats {
     pub undeliverable: u64,
     /// Frames dropped because a queue was full: that of their destination, or all queues together.
     pub busy: u64,
+    /// Introductions that named another sender than the one they came from. Only with accounts.
+    pub forged: u64,
+    /// HTTP requests without the right credentials (401 and 403), or too many of them (429). Only with accounts.
+    pub denied: u64,
     /// Text messages that are no frames.
     pub malformed: u64,
     /// Well-formed frames and binary messages that are not for an onramp to act on.

@@ -26,6 +26,12 @@ use serde_json::{Value, json};
 /// The path of the directory on a server.
 pub(crate) const PATH: &str = "/directory";
 
+/// The WebSocket subprotocol of the directory, for those who must have one: browsers that offer their token as another.
+pub(crate) const DIRECTORY_PROTOCOL: &str = "pmesh.directory.1";
+
+/// The close code of a session whose account was closed or has another password: logging in as before will not help.
+pub(crate) const ACCOUNT_CLOSED: u16 = 4001;
+
 /// The alias under which the other logins of the same account appear.
 pub(crate) const OWN_ALIAS: &str = "Us";
 

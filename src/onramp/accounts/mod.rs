@@ -1,11 +1,31 @@
 //! Accounts of an onramp: who may log in, and who trusts whom.
 
+mod admin;
+mod attempts;
+mod bearer;
+mod builder;
+mod changes;
+mod error;
+mod memory;
+mod names;
+mod reading;
+mod service;
 mod store;
+#[cfg(test)]
+mod tests;
+mod throttle;
 
+pub use builder::AccountsBuilder;
+pub use changes::{AccountChange, AccountChanges};
+pub use error::{AccountError, LoginError};
+pub use memory::MemoryStore;
+pub use names::Invalid;
+pub use service::{Accounts, Bearer, Invite};
 pub use store::{
     Account, AccountId, AccountStore, Claimed, Digest, MAX_OPEN_TOKENS, MAX_TRUSTED, NewInvite, NewToken, StoreError,
-    Trusted,
+    Trust, Trusted,
 };
+pub use throttle::{Allowance, Throttling};
 
 /// How passwords are kept and checked.
 ///

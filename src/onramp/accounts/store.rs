@@ -75,6 +75,19 @@ pub struct Claimed {
     pub issuer_alias: String,
 }
 
+/// Two accounts that trust each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// One of them.
+    pub a: AccountId,
+    /// What `a` calls `b`.
+    pub alias_of_b: String,
+    /// The other one.
+    pub b: AccountId,
+    /// What `b` calls `a`.
+    pub alias_of_a: String,
+}
+
 /// An invitation to make an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewInvite {
@@ -178,12 +191,12 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`UnknownAccount`](StoreError::UnknownAccount).
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError>;
 
-    /// Removes an account with all its trust, tokens and invitations.
+    /// Removes an account with all its tokens and invitations, and its trust, which it tells, with the account as `a`.
     ///
     /// # Errors
     ///
     /// [`UnknownAccount`](StoreError::UnknownAccount).
-    async fn delete(&self, id: AccountId) -> Result<(), StoreError>;
+    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError>;
 
     /// Whom an account trusts, by alias: at most [`MAX_TRUSTED`].
     ///
@@ -201,12 +214,12 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`TooMany`](StoreError::TooMany).
     async fn trust(&self, a: AccountId, alias_of_b: &str, b: AccountId, alias_of_a: &str) -> Result<(), StoreError>;
 
-    /// Ends the trust, in both directions, between an account and whom it knows by this alias, and says who that was.
+    /// Ends the trust, in both directions, between an account, `a`, and whom it knows by this alias.
     ///
     /// # Errors
     ///
     /// [`UnknownAlias`](StoreError::UnknownAlias).
-    async fn revoke(&self, id: AccountId, alias: &str) -> Result<AccountId, StoreError>;
+    async fn revoke(&self, id: AccountId, alias: &str) -> Result<Trust, StoreError>;
 
     /// Keeps a token until it is claimed or expires.
     ///
@@ -237,6 +250,13 @@ pub trait AccountStore: Send + Sync + 'static {
     ///
     /// [`TooMany`](StoreError::TooMany), [`UnknownAccount`](StoreError::UnknownAccount).
     async fn add_invite(&self, invite: NewInvite, now: SystemTime) -> Result<(), StoreError>;
+
+    /// Whether an invitation could be accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownToken`](StoreError::UnknownToken), [`Expired`](StoreError::Expired).
+    async fn check_invite(&self, digest: Digest, now: SystemTime) -> Result<(), StoreError>;
 
     /// Uses up an invitation and makes the account.
     ///

@@ -10,6 +10,7 @@ fn limits() -> Limits {
     Limits {
         announce: true,
         max_connections: 100,
+        max_logins: 100,
         rate: None,
         queue_frames: 8,
         queue_bytes: 400,
@@ -452,11 +453,11 @@ proptest! {
             }
             let stats = world.hub.stats();
             prop_assert_eq!(stats.open, live.len());
-            let queued: usize = world.hub.peers.values().map(|peer| peer.queue.len() + peer.handed.0).sum();
-            let bytes: usize = world.hub.peers.values().map(|peer| peer.queued_bytes).sum();
+            let queued: usize = world.hub.peers.values().map(|peer| peer.outbox.state().0).sum();
+            let bytes: usize = world.hub.peers.values().map(|peer| peer.outbox.state().1).sum();
             prop_assert_eq!((stats.queued_frames, stats.queued_bytes), (queued, bytes));
-            prop_assert!(world.hub.peers.values().all(|peer| peer.queue.len() <= 8));
-            prop_assert!(world.hub.peers.values().all(|peer| peer.queue.is_empty() || peer.rung));
+            prop_assert!(world.hub.peers.values().all(|peer| peer.outbox.state().2 <= 8));
+            prop_assert!(world.hub.peers.values().all(|peer| peer.outbox.state().2 == 0 || peer.outbox.state().3));
             prop_assert!(world.hub.log.len() <= LOGGED_DEPARTURES);
         }
     }

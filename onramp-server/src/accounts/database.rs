@@ -1,0 +1,265 @@
+//! The two databases under one roof: they take the same statements and the same few kinds of values.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pmesh::onramp::accounts::StoreError;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Statements that run at a time, in this process.
+const CONNECTIONS: u32 = 8;
+
+/// How long a call waits for a connection, and for other processes that write.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Of the lock that those who write to a PostgreSQL database take. Arbitrary, and the same for ever.
+const LOCK: i64 = 0x706d_6573_6800_0001;
+
+const SQLITE_MIGRATIONS: &[&str] = &[include_str!("migrations/sqlite-1.sql")];
+const POSTGRES_MIGRATIONS: &[&str] = &[include_str!("migrations/postgres-1.sql")];
+
+/// A value in a statement.
+#[derive(Clone, Copy)]
+pub(super) enum Value<'a> {
+    Integer(i64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+}
+
+/// A row of an answer. Columns are known by their place.
+pub(super) enum Row {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+pub(super) struct Database {
+    pool: Pool,
+    /// Who writes has this: those who wait hold no connection, which readers may need.
+    writing: Mutex<()>,
+}
+
+/// What one statement after another does takes effect with [`commit`](Self::commit), or not at all. There is one at a time, over all
+/// processes.
+pub(super) struct Transaction<'a> {
+    inner: Inner,
+    _writing: MutexGuard<'a, ()>,
+}
+
+enum Inner {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
+}
+
+/// Runs a statement with its values.
+macro_rules! query {
+    ($statement:expr, $values:expr) => {
+        $values.iter().fold(sqlx::query($statement), |query, value| match *value {
+            Value::Integer(value) => query.bind(value),
+            Value::Text(value) => query.bind(value),
+            Value::Bytes(value) => query.bind(value),
+        })
+    };
+}
+
+/// Why there is no database at a URL.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("\"{0}\" is no database: sqlite:FILE or postgres://USER@HOST/NAME")]
+    Url(String),
+    #[error("{0}: {1}")]
+    File(String, io::Error),
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database is of a newer version of this program")]
+    Newer,
+}
+
+impl Database {
+    /// Opens the database, makes the SQLite file if there is none, and brings the tables up to date.
+    pub(super) async fn open(url: &str) -> Result<Self, OpenError> {
+        let pool = match url.split_once(':') {
+            Some(("sqlite", path)) => Pool::Sqlite(open_sqlite(path.strip_prefix("//").unwrap_or(path)).await?),
+            Some(("postgres" | "postgresql", _)) => Pool::Postgres(open_postgres(url).await?),
+            // What is behind the scheme may be a password.
+            scheme => return Err(OpenError::Url(scheme.map_or(url, |(scheme, _)| scheme).into())),
+        };
+        let database = Self { pool, writing: Mutex::new(()) };
+        database.migrate().await?;
+        Ok(database)
+    }
+
+    /// The rows that a statement answers, which changes nothing.
+    pub(super) async fn rows(&self, statement: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        let rows = match &self.pool {
+            Pool::Sqlite(pool) => query!(statement, values).fetch_all(pool).await.map(from_sqlite),
+            Pool::Postgres(pool) => query!(statement, values).fetch_all(pool).await.map(from_postgres),
+        };
+        rows.map_err(failed)
+    }
+
+    pub(super) async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
+        self.try_begin().await.map_err(failed)
+    }
+
+    async fn try_begin(&self) -> Result<Transaction<'_>, sqlx::Error> {
+        let _writing = self.writing.lock().await;
+        let inner = match &self.pool {
+            // Takes the lock of the file at once: a transaction that first reads could lose it to another.
+            Pool::Sqlite(pool) => Inner::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Pool::Postgres(pool) => {
+                let mut transaction = pool.begin().await?;
+                sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+                Inner::Postgres(transaction)
+            }
+        };
+        Ok(Transaction { inner, _writing })
+    }
+
+    async fn migrate(&self) -> Result<(), OpenError> {
+        let Transaction { mut inner, _writing } = self.try_begin().await?;
+        let (table, select) = (
+            "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)",
+            "SELECT version FROM schema_version",
+        );
+        macro_rules! migrate {
+            ($transaction:expr, $migrations:expr) => {{
+                sqlx::raw_sql(table).execute(&mut **$transaction).await?;
+                let version: Option<i64> = sqlx::query_scalar(select).fetch_optional(&mut **$transaction).await?;
+                let done = usize::try_from(version.unwrap_or(0)).unwrap_or(usize::MAX);
+                for migration in $migrations.get(done..).ok_or(OpenError::Newer)? {
+                    sqlx::raw_sql(*migration).execute(&mut **$transaction).await?;
+                }
+                sqlx::raw_sql("DELETE FROM schema_version").execute(&mut **$transaction).await?;
+                let insert = sqlx::query("INSERT INTO schema_version VALUES ($1)").bind($migrations.len() as i64);
+                insert.execute(&mut **$transaction).await?;
+            }};
+        }
+        match &mut inner {
+            Inner::Sqlite(transaction) => migrate!(transaction, SQLITE_MIGRATIONS),
+            Inner::Postgres(transaction) => migrate!(transaction, POSTGRES_MIGRATIONS),
+        }
+        Ok(inner.commit().await?)
+    }
+}
+
+async fn open_sqlite(path: &str) -> Result<SqlitePool, OpenError> {
+    if path.is_empty() || path.starts_with(":memory:") {
+        return Err(OpenError::Url(format!("sqlite:{path}")));
+    }
+    make_private(Path::new(path)).map_err(|error| OpenError::File(path.into(), error))?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What is committed is on the disk.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE);
+    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+    Ok(pool.connect_with(options).await?)
+}
+
+/// Makes a file that nobody else may read, unless there is one. SQLite gives its other files the same mode.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
+    let options = PgConnectOptions::from_str(url)?.application_name("onramp-server");
+    if is_exposed(&options) {
+        tracing::warn!(
+            host = options.get_host(),
+            "the connection to the database may be readable for others: add ?sslmode=verify-full to its URL"
+        );
+    }
+    // The pool tries again and again, and does not say what is wrong.
+    options.connect().await?.close().await?;
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+    Ok(pool.connect_with(options).await?)
+}
+
+/// Whether the database is on another machine and TLS is not asked for. (By default it is tried, and done without if refused.)
+pub(super) fn is_exposed(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    !is_here && matches!(options.get_ssl_mode(), PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer)
+}
+
+impl Transaction<'_> {
+    /// The rows that a statement answers.
+    pub(super) async fn rows(&mut self, statement: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
+        let rows = match &mut self.inner {
+            Inner::Sqlite(inner) => query!(statement, values).fetch_all(&mut **inner).await.map(from_sqlite),
+            Inner::Postgres(inner) => query!(statement, values).fetch_all(&mut **inner).await.map(from_postgres),
+        };
+        rows.map_err(failed)
+    }
+
+    /// How many rows a statement has changed.
+    pub(super) async fn execute(&mut self, statement: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        let rows = match &mut self.inner {
+            Inner::Sqlite(inner) => query!(statement, values).execute(&mut **inner).await.map(|r| r.rows_affected()),
+            Inner::Postgres(inner) => query!(statement, values).execute(&mut **inner).await.map(|r| r.rows_affected()),
+        };
+        rows.map_err(failed)
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await.map_err(failed)
+    }
+}
+
+impl Inner {
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres(transaction) => transaction.commit().await,
+        }
+    }
+}
+
+impl Row {
+    /// What is in a column.
+    pub(super) fn get<T>(&self, column: usize) -> Result<T, StoreError>
+    where
+        T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>,
+    {
+        match self {
+            Self::Sqlite(row) => row.try_get(column),
+            Self::Postgres(row) => row.try_get(column),
+        }
+        .map_err(failed)
+    }
+}
+
+fn from_sqlite(rows: Vec<SqliteRow>) -> Vec<Row> {
+    rows.into_iter().map(Row::Sqlite).collect()
+}
+
+fn from_postgres(rows: Vec<PgRow>) -> Vec<Row> {
+    rows.into_iter().map(Row::Postgres).collect()
+}
+
+fn failed(error: sqlx::Error) -> StoreError {
+    StoreError::Failed(Box::new(error))
+}

@@ -1,0 +1,130 @@
+//! What only databases do.
+
+use std::path::Path;
+
+use pmesh::onramp::accounts::AccountStore;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Row as _};
+use tokio::task::JoinSet;
+
+use super::places::Schema;
+use crate::accounts::SqlStore;
+use crate::accounts::database::{Database, OpenError, is_exposed};
+
+fn url(folder: &tempfile::TempDir) -> String {
+    format!("sqlite:{}", folder.path().join("accounts.db").display())
+}
+
+async fn names(store: &SqlStore) -> Vec<String> {
+    store.list(None, 100).await.unwrap().into_iter().map(|account| account.name).collect()
+}
+
+/// As several processes would do it.
+async fn many_make_the_tables_at_once(url: String) {
+    let mut attempts = JoinSet::new();
+    for number in 0..8 {
+        let url = url.clone();
+        attempts.spawn(async move {
+            let store = SqlStore::open(&url).await.unwrap();
+            for account in 0..5 {
+                store.create(&format!("{number} {account}"), "hash").await.unwrap();
+            }
+        });
+    }
+    while let Some(attempt) = attempts.join_next().await {
+        attempt.unwrap();
+    }
+    assert_eq!(names(&SqlStore::open(&url).await.unwrap()).await.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_make_the_tables_of_sqlite_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    many_make_the_tables_at_once(url(&folder)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_make_the_tables_of_postgres_at_once() {
+    let Some(schema) = Schema::make().await else { return };
+    many_make_the_tables_at_once(schema.url.clone()).await;
+    schema.remove().await;
+}
+
+#[tokio::test]
+async fn sqlite_writes_through_and_minds_references() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&url(&folder)).await.unwrap();
+    for (pragma, expected) in [("PRAGMA synchronous", 2), ("PRAGMA foreign_keys", 1), ("PRAGMA busy_timeout", 10_000)] {
+        assert_eq!(database.rows(pragma, &[]).await.unwrap()[0].get::<i64>(0).unwrap(), expected, "{pragma}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn files_of_sqlite_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqlStore::open(&url(&folder)).await.unwrap();
+    store.create("alice", "hash").await.unwrap();
+    let mut modes: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name(), entry.metadata().unwrap().permissions().mode() & 0o777))
+        .collect();
+    modes.sort();
+    let expected = ["accounts.db", "accounts.db-shm", "accounts.db-wal"].map(|name| (name.into(), 0o600));
+    assert_eq!(modes, expected);
+}
+
+#[tokio::test]
+async fn what_is_in_a_file_stays_and_is_never_of_a_newer_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = SqlStore::open(&url(&folder)).await.unwrap();
+    first.create("alice", "hash").await.unwrap();
+    // The first has not let go of it.
+    let second = SqlStore::open(&url(&folder)).await.unwrap();
+    assert_eq!(names(&second).await, ["alice"]);
+    drop((first, second));
+
+    let options = SqliteConnectOptions::new().filename(folder.path().join("accounts.db"));
+    let mut connection = options.connect().await.unwrap();
+    let mode = sqlx::query("PRAGMA journal_mode").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(mode.get::<String, _>(0), "wal");
+    sqlx::raw_sql("UPDATE schema_version SET version = 1000").execute(&mut connection).await.unwrap();
+    assert!(matches!(SqlStore::open(&url(&folder)).await, Err(OpenError::Newer)));
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_told_without_its_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("no.db");
+    std::fs::write(&file, "this is not a database, and it is longer than the head of one would have to be.".repeat(4))
+        .unwrap();
+    let (no_database, no_folder) = (format!("sqlite:{}", file.display()), "sqlite:/no/such/folder/a.db".to_owned());
+    for (url, told) in [
+        ("accounts.db", "\"accounts.db\" is no database"),
+        ("mysql://me:secret@localhost/x", "\"mysql\" is no database"),
+        ("sqlite:", "\"sqlite:\" is no database"),
+        ("sqlite::memory:", "\"sqlite::memory:\" is no database"),
+        (&no_folder, "/no/such/folder/a.db: "),
+        (&no_database, "not a database"),
+        ("postgres://me:secret@localhost:nowhere/x", "port"),
+        ("postgres://me:secret@127.0.0.1:1/x", "refused"),
+    ] {
+        let error = SqlStore::open(url).await.err().unwrap().to_string();
+        assert!(error.contains(told) && !error.contains("secret"), "{url}: {error}");
+    }
+    assert!(!Path::new("/no/such/folder").exists());
+}
+
+#[test]
+fn databases_elsewhere_are_exposed_without_tls() {
+    let exposed = |url: &str| is_exposed(&url.parse().unwrap());
+    for here in ["postgres://localhost/x", "postgres://127.0.0.2/x", "postgres://[::1]/x", "postgres://a/x?host=/run"] {
+        assert!(!exposed(here), "{here}");
+    }
+    assert!(exposed("postgres://db.example.org/x") && exposed("postgres://192.0.2.1/x?sslmode=prefer"));
+    assert!(exposed("postgres://[2001:db8::1]/x?sslmode=disable"));
+    assert!(!exposed("postgres://db.example.org/x?sslmode=verify-full"));
+    assert!(!exposed("postgres://192.0.2.1/x?sslmode=require"));
+}

@@ -1,0 +1,226 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use pmesh::onramp::accounts::{Accounts, AccountsBuilder};
+use tracing_subscriber::EnvFilter;
+
+use crate::accounts::{Argon2id, SqlStore};
+use crate::host::Host;
+
+/// The signalling server of pmesh: peers meet here, and may then do without it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "onramp-server",
+    version,
+    disable_help_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) serve: Serve,
+
+    /// Print help.
+    #[arg(long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Manage accounts, also while a server uses them.
+    #[command(subcommand)]
+    User(User),
+}
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where to listen: name:port, name, or :port for all addresses of this machine. Port 0 lets the system choose.
+    #[arg(short = 'h', long, value_name = "host", num_args = 0..=1, default_value = "localhost:20500",
+          default_missing_value = "localhost:20500")]
+    pub(crate) host: Host,
+
+    /// Do not tell peers of each other. They have to know whom they call.
+    #[arg(long)]
+    pub(crate) no_announce: bool,
+
+    /// Largest frame accepted, in bytes. A peer that sends a larger one is closed with code 1009.
+    #[arg(long, value_name = "bytes", default_value_t = 1_048_576)]
+    pub(crate) max_frame_bytes: usize,
+
+    /// Most peers at a time. Further ones get HTTP 503.
+    #[arg(long, value_name = "number", default_value_t = 20_000)]
+    pub(crate) max_connections: usize,
+
+    /// Frames that a peer may send for each second; a faster one is read more slowly. 0: no limit.
+    #[arg(long, value_name = "number", default_value_t = 200)]
+    pub(crate) frames_per_second: u32,
+
+    /// Frames that a peer may send at once after a rest.
+    #[arg(long, value_name = "number", default_value_t = 1000)]
+    pub(crate) burst: u32,
+
+    /// Frames that may wait for a peer that is slow to read. Further ones are dropped.
+    #[arg(long, value_name = "frames", default_value_t = 1024)]
+    pub(crate) outbound_queue: usize,
+
+    /// Seconds between pings. A peer that misses two is disconnected. 0: no pings.
+    #[arg(long, value_name = "seconds", default_value_t = 30)]
+    pub(crate) ping_interval: u64,
+
+    /// Serve only users who log in, whose accounts are in this database: sqlite:FILE or postgres://USER@HOST/NAME. For a password of
+    /// PostgreSQL there are $PGPASSWORD and ~/.pgpass.
+    #[arg(long, value_name = "url")]
+    accounts: Option<String>,
+
+    #[command(flatten)]
+    lifetimes: Lifetimes,
+
+    #[command(flatten)]
+    hashing: Hashing,
+
+    /// What to log to standard error, such as "warn" or "pmesh=debug" [default: $RUST_LOG, or info].
+    #[arg(long, value_name = "filter", value_parser = |filter: &str| EnvFilter::builder().parse(filter))]
+    pub(crate) log: Option<EnvFilter>,
+}
+
+#[derive(Debug, Args)]
+struct Lifetimes {
+    /// Seconds in which a token can be claimed.
+    #[arg(long, value_name = "seconds", default_value_t = 600, requires = "accounts")]
+    token_lifetime: u64,
+
+    /// Seconds in which a bearer token of POST /login is good.
+    #[arg(long, value_name = "seconds", default_value_t = 300, requires = "accounts")]
+    bearer_lifetime: u64,
+
+    /// Seconds in which an invitation can be accepted.
+    #[arg(long, value_name = "seconds", default_value_t = 604_800, requires = "accounts")]
+    invite_lifetime: u64,
+
+    /// Passwords that are hashed at a time [default: the number of cores].
+    #[arg(long, value_name = "number", requires = "accounts")]
+    hashing_at_once: Option<usize>,
+}
+
+/// How new passwords are hashed. Those there are keep their numbers.
+#[derive(Debug, Args)]
+struct Hashing {
+    /// Memory for hashing a password, in KiB.
+    #[arg(long, value_name = "KiB", default_value_t = 19_456, requires = "accounts")]
+    argon2_memory_kib: u32,
+
+    /// Passes over that memory.
+    #[arg(long, value_name = "number", default_value_t = 2, requires = "accounts")]
+    argon2_iterations: u32,
+
+    /// Lanes of that memory.
+    #[arg(long, value_name = "number", default_value_t = 1, requires = "accounts")]
+    argon2_parallelism: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Make an account. The password is the first line of standard input.
+    Add {
+        name: String,
+        #[command(flatten)]
+        password: FromStdin,
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Give an account another password: the first line of standard input.
+    Passwd {
+        name: String,
+        #[command(flatten)]
+        password: FromStdin,
+        #[command(flatten)]
+        store: Store,
+    },
+    /// List all accounts by name, each with "active" or "inactive" behind a tab.
+    List {
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Remove an account, and all that belongs to it.
+    Remove {
+        name: String,
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Let nobody log in to an account any more.
+    Deactivate {
+        name: String,
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Let its owner log in to an account again.
+    Activate {
+        name: String,
+        #[command(flatten)]
+        store: Store,
+    },
+    /// Make two accounts trust each other.
+    Trust {
+        name: String,
+        other: String,
+        /// By which alias each is known to the other, in the same order [default: their names].
+        #[arg(long = "as", num_args = 2, value_names = ["alias", "alias"])]
+        aliases: Option<Vec<String>>,
+        #[command(flatten)]
+        store: Store,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FromStdin {
+    /// Read the password from standard input. There is no other way: command lines can be seen by others.
+    #[arg(long, required = true)]
+    password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    /// The database of the accounts: sqlite:FILE or postgres://USER@HOST/NAME.
+    #[arg(long, value_name = "url")]
+    accounts: String,
+
+    #[command(flatten)]
+    hashing: Hashing,
+}
+
+impl Serve {
+    /// The accounts to be served, if there are to be any.
+    pub(crate) async fn accounts(&self) -> Result<Option<Accounts>, String> {
+        let Some(url) = &self.accounts else { return Ok(None) };
+        let Lifetimes { token_lifetime, bearer_lifetime, invite_lifetime, hashing_at_once } = self.lifetimes;
+        let mut builder = open(url, &self.hashing)
+            .await?
+            .token_lifetime(Duration::from_secs(token_lifetime))
+            .bearer_lifetime(Duration::from_secs(bearer_lifetime))
+            .invite_lifetime(Duration::from_secs(invite_lifetime));
+        if let Some(passwords) = hashing_at_once {
+            builder = builder.hashing_at_once(passwords);
+        }
+        Ok(Some(builder.build()))
+    }
+}
+
+impl Store {
+    pub(crate) async fn open(&self) -> Result<Accounts, String> {
+        Ok(open(&self.accounts, &self.hashing).await?.build())
+    }
+}
+
+async fn open(url: &str, hashing: &Hashing) -> Result<AccountsBuilder, String> {
+    let Hashing { argon2_memory_kib, argon2_iterations, argon2_parallelism } = *hashing;
+    let passwords = Argon2id::new(argon2_memory_kib, argon2_iterations, argon2_parallelism)
+        .map_err(|error| format!("argon2 cannot do with these numbers: {error}"))?;
+    let store = SqlStore::open(url).await.map_err(|error| format!("cannot open the accounts: {error}"))?;
+    Ok(Accounts::builder(store, passwords))
+}

@@ -1,0 +1,97 @@
+//! The settings of the service of accounts.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::attempts::{Attempts, Bounds};
+use super::bearer::Bearers;
+use super::changes::Announcer;
+use super::service::Inner;
+use super::throttle::{Throttle, Throttling};
+use super::{AccountStore, Accounts, Passwords};
+
+/// The options of [`Accounts`].
+#[must_use = "nothing happens before it is built"]
+pub struct AccountsBuilder {
+    store: Box<dyn AccountStore>,
+    passwords: Arc<dyn Passwords>,
+    token_lifetime: Duration,
+    bearer_lifetime: Duration,
+    invite_lifetime: Duration,
+    throttling: Throttling,
+    bounds: Bounds,
+}
+
+impl AccountsBuilder {
+    pub(super) fn new(store: impl AccountStore, passwords: impl Passwords) -> Self {
+        Self {
+            store: Box::new(store),
+            passwords: Arc::new(passwords),
+            token_lifetime: Duration::from_secs(10 * 60),
+            bearer_lifetime: Duration::from_secs(5 * 60),
+            invite_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
+            throttling: Throttling::default(),
+            bounds: Bounds {
+                hashing: available_parallelism().map_or(1, NonZeroUsize::get),
+                for_each_address: 256,
+                in_all: 4096,
+            },
+        }
+    }
+
+    /// How long a token can be claimed. Default: 10 minutes.
+    pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.token_lifetime = lifetime;
+        self
+    }
+
+    /// How long one can log in by a bearer token. Default: 5 minutes.
+    pub fn bearer_lifetime(mut self, lifetime: Duration) -> Self {
+        self.bearer_lifetime = lifetime;
+        self
+    }
+
+    /// How long an invitation can be accepted. Default: 7 days.
+    pub fn invite_lifetime(mut self, lifetime: Duration) -> Self {
+        self.invite_lifetime = lifetime;
+        self
+    }
+
+    /// How wrong passwords are held against those who send them.
+    pub fn throttling(mut self, throttling: Throttling) -> Self {
+        self.throttling = throttling;
+        self
+    }
+
+    /// Passwords that are hashed at a time, each on a thread, with the memory that hashing one takes. At least 1. Default: the number of
+    /// cores. Others wait, and addresses take turns.
+    pub fn hashing_at_once(mut self, passwords: usize) -> Self {
+        self.bounds.hashing = passwords.max(1);
+        self
+    }
+
+    /// Attempts to log in that may be under way, those that wait included: from one address (of IPv6: the first 64 bits), and in all.
+    /// Default: 256 and 4,096. Further ones get [`LoginError::Busy`](super::LoginError::Busy).
+    pub fn attempts_at_once(mut self, from_an_address: usize, in_all: usize) -> Self {
+        self.bounds.for_each_address = from_an_address;
+        self.bounds.in_all = in_all;
+        self
+    }
+
+    /// The service.
+    pub fn build(self) -> Accounts {
+        Accounts(Arc::new(Inner {
+            store: self.store,
+            passwords: self.passwords,
+            token_lifetime: self.token_lifetime,
+            invite_lifetime: self.invite_lifetime,
+            attempts: Attempts::new(self.bounds),
+            throttle: Arc::new(Mutex::new(Throttle::new(self.throttling))),
+            bearers: Mutex::new(Bearers::new(self.bearer_lifetime)),
+            changes: Announcer::new(),
+            cleaned: Mutex::new(None),
+        }))
+    }
+}

@@ -1,0 +1,257 @@
+//! The service, over the store in memory.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::*;
+
+const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const PASSWORD: &str = "correct horse";
+
+/// Counts what is hashed, and what is checked against nothing.
+#[derive(Clone, Default)]
+struct Plain(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Plain {
+    fn checked(&self) -> usize {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    fn against_nothing(&self) -> usize {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
+
+impl Passwords for Plain {
+    fn hash(&self, password: &str) -> String {
+        format!("plain:{password}")
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+        if hash.is_none() {
+            self.0.1.fetch_add(1, Ordering::Relaxed);
+        }
+        hash == Some(&self.hash(password))
+    }
+}
+
+async fn accounts() -> (Accounts, Plain, AccountId) {
+    let passwords = Plain::default();
+    let accounts = Accounts::new(MemoryStore::new(), passwords.clone());
+    let alice = accounts.create("alice", PASSWORD).await.unwrap();
+    (accounts, passwords, alice)
+}
+
+#[tokio::test]
+async fn logging_in() {
+    let (accounts, passwords, alice) = accounts().await;
+    let account = accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
+    assert_eq!((account.id, &*account.name), (alice, "alice"));
+    for (name, password) in [("alice", "wrong"), ("alice", ""), ("Alice", PASSWORD), ("bob", PASSWORD)] {
+        assert!(matches!(accounts.log_in(name, password, HOME).await, Err(LoginError::Wrong)), "{name}");
+    }
+    assert_eq!((passwords.checked(), passwords.against_nothing()), (5, 2));
+    accounts.set_active("alice", false).await.unwrap();
+    assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Wrong)));
+    assert_eq!(passwords.against_nothing(), 3, "whether it is active is not told by the time it takes");
+    accounts.set_active("alice", true).await.unwrap();
+    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+    // No account can have such a name or password: nothing is hashed, nothing is looked up.
+    for (name, password) in [("", PASSWORD), ("a\0", PASSWORD), ("alice", &*"x".repeat(2000))] {
+        assert!(matches!(accounts.log_in(name, password, HOME).await, Err(LoginError::Wrong)));
+    }
+    assert_eq!(passwords.checked(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_passwords_are_throttled_without_hashing() {
+    let (accounts, passwords, _) = accounts().await;
+    accounts.create("bob", PASSWORD).await.unwrap();
+    let mut throttled = 0;
+    for _ in 0..10_000 {
+        match accounts.log_in("alice", "wrong", HOME).await {
+            Err(LoginError::Throttled { retry_after }) => {
+                assert!(retry_after > Duration::ZERO && retry_after <= Duration::from_secs(30));
+                throttled += 1;
+            }
+            other => assert!(matches!(other, Err(LoginError::Wrong))),
+        }
+    }
+    assert_eq!((passwords.checked(), throttled), (10, 9_990));
+    assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Throttled { .. })));
+    assert!(accounts.log_in("alice", PASSWORD, ELSEWHERE).await.is_ok());
+    assert!(accounts.log_in("bob", PASSWORD, HOME).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_at_once_do_not_get_past_the_throttle() {
+    let (accounts, passwords, _) = accounts().await;
+    let crowd: Vec<_> = (0..200)
+        .map(|_| {
+            let accounts = accounts.clone();
+            tokio::spawn(async move { accounts.log_in("alice", "wrong", HOME).await.is_err() })
+        })
+        .collect();
+    for attempt in crowd {
+        assert!(attempt.await.unwrap());
+    }
+    let at_once = std::thread::available_parallelism().unwrap().get();
+    assert!(passwords.checked() < 10 + at_once, "{}", passwords.checked());
+}
+
+#[tokio::test]
+async fn too_many_attempts_at_once_are_turned_away() {
+    let passwords = Plain::default();
+    let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(0, 10).build();
+    assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Busy)));
+}
+
+#[tokio::test]
+async fn an_attempt_that_nobody_waits_for_is_counted() {
+    let (accounts, passwords, _) = accounts().await;
+    for _ in 0..10 {
+        let before = passwords.checked();
+        let attempt = tokio::spawn({
+            let accounts = accounts.clone();
+            async move { accounts.log_in("alice", "wrong", HOME).await }
+        });
+        while passwords.checked() == before {
+            tokio::task::yield_now().await;
+        }
+        attempt.abort();
+        let _ = attempt.await;
+    }
+    // The tenth is counted when its thread lets go of its place.
+    while accounts.0.attempts.is_at_work() {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Throttled { .. })));
+}
+
+#[tokio::test]
+async fn bearer_tokens_end_with_the_password_and_the_account() {
+    let (accounts, _, alice) = accounts().await;
+    assert!(matches!(accounts.log_in_by_bearer("", HOME).await, Err(LoginError::Wrong)));
+    let bearer = accounts.bearer("alice", PASSWORD, HOME).await.unwrap();
+    assert_eq!((bearer.token.len(), bearer.expires_in), (43, Duration::from_secs(300)));
+    assert!(!format!("{bearer:?}").contains(&bearer.token) && !format!("{bearer:?}").contains(PASSWORD));
+    for _ in 0..2 {
+        assert_eq!(accounts.log_in_by_bearer(&bearer.token, ELSEWHERE).await.unwrap().id, alice);
+    }
+    accounts.change_password(alice, PASSWORD, "another horse", HOME).await.unwrap();
+    assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+    assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Wrong)));
+
+    let bearer = accounts.bearer("alice", "another horse", HOME).await.unwrap();
+    // As another process would do it, of which we hear nothing.
+    accounts.0.store.set_password_hash(alice, "plain:a third horse").await.unwrap();
+    assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+
+    let bearer = accounts.bearer("alice", "a third horse", HOME).await.unwrap();
+    accounts.set_active("alice", false).await.unwrap();
+    accounts.set_active("alice", true).await.unwrap();
+    assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+
+    let bearer = accounts.bearer("alice", "a third horse", HOME).await.unwrap();
+    accounts.delete_account(alice, "a third horse", HOME).await.unwrap();
+    assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+}
+
+#[tokio::test]
+async fn whether_a_login_still_holds() {
+    let (accounts, _, _) = accounts().await;
+    let account = accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
+    assert!(accounts.is_current(&account).await.unwrap());
+    accounts.set_password("alice", "another horse").await.unwrap();
+    assert!(!accounts.is_current(&account).await.unwrap());
+    let account = accounts.log_in("alice", "another horse", HOME).await.unwrap();
+    accounts.set_active("alice", false).await.unwrap();
+    assert!(!accounts.is_current(&account).await.unwrap());
+    accounts.remove("alice").await.unwrap();
+    assert!(!accounts.is_current(&account).await.unwrap());
+}
+
+#[tokio::test]
+async fn changes_are_told_to_those_who_serve_sessions() {
+    let (accounts, _, alice) = accounts().await;
+    let bob = accounts.create("bob", PASSWORD).await.unwrap();
+    let mut changes = accounts.subscribe();
+    let trust = Trust { a: alice, alias_of_b: "Bob".into(), b: bob, alias_of_a: "Ali".into() };
+
+    let token = accounts.request_token(alice, "Bob").await.unwrap();
+    let claimed = accounts.clone().claim_token(bob, "Ali", &token).await.unwrap();
+    assert_eq!(claimed, Claimed { issuer: alice, issuer_alias: "Bob".into() });
+    assert_eq!(changes.next().await, Some(AccountChange::TrustAdded(trust.clone())));
+    assert_eq!(accounts.revoke(alice, "Bob").await.unwrap(), bob);
+    assert_eq!(changes.next().await, Some(AccountChange::TrustEnded(trust.clone())));
+    accounts.trust("alice", "Bob", "bob", "Ali").await.unwrap();
+    assert_eq!(changes.next().await, Some(AccountChange::TrustAdded(trust.clone())));
+    accounts.change_password(bob, PASSWORD, "another horse", HOME).await.unwrap();
+    assert_eq!(changes.next().await, Some(AccountChange::Closed(bob)));
+    accounts.set_active("bob", false).await.unwrap();
+    assert_eq!(changes.next().await, Some(AccountChange::Closed(bob)));
+    accounts.set_active("bob", true).await.unwrap();
+    accounts.delete_account(alice, PASSWORD, HOME).await.unwrap();
+    assert_eq!(changes.next().await, Some(AccountChange::Closed(alice)));
+    assert_eq!(changes.next().await, Some(AccountChange::TrustEnded(trust)));
+
+    for _ in 0..2000 {
+        accounts.set_password("bob", PASSWORD).await.unwrap();
+    }
+    assert_eq!(changes.next().await, Some(AccountChange::Lagged));
+    assert_eq!(changes.next().await, Some(AccountChange::Closed(bob)));
+    let mut changes = accounts.subscribe();
+    drop(accounts);
+    assert_eq!(changes.next().await, None);
+}
+
+#[tokio::test]
+async fn invitations() {
+    let (accounts, passwords, alice) = accounts().await;
+    assert!(matches!(accounts.invite(alice, "nobody").await, Err(AccountError::InvalidEmail(Invalid::NoEmail))));
+    let Invite { secret, .. } = accounts.invite(alice, "bob@example.org").await.unwrap();
+    for (given, name, password, code) in [
+        (&*secret, "", PASSWORD, "invalidName"),
+        (&secret, "bob", "short", "invalidPassword"),
+        ("guessed", "bob", PASSWORD, "unknownToken"),
+        (&secret, "alice", PASSWORD, "nameTaken"),
+    ] {
+        assert_eq!(accounts.accept_invite(given, name, password, HOME).await.unwrap_err().code(), code);
+    }
+    let bob = accounts.accept_invite(&secret, "bob", PASSWORD, HOME).await.unwrap();
+    assert_eq!(accounts.log_in("bob", PASSWORD, HOME).await.unwrap().id, bob);
+    let again = accounts.accept_invite(&secret, "carol", PASSWORD, HOME).await.unwrap_err();
+    assert_eq!(again.code(), "unknownToken");
+    assert_eq!(passwords.checked(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_name_alias_or_password_is_told() {
+    let (accounts, _, alice) = accounts().await;
+    let code = |result: Result<(), AccountError>| result.unwrap_err().code();
+    assert_eq!(code(accounts.create("a:b", PASSWORD).await.map(drop)), "invalidName");
+    assert_eq!(code(accounts.create("alice", PASSWORD).await.map(drop)), "nameTaken");
+    assert_eq!(code(accounts.create("bob", "1234567").await.map(drop)), "invalidPassword");
+    assert_eq!(code(accounts.request_token(alice, "Us").await.map(drop)), "invalidAlias");
+    assert_eq!(code(accounts.claim_token(alice, "17", "x").await.map(drop)), "invalidAlias");
+    assert_eq!(code(accounts.claim_token(alice, "Bob", "x").await.map(drop)), "unknownToken");
+    assert_eq!(code(accounts.revoke(alice, "Bob").await.map(drop)), "unknownAlias");
+    assert_eq!(code(accounts.change_password(alice, "wrong", "another horse", HOME).await), "wrongPassword");
+    assert_eq!(code(accounts.change_password(alice, PASSWORD, "short", HOME).await), "invalidPassword");
+    assert_eq!(code(accounts.delete_account(alice, "wrong", HOME).await), "wrongPassword");
+    assert_eq!(code(accounts.remove("bob").await), "unknownAccount");
+    assert_eq!(accounts.log_in("alice", PASSWORD, HOME).await.unwrap().id, alice);
+}
+
+#[tokio::test]
+async fn tokens_end_in_time() {
+    let accounts = Accounts::builder(MemoryStore::new(), Plain::default()).token_lifetime(Duration::ZERO).build();
+    let alice = accounts.create("alice", PASSWORD).await.unwrap();
+    let bob = accounts.create("bob", PASSWORD).await.unwrap();
+    let token = accounts.request_token(alice, "Bob").await.unwrap();
+    assert_eq!(accounts.claim_token(bob, "Ali", &token).await.unwrap_err().code(), "expired");
+}

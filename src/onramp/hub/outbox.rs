@@ -1,0 +1,129 @@
+//! What waits for one connection, and what it has used of its rate.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::Limits;
+use crate::onramp::Stats;
+use crate::onramp::rate::Used;
+
+/// The queue of a connection, with the bell that tells it to pull.
+///
+/// What is relayed to it is bounded, and counted until it has been written. What the hub itself has to say comes in between, uncounted:
+/// the hubs bound that.
+pub(super) struct Outbox<B, T> {
+    bell: B,
+    /// The bell was rung and no pull has found the queue empty since.
+    rung: bool,
+    queue: VecDeque<(T, usize)>,
+    /// Frames that are relayed, and their bytes.
+    relayed: (usize, usize),
+    /// Those of the latest pull. They count as queued until the next pull, when they have been written.
+    handed: (usize, usize),
+    used: Used,
+}
+
+impl<B: Clone, T> Outbox<B, T> {
+    /// An empty one, as if its bell was rung.
+    pub(super) fn new(bell: B) -> Self {
+        Self { bell, rung: true, queue: VecDeque::new(), relayed: (0, 0), handed: (0, 0), used: Used::default() }
+    }
+
+    pub(super) fn ring(&mut self, bells: &mut Vec<B>) {
+        if !self.rung {
+            self.rung = true;
+            bells.push(self.bell.clone());
+        }
+    }
+
+    /// Counts a message of the peer. Some is when the next should be read from it.
+    pub(super) fn charge(&mut self, limits: &Limits, now: Instant, stats: &mut Stats) -> Option<Instant> {
+        let resume = self.used.charge(limits.rate?, now);
+        stats.rate_limited += u64::from(resume.is_some());
+        resume
+    }
+
+    /// Queues a relayed frame if there is room. A frame is never too big for an empty queue.
+    pub(super) fn relay(
+        &mut self,
+        item: T,
+        bytes: usize,
+        limits: &Limits,
+        stats: &mut Stats,
+        bells: &mut Vec<B>,
+    ) -> bool {
+        let (frames, queued) = self.relayed;
+        let too_many = frames >= limits.queue_frames;
+        let too_much = frames > 0 && queued + self.handed.1 + bytes > limits.queue_bytes;
+        let all_too_much = stats.queued_bytes + bytes > limits.total_queue_bytes;
+        if too_many || too_much || all_too_much {
+            return false;
+        }
+        self.relayed = (frames + 1, queued + bytes);
+        stats.queued_frames += 1;
+        stats.queued_bytes += bytes;
+        self.queue.push_back((item, bytes));
+        self.ring(bells);
+        true
+    }
+
+    /// Queues what is not counted.
+    pub(super) fn tell(&mut self, item: T, bells: &mut Vec<B>) {
+        self.queue.push_back((item, 0));
+        self.ring(bells);
+    }
+
+    /// What waits and is not relayed.
+    pub(super) fn told(&self) -> usize {
+        self.queue.len() - self.relayed.0
+    }
+
+    /// A pull begins: what the latest one handed out has been written.
+    pub(super) fn settle(&mut self, stats: &mut Stats) {
+        let (frames, bytes) = std::mem::take(&mut self.handed);
+        stats.queued_frames -= frames;
+        stats.queued_bytes -= bytes;
+    }
+
+    pub(super) fn front(&self) -> Option<&T> {
+        self.queue.front().map(|(item, _)| item)
+    }
+
+    /// Hands out the next, and how many bytes of it are counted.
+    pub(super) fn next(&mut self) -> Option<(T, usize)> {
+        let (item, bytes) = self.queue.pop_front()?;
+        // A frame that is relayed is not empty.
+        if bytes > 0 {
+            self.relayed = (self.relayed.0 - 1, self.relayed.1 - bytes);
+            self.handed = (self.handed.0 + 1, self.handed.1 + bytes);
+        }
+        Some((item, bytes))
+    }
+
+    /// All is handed out: gives its memory back, and the bell may ring again.
+    pub(super) fn rest(&mut self) {
+        self.queue = VecDeque::new();
+        self.rung = false;
+    }
+
+    /// Whether another pull is needed: there may be more, or what is handed out is to be counted as written.
+    pub(super) fn goes_on(&self) -> bool {
+        self.rung || self.handed.0 > 0
+    }
+
+    /// Drops what waits.
+    pub(super) fn clear(&mut self, stats: &mut Stats) {
+        self.settle(stats);
+        let (frames, bytes) = std::mem::take(&mut self.relayed);
+        stats.queued_frames -= frames;
+        stats.queued_bytes -= bytes;
+        self.queue = VecDeque::new();
+    }
+
+    /// Frames that are counted and their bytes, how many of them are not handed out, and whether the bell was rung.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> (usize, usize, usize, bool) {
+        let (frames, bytes) = self.relayed;
+        (frames + self.handed.0, bytes + self.handed.1, frames, self.rung)
+    }
+}
