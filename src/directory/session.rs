@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -55,8 +56,10 @@ impl Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Invitation {
-    /// What the directory answers. Of pmesh it has a secret, `invite`, by which an account is made once, and how long it is good.
-    pub data: Value,
+    /// By which an account is made, once: to be brought to the one who is invited.
+    pub secret: String,
+    /// How long it is good for.
+    pub expires_in: Duration,
 }
 
 /// The password in use, and one that may be the right one by now.
@@ -259,8 +262,17 @@ impl Session {
     ///
     /// Of a cancelled request it is not known whether it was done. So it is with all of those below.
     pub async fn invite(&self, email: &str) -> Result<Invitation, RequestError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data {
+            invite: String,
+            expires_in: u64,
+        }
         let data = self.request(Request::InviteUser { email: email.to_owned() }).await?;
-        Ok(Invitation { data })
+        read(data).map(|Data { invite, expires_in }| Invitation {
+            secret: invite,
+            expires_in: Duration::from_secs(expires_in),
+        })
     }
 
     /// Makes a token for somebody who is to be known by this alias, and trusted. Who [claims](Self::claim_token) it, once and within
