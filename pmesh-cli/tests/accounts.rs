@@ -6,20 +6,21 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use common::accounts::{Done, PASSWORD, Person, run, server, terminate};
 use common::{program, soon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 
 /// Two people who trust each other.
 async fn alice_and_bob() -> (String, Person, Person) {
     let (url, accounts) = server(&["alice", "bob"]).await;
-    accounts.trust("alice", "bob", "Bob", "Alice").await.unwrap();
+    accounts.trust("alice", "Bob", "bob", "Alice").await.unwrap();
     let (alice, bob) = (Person::log_in(&url, "alice").await, Person::log_in(&url, "bob").await);
     (url, alice, bob)
 }
@@ -28,7 +29,7 @@ async fn alice_and_bob() -> (String, Person, Person) {
 async fn two_accounts_come_to_trust_and_call_each_other() {
     let (url, _) = server(&["alice", "bob"]).await;
     let (alice, bob) = (Person::log_in(&url, "alice").await, Person::log_in(&url, "bob").await);
-    let mut echo = bob.serve(&["Echo", "--", "cat"]).await;
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
     assert_eq!(alice.run(&["call", "*", "Echo"], "").await.badly(), "pmesh call: nobody is there as *\n");
 
     let token = alice.run(&["token", "request", "Bob"], "").await.well();
@@ -63,12 +64,59 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
     alice.run(&["trust", "revoke", "Bob"], "").await.well();
     assert_eq!(alice.run(&["call", "Bob", "Echo"], "").await.badly(), "pmesh call: nobody is there as Bob\n");
     assert_eq!(alice.run(&["trust", "list"], "").await.well(), "");
-    terminate_and_check(&mut echo).await;
     assert_eq!(echo.stop().await, Some(0));
 }
 
-/// It has told nothing more than that it is ready.
-async fn terminate_and_check(_: &mut common::accounts::Module) {}
+/// The real server, which other processes than this test run.
+async fn onramp_server() -> PathBuf {
+    let server = Path::new(env!("CARGO_BIN_EXE_pmesh")).with_file_name("onramp-server");
+    if !server.exists() {
+        // Only this package is being tested.
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "onramp-server"]);
+        if server.parent().is_some_and(|folder| folder.ends_with("release")) {
+            build.arg("--release");
+        }
+        assert!(build.status().await.unwrap().success());
+    }
+    server
+}
+
+#[tokio::test]
+async fn accounts_of_a_real_server_outlive_it() {
+    let program = onramp_server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let accounts = format!("sqlite:{}", folder.path().join("accounts.db").display());
+    let cheap = ["--accounts", &accounts, "--argon2-memory-kib", "64", "--argon2-iterations", "1"];
+    for name in ["alice", "bob"] {
+        let mut add = Command::new(&program);
+        add.args(["user", "add", name, "--password-stdin"]).args(cheap).stdout(Stdio::piped()).stderr(Stdio::piped());
+        run(&mut add, PASSWORD).await.well();
+    }
+    let start = async |host: &str| {
+        let mut command = Command::new(&program);
+        command.args(["--host", host, "--log", "error"]).args(cheap).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut server = command.spawn().unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let first = soon(lines.next_line()).await.unwrap().unwrap();
+        (server, first.rsplit(' ').next().unwrap().to_owned())
+    };
+    let (mut server, url) = start("127.0.0.1:0").await;
+    let (alice, bob) = (Person::log_in(&url, "alice").await, Person::log_in(&url, "bob").await);
+    let token = alice.run(&["token", "request", "Bob"], "").await.well();
+    bob.run(&["token", "claim", "Alice", "-"], &token).await.well();
+    let mut echo = bob.serve(&["Echo", "--", "cat"]).await;
+    let reply = |number: u64| json!({"peer": number, "name": "Bob", "value": [1]});
+    assert_eq!(alice.call(&["Bob", "Echo", "[1]"], "").await, [reply(echo.number)]);
+
+    // The module logs in again by itself, and says by which number.
+    server.kill().await.unwrap();
+    let (_server, _) = start(url.strip_prefix("ws://").unwrap()).await;
+    let again = echo.told().await.unwrap();
+    let number = again.strip_prefix("serving Echo as ").expect(&again).parse().unwrap();
+    assert_eq!(alice.call(&["Bob", "Echo", "[1]"], "").await, [reply(number)]);
+    assert_eq!(echo.stop().await, Some(0));
+}
 
 #[tokio::test]
 async fn calls_that_fail_say_why() {
@@ -126,7 +174,7 @@ impl Pipe {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
-        assert!(tokio::process::Command::new("mkfifo").arg(&path).status().await.unwrap().success());
+        assert!(Command::new("mkfifo").arg(&path).status().await.unwrap().success());
         let (sender, said) = mpsc::channel(16);
         // Not of the runtime, which would wait for it.
         std::thread::spawn(move || {
@@ -224,7 +272,7 @@ async fn an_account_is_made_by_invitation_and_its_password_changed() {
     let input = format!("{secret}{PASSWORD}\n");
     assert_eq!(register("-", "alice", &input).await.badly(), "pmesh register: the name is taken\n");
     register("-", "carol", &input).await.well();
-    assert!(register(secret.trim(), "dave", PASSWORD).await.badly().contains("there is no such"));
+    assert!(register(secret.trim(), "dave", PASSWORD).await.badly().contains("the token is unknown"));
 
     let carol = Person::log_in(&url, "carol").await;
     assert_eq!(carol.run(&["passwd", "--password-stdin"], "short").await.badly().lines().count(), 1);
@@ -264,5 +312,4 @@ async fn mistakes_are_told() {
     }
     let help = run(&mut program(&["login", "--help"]), "").await.well();
     assert!(help.contains("holds the password"), "{help}");
-    let _ = Duration::ZERO;
 }

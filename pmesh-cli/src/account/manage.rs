@@ -8,7 +8,7 @@ use pmesh::directory::RequestError;
 use super::args::{FileArgs, InviteArgs, LoginArgs, PasswdArgs, TokenCommand, TrustCommand};
 use super::login::Login;
 use super::{Joined, print, secret};
-use crate::mesh::{Result, stopped};
+use crate::mesh::{Result, shown, stopped};
 
 pub(super) async fn log_in(args: LoginArgs) -> Result<()> {
     let path = args.login.path()?;
@@ -65,7 +65,7 @@ pub(super) async fn trust(command: TrustCommand) -> Result<()> {
     match command {
         TrustCommand::List { login } => {
             for alias in ask(&login, async |joined| joined.session.trusted().await).await? {
-                print(alias.escape_debug()).await?;
+                print(shown(&alias)).await?;
             }
             Ok(())
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::WhoArgs;
 use super::{Joined, print, told};
-use crate::mesh::{Result, stopped};
+use crate::mesh::{Result, shown, stopped};
 
 pub(super) async fn run(args: &WhoArgs) -> Result<()> {
     let joined = Joined::alone(&args.login).await?;
@@ -35,7 +35,7 @@ async fn show(session: &Session, as_json: bool) -> Result<()> {
     for (name, peers) in users {
         let peers: Vec<String> = peers.iter().map(PeerNumber::to_string).collect();
         let there = if peers.is_empty() { "not there".to_owned() } else { peers.join(" ") };
-        print(format!("{}\t{there}", name.escape_debug())).await?;
+        print(format!("{}\t{there}", shown(&name))).await?;
     }
     Ok(())
 }
@@ -76,10 +76,10 @@ fn words(event: &SessionEvent) -> Option<String> {
     Some(match event {
         SessionEvent::Connected { number } => format!("* logged in as {number}"),
         SessionEvent::Disconnected => "* the directory is lost".to_owned(),
-        SessionEvent::PeerConnect { name, number } => format!("* {} is here, at {number}", name.escape_debug()),
+        SessionEvent::PeerConnect { name, number } => format!("* {} is here, at {number}", shown(name)),
         SessionEvent::PeerDisconnect { number } => format!("* {number} has left"),
-        SessionEvent::NewUser { alias } => format!("* {} is trusted", alias.escape_debug()),
-        SessionEvent::UserRemoved { alias } => format!("* {} is trusted no more", alias.escape_debug()),
+        SessionEvent::NewUser { alias } => format!("* {} is trusted", shown(alias)),
+        SessionEvent::UserRemoved { alias } => format!("* {} is trusted no more", shown(alias)),
         SessionEvent::Lagged(lost) => format!("* {lost} events are lost"),
         _ => return None,
     })
