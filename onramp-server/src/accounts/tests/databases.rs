@@ -1,11 +1,13 @@
 //! What only databases do.
 
 use std::path::Path;
+use std::time::Duration;
 
 use pmesh::onramp::accounts::AccountStore;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::places::Schema;
 use crate::accounts::SqlStore;
@@ -56,6 +58,37 @@ async fn sqlite_writes_through_and_minds_references() {
     let database = Database::open(&url(&folder)).await.unwrap();
     for (pragma, expected) in [("PRAGMA synchronous", 2), ("PRAGMA foreign_keys", 1), ("PRAGMA busy_timeout", 10_000)] {
         assert_eq!(database.rows(pragma, &[]).await.unwrap()[0].get::<i64>(0).unwrap(), expected, "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_takes_its_lock_back() {
+    let Some(schema) = Schema::make().await else { return };
+    let database = Database::open(&schema.url).await.unwrap();
+    let rows = database.rows("SHOW idle_in_transaction_session_timeout", &[]).await.unwrap();
+    assert_eq!(rows[0].get::<String>(0).unwrap(), "20s");
+    schema.remove().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_given_up_leaves_nothing_and_lets_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = Schema::make().await;
+    for url in [Some(url(&folder)), schema.as_ref().map(|schema| schema.url.clone())].into_iter().flatten() {
+        let (ours, theirs) = (Database::open(&url).await.unwrap(), Database::open(&url).await.unwrap());
+        let insert = "INSERT INTO accounts (name, password_hash, is_active) VALUES ('x', 'x', 1)";
+        let mut transaction = ours.begin().await.unwrap();
+        assert_eq!(transaction.execute(insert, &[]).await.unwrap(), 1);
+        let mut other = Box::pin(theirs.begin());
+        let waits = timeout(Duration::from_millis(300), &mut other).await;
+        assert!(waits.is_err(), "one at a time, over all processes");
+        drop(transaction);
+        let mut other = other.await.unwrap();
+        assert!(other.rows("SELECT id FROM accounts", &[]).await.unwrap().is_empty());
+        other.commit().await.unwrap();
+    }
+    if let Some(schema) = schema {
+        schema.remove().await;
     }
 }
 
