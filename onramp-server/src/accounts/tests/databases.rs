@@ -1,9 +1,9 @@
 //! What only databases do.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use pmesh::onramp::accounts::AccountStore;
+use pmesh::onramp::accounts::{AccountStore, Digest, NewToken};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
 use tokio::task::JoinSet;
@@ -49,6 +49,39 @@ async fn many_make_the_tables_of_sqlite_at_once() {
 async fn many_make_the_tables_of_postgres_at_once() {
     let Some(schema) = Schema::make().await else { return };
     many_make_the_tables_at_once(schema.url.clone()).await;
+    schema.remove().await;
+}
+
+/// As two servers would do it, on one database.
+async fn of_two_claims_from_two_processes_one_succeeds(url: &str) {
+    let stores = [SqlStore::open(url).await.unwrap(), SqlStore::open(url).await.unwrap()];
+    let [a, b] = ["a", "b"].map(|name| stores[0].create(name, "hash"));
+    let (issuer, claimer) = (a.await.unwrap(), b.await.unwrap());
+    let (now, other) = (SystemTime::now(), stores[1].create("c", "hash").await.unwrap());
+    for round in 0..50 {
+        let digest = Digest([round; 32]);
+        let token = NewToken { issuer, alias: "X".into(), digest, expires: now + Duration::from_secs(600) };
+        stores[0].add_token(token, now).await.unwrap();
+        let claims = (stores[0].claim(digest, claimer, "A", now), stores[1].claim(digest, other, "A", now));
+        let code = match tokio::join!(claims.0, claims.1) {
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => error.code(),
+            (first, second) => panic!("{first:?} and {second:?}"),
+        };
+        assert_eq!(code, "unknownToken");
+        stores[1].revoke(issuer, "X").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_claims_on_one_file_one_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    of_two_claims_from_two_processes_one_succeeds(&url(&folder)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_claims_on_one_server_one_succeeds() {
+    let Some(schema) = Schema::make().await else { return };
+    of_two_claims_from_two_processes_one_succeeds(&schema.url).await;
     schema.remove().await;
 }
 
