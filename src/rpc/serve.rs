@@ -68,8 +68,12 @@ impl Drop for Served {
 pub(super) fn root(shared: &Arc<Shared>, root: &Root) -> Result<Serving, ServeError> {
     let only = root.take_calls().ok_or(ServeError::InUse)?;
     // Before the nodes there are, so none is missed.
-    let events = root.events();
-    let task = tokio::spawn(serve_root(Arc::downgrade(shared), events, root.peers()));
+    let (events, nodes) = (root.events(), root.peers());
+    for node in &nodes {
+        // Nobody else gets those there are meanwhile. Why one cannot be had, its task finds out.
+        let _ = shared.node_link(node);
+    }
+    let task = tokio::spawn(serve_root(Arc::downgrade(shared), events, nodes));
     Ok(Serving { task: task.abort_handle(), _only: Some(only) })
 }
 

@@ -3,14 +3,14 @@
 //! It takes frames, what callers and handlers do, and the time, and yields frames and [`Output`]s. It holds what the other side makes it
 //! hold within its [`Limits`].
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use super::error::CallError;
 use super::outbox::{Head, Key, Outbox, Side};
-use super::wire::{CallHead, Code, Frame, Mode, NoFrame, decode_error, encode_error};
+use super::wire::{CallHead, Code, Frame, Mode, NoFrame, PART, decode_error, encode_error};
 
 /// Items that a peer may let us have on their way, for one stream. A peer that grants more is cut off.
 const MAX_CREDIT: u32 = u16::MAX as u32;
@@ -25,10 +25,16 @@ pub(super) struct Limits {
     pub(super) calls: usize,
     /// Bytes of one body. A call with a larger one is answered by `TooLarge`; an answer with a larger one ends the link.
     pub(super) body: usize,
-    /// Bytes of the bodies of all calls of the other side in progress. What exceeds it is answered by `Busy`.
+    /// Bytes of the requests, as far as they are larger than a part, of all calls of the other side in progress. Calls beyond it are
+    /// answered by `Busy`.
     pub(super) bodies: usize,
     /// Calls of this side that wait until the other side has a place. Further ones fail with `Busy`.
     pub(super) waiting: usize,
+}
+
+/// What a body counts of [`Limits::bodies`]: small ones are bounded by the number of calls.
+fn counted(bytes: usize) -> usize {
+    if bytes > PART { bytes } else { 0 }
 }
 
 /// What is to be done.
@@ -61,7 +67,7 @@ pub(super) enum Violation {
     NoFrame(#[from] NoFrame),
     #[error("the first frame is not a hello, or a later one is")]
     Hello,
-    #[error("the number of a call was used again")]
+    #[error("the number of a call is in use")]
     Number,
     #[error("a body is longer than it said, or not of its turn")]
     Body,
@@ -108,6 +114,7 @@ enum Reply {
 #[derive(Debug)]
 struct Outgoing {
     deadline: Option<Instant>,
+    size: usize,
     /// The request and its cost, while the other side has no place for it.
     waiting: Option<(CallHead, Bytes, usize)>,
     /// Items that may be on their way at most.
@@ -138,23 +145,31 @@ enum Phase {
     Ending,
 }
 
+/// What the other side takes: see [`Limits`].
+#[derive(Debug, Clone, Copy)]
+struct Remote {
+    calls: usize,
+    body: usize,
+    bodies: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Table {
     limits: Limits,
-    /// How many calls the other side takes, and how large bodies, once it has said so.
-    remote: Option<(usize, usize)>,
+    /// What the other side takes, once it has said so.
+    remote: Option<Remote>,
     next: u32,
     outgoing: HashMap<u32, Outgoing>,
-    /// Of these, those that have a place at the other side.
+    /// Of these, those that have a place at the other side, and the bytes of their requests.
     placed: usize,
+    placed_bytes: usize,
     waiting: VecDeque<u32>,
     incoming: HashMap<u32, Incoming>,
-    /// The newest number of the other side.
-    newest: u32,
     /// Bytes of the bodies of incoming calls.
     bodies: usize,
-    refusals: usize,
+    /// Calls without a place whose refusals wait to be sent.
+    refused: HashSet<u32>,
     deadlines: BTreeSet<(Instant, Key)>,
     outbox: Outbox,
     outputs: VecDeque<Output>,
@@ -170,11 +185,11 @@ impl Table {
             next: 1,
             outgoing: HashMap::new(),
             placed: 0,
+            placed_bytes: 0,
             waiting: VecDeque::new(),
             incoming: HashMap::new(),
-            newest: 0,
             bodies: 0,
-            refusals: 0,
+            refused: HashSet::new(),
             deadlines: BTreeSet::new(),
             outbox: Outbox::default(),
             outputs: VecDeque::new(),
@@ -186,7 +201,8 @@ impl Table {
     /// The first frame of this side.
     pub(super) fn hello(&self) -> Frame {
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        Frame::Hello { calls: number(self.limits.calls), bytes: number(self.limits.body) }
+        let Limits { calls, body, bodies, .. } = self.limits;
+        Frame::Hello { calls: number(calls), body: number(body), bodies: number(bodies) }
     }
 
     /// The next frame to be sent.
@@ -194,8 +210,8 @@ impl Table {
         let next = self.outbox.next()?;
         if let Some((Side::Called, number)) = next.ended {
             match self.incoming.remove(&number) {
-                Some(call) => self.bodies -= call.size,
-                None => self.refusals -= 1,
+                Some(call) => self.bodies -= counted(call.size),
+                None => drop(self.refused.remove(&number)),
             }
         }
         Some(next.frame)
@@ -245,7 +261,7 @@ impl Table {
     ) -> Result<u32, CallError> {
         let refused = match self.remote {
             _ if self.closed || self.next == u32::MAX => Some(CallError::NotOpen),
-            Some((_, limit)) if body.len() > limit => Some(CallError::TooLarge { limit }),
+            Some(remote) if body.len() > remote.body => Some(CallError::TooLarge { limit: remote.body }),
             _ if self.waiting.len() >= self.limits.waiting => Some(CallError::Busy),
             _ => None,
         };
@@ -262,6 +278,7 @@ impl Table {
             number,
             Outgoing {
                 deadline,
+                size: body.len(),
                 waiting: Some((head, body, cost)),
                 credit: items,
                 granted: items,
@@ -277,8 +294,8 @@ impl Table {
 
     /// Gives a call up: its end comes no more.
     pub(super) fn cancel(&mut self, number: u32) {
-        let is_known = self.outgoing.contains_key(&number);
-        if is_known && self.give_up(number) {
+        if self.outgoing.contains_key(&number) {
+            self.give_up(number);
             self.place_waiting();
         }
     }
@@ -294,19 +311,24 @@ impl Table {
         }
     }
 
-    /// Sends requests as long as the other side has places.
+    /// Sends requests as long as the other side has places. Small ones pass large ones that have to wait for those before.
     fn place_waiting(&mut self) {
-        let Some((places, limit)) = self.remote else { return };
-        while self.placed < places
-            && let Some(number) = self.waiting.pop_front()
-        {
-            let request = self.outgoing.get_mut(&number).and_then(|call| call.waiting.take());
-            // Those that were given up are not in the queue any more.
-            let Some((head, body, cost)) = request else { continue };
+        let Some(remote) = self.remote else { return };
+        while self.placed < remote.calls {
+            let fits = |number: &u32| {
+                let size = self.outgoing.get(number).map_or(0, |call| call.size);
+                size > remote.body || self.placed_bytes + counted(size) <= remote.bodies
+            };
+            let Some(number) = self.waiting.iter().position(fits).and_then(|at| self.waiting.remove(at)) else {
+                return;
+            };
+            let Some(call) = self.outgoing.get_mut(&number) else { continue };
+            let Some((head, body, cost)) = call.waiting.take() else { continue };
             self.placed += 1;
-            if body.len() > limit {
+            self.placed_bytes += counted(call.size);
+            if call.size > remote.body {
                 self.outbox.free(Side::Caller, cost);
-                self.end(number, Err(CallError::TooLarge { limit }));
+                self.end(number, Err(CallError::TooLarge { limit: remote.body }));
             } else {
                 self.outbox.push((Side::Caller, number), Head::Call(head), body, cost);
             }
@@ -323,19 +345,15 @@ impl Table {
             return false;
         }
         self.placed -= 1;
+        self.placed_bytes -= counted(call.size);
         true
     }
 
-    /// Takes a call out of the table, and tells the other side if it knows of it. Returns whether a place came free.
-    fn give_up(&mut self, number: u32) -> bool {
-        let had_place = self.remove_outgoing(number);
-        if had_place {
-            let unsent = self.outbox.forget((Side::Caller, number));
-            if !unsent {
-                self.outbox.push((Side::Caller, number), Head::Cancel, Bytes::new(), 0);
-            }
+    /// Takes a call out of the table, and tells the other side if it knows of it.
+    fn give_up(&mut self, number: u32) {
+        if self.remove_outgoing(number) && !self.outbox.forget((Side::Caller, number)) {
+            self.outbox.push((Side::Caller, number), Head::Cancel, Bytes::new(), 0);
         }
-        had_place
     }
 
     /// Ends a call that the other side has ended.
@@ -385,7 +403,7 @@ impl Table {
     /// Says nothing to a call of the other side, and forgets it.
     pub(super) fn ignore(&mut self, number: u32) {
         if let Some(call) = self.incoming.remove(&number) {
-            self.bodies -= call.size;
+            self.bodies -= counted(call.size);
             self.forget_deadline(Side::Called, number, call.deadline);
             self.outbox.forget((Side::Called, number));
         }
@@ -393,7 +411,7 @@ impl Table {
 
     /// The most bytes of a body that the other side takes.
     pub(super) fn most_to_send(&self) -> usize {
-        self.remote.map_or(0, |(_, limit)| limit)
+        self.remote.map_or(0, |remote| remote.body)
     }
 
     /// Ends all calls of the other side.
@@ -415,10 +433,10 @@ impl Table {
 
     /// Refuses a call that has no place in the table.
     fn refuse(&mut self, number: u32, code: Code) -> Result<(), Violation> {
-        if self.refusals >= MAX_REFUSALS {
+        if self.refused.len() >= MAX_REFUSALS {
             return Err(Violation::Flood);
         }
-        self.refusals += 1;
+        self.refused.insert(number);
         self.outbox.push((Side::Called, number), Head::Failure(code as u8), Bytes::new(), 0);
         Ok(())
     }
@@ -478,8 +496,9 @@ impl Table {
     pub(super) fn receive(&mut self, now: Instant, frame: Bytes) -> Result<(), Violation> {
         let Some(frame) = Frame::decode(frame)? else { return Ok(()) };
         match (&frame, self.remote) {
-            (Frame::Hello { calls, bytes }, None) => {
-                self.remote = Some((*calls as usize, *bytes as usize));
+            (Frame::Hello { calls, body, bodies }, None) => {
+                let (calls, body, bodies) = (*calls as usize, *body as usize, *bodies as usize);
+                self.remote = Some(Remote { calls, body, bodies });
                 self.place_waiting();
                 return Ok(());
             }
@@ -508,20 +527,19 @@ impl Table {
     }
 
     fn called(&mut self, now: Instant, number: u32, head: CallHead, size: u32, part: Bytes) -> Result<(), Violation> {
-        if number <= self.newest {
+        if self.incoming.contains_key(&number) || self.refused.contains(&number) {
             return Err(Violation::Number);
         }
-        self.newest = number;
         let bytes = size as usize;
         if bytes > self.limits.body {
             return self.refuse(number, Code::TooLarge);
         }
-        if self.incoming.len() >= self.limits.calls || self.bodies + bytes > self.limits.bodies {
+        if self.incoming.len() >= self.limits.calls || self.bodies + counted(bytes) > self.limits.bodies {
             return self.refuse(number, Code::Busy);
         }
         let deadline = (head.millis > 0).then(|| now + Duration::from_millis(head.millis.into()));
         self.deadlines.extend(deadline.map(|at| (at, (Side::Called, number))));
-        self.bodies += bytes;
+        self.bodies += counted(bytes);
         let phase = match Body::begin(size, part) {
             Ok(body) => self.start(number, head, body),
             Err(body) => Phase::Receiving(head, body),
@@ -624,3 +642,6 @@ impl Table {
         self.place_waiting();
     }
 }
+
+#[cfg(test)]
+mod tests;
