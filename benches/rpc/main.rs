@@ -66,6 +66,7 @@ async fn over_a_node(counts: &Counts) -> Result<()> {
     let (at_a, at_b) = (a.connect(&url).await?, b.connect(&url).await?);
     let here = at_a.connect(at_b.own_address().ok_or("no address")?).await?;
     let there = callers.next().await.ok_or("nobody called")?;
+    there.opened().await?;
 
     let rpc = Rpc::new();
     modules(&rpc)?;

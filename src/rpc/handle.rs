@@ -88,9 +88,9 @@ impl RpcBuilder {
         self
     }
 
-    /// Calls to one peer that wait until it has a place for them: 1,024 by default. Further ones get [`CallError::Busy`].
+    /// Calls to one peer that wait until it has a place for them: 1,024 by default, 1 at least. Further ones get [`CallError::Busy`].
     pub fn waiting(mut self, calls: usize) -> Self {
-        self.limits.waiting = calls;
+        self.limits.waiting = calls.max(1);
         self
     }
 
@@ -285,6 +285,7 @@ impl Shared {
         }
     }
 
+    #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
     pub(super) fn node_link(self: &Arc<Self>, node: &Node) -> Result<Arc<Link>, CallError> {
         let mut links = lock(&self.links);
         let links = links.as_mut().ok_or(CallError::NotOpen)?;
@@ -316,6 +317,7 @@ impl Shared {
         Ok(link)
     }
 
+    #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
     fn dialled(self: &Arc<Self>, overlay: &Overlay, id: OverlayId) -> Result<Arc<Link>, CallError> {
         let mut links = lock(&self.links);
         let links = links.as_mut().ok_or(CallError::NotOpen)?;

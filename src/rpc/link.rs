@@ -275,7 +275,10 @@ impl Link {
     /// A handler is done; `None` if the caller is to hear nothing.
     fn finish(self: &Arc<Self>, number: u32, answer: Option<Result<Bytes, CallError>>) {
         let mut state = lock(&self.state);
-        state.handlers.remove(&number);
+        if let Some(handling) = state.handlers.remove(&number) {
+            // Somebody else may have its responses.
+            handling.credit.close();
+        }
         match answer {
             Some(answer) => state.table.answer(number, answer),
             None => state.table.ignore(number),
@@ -418,5 +421,33 @@ impl Drop for Ticket {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("is_over", &*self.over.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::Rpc;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_without_a_call_is_idle_after_a_while_and_calls_end_in_time() {
+        let rpc = Rpc::new();
+        let link = Link::new(rpc.shared().clone());
+        let begun = Instant::now();
+        let call = link.call((Mode::Call, "m", 0), Bytes::new(), Some(2 * IDLE)).await.unwrap();
+        let (reply, ()) = tokio::join!(
+            async {
+                let mut call = call;
+                let reply = call.next().await;
+                assert_eq!(begun.elapsed().as_secs(), 60);
+                reply
+            },
+            link.watch_time(Some(IDLE)),
+        );
+        assert!(matches!(reply, Reply::End(Err(CallError::Unsupported))));
+        assert_eq!(begun.elapsed().as_secs(), 90);
+        link.end(CallError::NotOpen);
+        let after = link.call((Mode::Call, "m", 0), Bytes::new(), None).await;
+        assert_eq!(after.err(), Some(CallError::NotOpen));
     }
 }
