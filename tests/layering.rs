@@ -38,8 +38,13 @@ const PURE: &[&str] = &[
     "src/overlay/keys.rs",
     "src/overlay/routing",
     "src/overlay/router",
+    "src/overlay/core/patience.rs",
     "src/overlay/link/handshake.rs",
     "src/overlay/topics",
+    "src/rpc/error.rs",
+    "src/rpc/outbox.rs",
+    "src/rpc/table.rs",
+    "src/rpc/wire.rs",
 ];
 const IMPURE: &[&str] =
     &["tokio::", "Instant::now", "SystemTime::now", "rand::random", "rand::rng()", "std::net::", "std::thread"];
@@ -149,6 +154,30 @@ fn only_adapters_name_what_they_adapt() {
             if !places.iter().any(|place| source.path.starts_with(place)) && words(&source.code, word).next().is_some()
             {
                 wrong.push(format!("{} names {word}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn errors_events_and_settings_can_grow() {
+    const GROW: &[&str] = &["Error", "Failure", "Refused", "Event", "Config", "Compat", "Counters"];
+    // Each of its kinds gives the message back.
+    const COMPLETE: &[&str] = &["TrySendError"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for source in sources(root).iter().filter(|source| source.path.starts_with("src/")) {
+        let lines: Vec<&str> = source.code.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let name = line.strip_prefix("pub struct ").or(line.strip_prefix("pub enum "));
+            let Some(name) = name.and_then(|rest| rest.strip_suffix(" {")) else { continue };
+            let attributes = lines[..at].iter().rev().take_while(|line| line.is_empty() || line.starts_with("#["));
+            if GROW.iter().any(|end| name.ends_with(end))
+                && !COMPLETE.contains(&name)
+                && !attributes.clone().any(|line| *line == "#[non_exhaustive]")
+            {
+                wrong.push(format!("{}: {name}", source.path));
             }
         }
     }

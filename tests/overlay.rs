@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{builder, soon};
 use futures_util::StreamExt;
+use pmesh::overlay::routing::FingerError;
 use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::{Overlay, OverlayError, OverlayId, OverlaySendError};
 use pmesh::{Message, NodeKind, Root};
@@ -147,6 +148,21 @@ async fn peers_of_an_onramp_are_neighbours_and_chord_routes_too() {
     soon(at_a.neighbour(&at_c.id())).await;
     let table = at_a.table();
     assert!(table.iter().any(|row| row.role == "predecessor"), "{table:?}");
+}
+
+#[tokio::test]
+async fn rows_of_a_finger_table_are_added() {
+    let root = builder().build();
+    let chord = soon(Overlay::builder(&root).chord(ChordConfig::default()).start()).await.unwrap();
+    let rows = |overlay: &Overlay| overlay.table().into_iter().filter(|row| row.role.starts_with("finger")).count();
+    assert_eq!(rows(&chord), ChordConfig::default().rows.len());
+    assert_eq!(chord.update_finger(3), Ok(()));
+    assert_eq!(chord.update_finger_table(), Ok(()));
+    assert_eq!(rows(&chord), ChordConfig::default().rows.len() + 1);
+    assert_eq!(chord.update_finger(48), Err(FingerError::NoSuchRow));
+    let kademlia = listening().await;
+    assert_eq!(kademlia.update_finger(3), Err(FingerError::NoFingers));
+    assert_eq!(kademlia.update_finger_table(), Err(FingerError::NoFingers));
 }
 
 #[tokio::test]

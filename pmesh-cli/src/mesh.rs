@@ -44,8 +44,9 @@ pub(crate) async fn start(root: &Root, args: &MeshArgs) -> Result<Overlay> {
     let builder = match args.compat {
         None => builder,
         Some(Compat::PeerRelay) => {
-            let bootstrap = args.original.clone();
-            builder.compat_peer_relay(PeerRelayCompat { bootstrap, ..PeerRelayCompat::default() })
+            let mut compat = PeerRelayCompat::default();
+            compat.bootstrap.clone_from(&args.original);
+            builder.compat_peer_relay(compat)
         }
     };
     let builder = match &args.listen {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use pmesh::overlay::routing::KademliaConfig;
 use pmesh::overlay::routing::chord::ChordConfig;
-use pmesh_simulation::plot::{Line, svg};
+use pmesh_simulation::plot::{Line, points, svg};
 use pmesh_simulation::report;
 use pmesh_simulation::scenario::hops::Effort;
 use pmesh_simulation::scenario::{attacks, churn, hops};
@@ -22,6 +22,8 @@ enum What {
     Attacks,
     /// All of these.
     All,
+    /// Only the plot of hops, from the tables in a text.
+    Plot,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -59,12 +61,18 @@ struct Args {
     /// Messages that a router remembers, if not as many as by default.
     #[arg(long)]
     remembered_messages: Option<usize>,
+    /// Put rings together as they should be, instead of letting them grow.
+    #[arg(long)]
+    laid_out: bool,
     /// Only this size, and not smaller ones before.
     #[arg(long)]
     only: bool,
-    /// A file for the plot of hops.
-    #[arg(long)]
-    svg: Option<PathBuf>,
+    /// The text with the tables that are plotted.
+    #[arg(long, default_value = "docs/overlay.md")]
+    from: PathBuf,
+    /// Where the plot goes.
+    #[arg(long, default_value = "docs/hops.svg")]
+    svg: PathBuf,
 }
 
 impl Args {
@@ -87,34 +95,27 @@ impl Args {
             .collect()
     }
 
-    fn hops(&self) -> std::io::Result<()> {
+    fn hops(&self) {
         let smaller = [100, 1_000, 10_000, 100_000].into_iter().filter(|size| *size < self.nodes && !self.only);
         let sizes: Vec<usize> = smaller.chain([self.nodes]).collect();
         let mut rows = Vec::new();
         for settings in self.settings() {
             for &nodes in &sizes {
                 let idle = Duration::from_secs(if nodes > 20_000 { 60 } else { 120 });
-                let effort = Effort { messages: self.messages, joins: (nodes / 50).max(20), idle };
+                let (messages, joins, laid_out) = (self.messages, (nodes / 50).clamp(20, 200), self.laid_out);
+                let effort = Effort { messages, joins, idle, laid_out };
                 rows.push((settings.table.name(), hops::run(settings.clone(), nodes, effort)));
             }
         }
         println!("{}", report::hops(&rows));
-        let Some(path) = &self.svg else { return Ok(()) };
-        let line = |name: &'static str, colour| Line {
-            name,
-            colour,
-            points: rows
-                .iter()
-                .filter(|(other, _)| *other == name)
-                .map(|(_, row)| (row.nodes as f64, row.plain.hops))
-                .collect(),
-        };
-        let half = Line {
-            name: "half of log2 N",
-            colour: "#999",
-            points: sizes.iter().map(|nodes| (*nodes as f64, (*nodes as f64).log2() / 2.0)).collect(),
-        };
-        std::fs::write(path, svg(&[line("Kademlia", "#1f77b4"), line("Chord", "#d62728"), half]))
+    }
+
+    fn plot(&self) -> std::io::Result<()> {
+        let text = std::fs::read_to_string(&self.from)?;
+        let line = |name, colour| Line { name, colour, points: points(&text, name) };
+        let half_log = |peers: f64| (peers, peers.log2() / 2.0);
+        let half = Line { name: "half of log2 N", colour: "#999", points: [1e2, 1e3, 1e4, 1e5].map(half_log).to_vec() };
+        std::fs::write(&self.svg, svg(&[line("Kademlia", "#1f77b4"), line("Chord", "#d62728"), half]))
     }
 
     fn churn(&self) {
@@ -150,13 +151,16 @@ impl Args {
 fn main() -> std::io::Result<()> {
     let args = Args::parse();
     if matches!(args.what, What::Hops | What::All) {
-        args.hops()?;
+        args.hops();
     }
     if matches!(args.what, What::Churn | What::All) {
         args.churn();
     }
     if matches!(args.what, What::Attacks | What::All) {
         args.attacks();
+    }
+    if args.what == What::Plot {
+        args.plot()?;
     }
     Ok(())
 }

@@ -19,6 +19,18 @@ pub struct Line<'a> {
     pub points: Vec<(f64, f64)>,
 }
 
+/// Mean hops by number of peers of one routing, from rows such as `| Kademlia 1000 | 2.81 | …` in tables of a text. Networks with
+/// other than the default settings say so behind the number, and are left out.
+pub fn points(text: &str, routing: &str) -> Vec<(f64, f64)> {
+    let point = |line: &str| {
+        let (peers, rest) = line.strip_prefix("| ")?.strip_prefix(routing)?.trim_start().split_once(" | ")?;
+        Some((peers.parse().ok()?, rest.split(" | ").next()?.parse().ok()?))
+    };
+    let mut points: Vec<(f64, f64)> = text.lines().filter_map(point).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    points
+}
+
 /// The plot. The axis of peers is logarithmic, from 100 to 100,000.
 pub fn svg(lines: &[Line<'_>]) -> String {
     let x = |peers: f64| LEFT + (peers.log10() - 2.0) / 3.0 * (WIDTH - LEFT - 20.0);
@@ -68,6 +80,13 @@ pub fn svg(lines: &[Line<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn points_are_read_from_tables() {
+        let text = "| peers | hops |\n| --- | --- |\n| Chord 1000 | 4.24 | 9 |\n| Chord 100 | 2.45 | 6 |\n| Kademlia 100 | 1.76 | 3 |\n\
+                    | Chord 1000, 20 successors | 3.8 | 7 |\n\n| Chord 1000 | 100 % | 1411 |\n| Chord, 10 % | 4.48 |\n";
+        assert_eq!(points(text, "Chord"), [(100.0, 2.45), (1000.0, 4.24)]);
+    }
 
     #[test]
     fn every_point_is_inside() {

@@ -21,7 +21,7 @@ fn chord() -> Settings {
 }
 
 fn effort() -> Effort {
-    Effort { messages: 200, joins: 10, idle: Duration::from_secs(30) }
+    Effort { messages: 200, joins: 10, idle: Duration::from_secs(30), laid_out: false }
 }
 
 fn nothing_odd(oddities: &Oddities) {
@@ -29,7 +29,11 @@ fn nothing_odd(oddities: &Oddities) {
 }
 
 fn everything_arrives(settings: Settings, peers: usize, most_hops: f64, most_links: usize) {
-    let row = hops::run(settings, peers, effort());
+    everything_arrives_with(effort(), settings, peers, most_hops, most_links);
+}
+
+fn everything_arrives_with(effort: Effort, settings: Settings, peers: usize, most_hops: f64, most_links: usize) {
+    let row = hops::run(settings, peers, effort);
     assert_eq!(row.right, 1.0);
     assert_eq!((row.plain.delivered, row.plain.twice), (200, 0));
     assert_eq!((row.confirmed.delivered, row.confirmed.confirmed, row.confirmed.twice), (200, 200, 0));
@@ -49,6 +53,11 @@ fn with_buckets_every_message_arrives() {
 #[test]
 fn on_a_ring_every_message_arrives() {
     everything_arrives(chord(), 100, 3.3, 64);
+}
+
+#[test]
+fn a_ring_that_is_put_together_is_as_good() {
+    everything_arrives_with(Effort { laid_out: true, ..effort() }, chord(), 100, 3.3, 64);
 }
 
 #[test]

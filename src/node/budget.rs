@@ -30,6 +30,11 @@ impl Budget {
         has
     }
 
+    /// Puts back so many tokens that were taken.
+    pub(crate) fn give_back(&mut self, count: usize) {
+        self.tokens = (self.tokens + count as f64).min(f64::from(self.burst));
+    }
+
     /// Whether there are so many tokens.
     pub(crate) fn has(&mut self, count: usize, now: Instant) -> bool {
         let elapsed = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
@@ -60,5 +65,9 @@ mod tests {
         assert!(budget.take(later) && budget.take(later) && !budget.take(later));
         let later = later + Duration::from_secs(60);
         assert!(!budget.take_many(3, later) && budget.take_many(2, later) && !budget.take(later));
+        budget.give_back(1);
+        assert!(budget.take(later) && !budget.take(later));
+        budget.give_back(3);
+        assert!(budget.take_many(2, later) && !budget.take(later), "no more than there may be at once");
     }
 }

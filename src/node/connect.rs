@@ -143,7 +143,7 @@ impl Connecting {
     pub(super) fn to_peer(via: &Node, connect: Connect) -> Self {
         let shared = via.shared.clone();
         let via = via.inner.id;
-        Self::new(shared, NodeKind::WebRtc, connect, move |node, address, connect, timeout| {
+        Self::new(shared, NodeKind::WebRtc, Some(via), connect, move |node, address, connect, timeout| {
             let Connect { data, policy, expect, .. } = connect;
             let (session, nonce) = (Session(rand::random()), Base64(rand::random()));
             Request::Connect { node, via, dial: Dial { to: address, data, policy, timeout, expect, session, nonce } }
@@ -160,7 +160,7 @@ impl Connecting {
 
     fn to_onramp(root: &Root, kind: NodeKind, connect: Connect, transport: Option<Arc<dyn Transport>>) -> Self {
         let shared = root.shared().clone();
-        Self::new(shared, kind, connect, |node, address, connect, timeout| {
+        Self::new(shared, kind, None, connect, |node, address, connect, timeout| {
             let policy = connect.policy.unwrap_or_else(|| node.shared.policy.clone());
             Request::ConnectUrl { node, url: address, policy, timeout, transport }
         })
@@ -169,13 +169,14 @@ impl Connecting {
     fn new(
         shared: Arc<Shared>,
         kind: NodeKind,
+        via: Option<NodeId>,
         mut connect: Connect,
         request: impl FnOnce(Node, Address, Connect, Duration) -> Request,
     ) -> Self {
         let address = std::mem::replace(&mut connect.to, Err(String::new()));
         let timeout = connect.timeout.unwrap_or(shared.settings.connect_timeout).min(MAX_TIMEOUT);
         let shown = address.clone().unwrap_or_else(|_| Address::new("invalid").expect("it has 1 to 512 bytes"));
-        let node = Node::new(shared.new_id(), shown, kind, shared.clone());
+        let node = Node::new(shared.new_id(), via, shown, kind, shared.clone());
         let no_onramp = connect.expect.filter(|_| kind != NodeKind::WebRtc);
         let request = match address {
             Err(error) => Err(ConnectError::InvalidAddress(error)),

@@ -182,8 +182,8 @@ impl Driver {
         while let Some(output) = self.tree.poll_output() {
             trace!(?output, "tree");
             match output {
-                Output::Create { node, address, .. } => {
-                    let made = Node::new(node, address, NodeKind::WebRtc, self.shared.clone());
+                Output::Create { node, address, via } => {
+                    let made = Node::new(node, Some(via), address, NodeKind::WebRtc, self.shared.clone());
                     self.shared.add(&made);
                     self.nodes.insert(node, made);
                 }

@@ -10,7 +10,7 @@ use super::channel::{Channel, ChannelOptions, Channels};
 use super::connect::{Connect, Connecting};
 use super::error::{ChannelError, Event, NodeError, SendError, TrySendError};
 use super::message::Message;
-use super::root::Shared;
+use super::root::{Only, Shared};
 use super::streams::{Announcements, Binaries, Events, Messages, Nodes};
 use super::tree::NodeId;
 use crate::error::CloseReason;
@@ -56,6 +56,8 @@ pub struct Node {
 #[derive(Debug)]
 pub(super) struct NodeInner {
     pub(super) id: NodeId,
+    /// Who introduced it.
+    via: Option<NodeId>,
     pub(super) address: Address,
     pub(super) kind: NodeKind,
     pub(super) queues: Arc<Queues>,
@@ -68,12 +70,15 @@ pub(super) struct NodeInner {
     pub(super) instead: OnceLock<Node>,
     /// Whether it was said that messages are malformed.
     malformed: AtomicBool,
+    /// See [`Node::take_calls`].
+    has_calls: Arc<AtomicBool>,
 }
 
 impl Node {
-    pub(super) fn new(id: NodeId, address: Address, kind: NodeKind, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(id: NodeId, via: Option<NodeId>, address: Address, kind: NodeKind, shared: Arc<Shared>) -> Self {
         let inner = NodeInner {
             id,
+            via,
             address,
             kind,
             queues: shared.new_queues(),
@@ -82,6 +87,7 @@ impl Node {
             own_address: OnceLock::new(),
             instead: OnceLock::new(),
             malformed: AtomicBool::new(false),
+            has_calls: Arc::default(),
         };
         Self { inner: Arc::new(inner), shared }
     }
@@ -89,6 +95,11 @@ impl Node {
     /// What tells the node from all others of its root, for use as a key. Never used again.
     pub fn id(&self) -> NodeId {
         self.inner.id
+    }
+
+    /// Whether it was made through that node.
+    pub(crate) fn is_introduced_by(&self, via: &Node) -> bool {
+        self.inner.via == Some(via.inner.id)
     }
 
     /// The peer's address, the onramp's URL, or that of the overlay.
@@ -232,6 +243,11 @@ impl Node {
     /// Like [`channel`](Self::channel), of a name that applications cannot use.
     pub(crate) fn reserved_channel(&self, name: &str) -> Result<Channel, ChannelError> {
         Channel::open_reserved(self, ChannelOptions::new(name))
+    }
+
+    /// Says that somebody reads the calls that come over this node, as long as what is returned lives. `None` if somebody does.
+    pub(crate) fn take_calls(&self) -> Option<Only> {
+        Only::take(&self.inner.has_calls)
     }
 
     /// Channels that the other side opens, and that this side has not got by their name. Each comes at most once; those that

@@ -60,6 +60,13 @@ impl Drop for RootHandle {
 #[derive(Debug)]
 pub(crate) struct Only(Arc<AtomicBool>);
 
+impl Only {
+    /// `None` if there is one.
+    pub(super) fn take(taken: &Arc<AtomicBool>) -> Option<Self> {
+        (!taken.swap(true, Ordering::Relaxed)).then(|| Self(taken.clone()))
+    }
+}
+
 impl Drop for Only {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
@@ -134,6 +141,8 @@ pub(super) struct Shared {
     pub(super) counters: Mutex<Counters>,
     /// See [`Root::take_overlay`].
     has_overlay: Arc<AtomicBool>,
+    /// See [`Root::take_calls`].
+    has_calls: Arc<AtomicBool>,
     /// Becomes true when the driver has ended.
     pub(super) ended: watch::Sender<bool>,
 }
@@ -173,6 +182,7 @@ impl Root {
             arrivals: Mutex::default(),
             counters: Mutex::default(),
             has_overlay: Arc::default(),
+            has_calls: Arc::default(),
             ended: watch::Sender::new(false),
         });
         tokio::spawn(Driver::new(shared.clone(), receiver, websocket, webrtc).run());
@@ -185,8 +195,17 @@ impl Root {
 
     /// Says that there is an overlay of this root's, as long as what is returned lives. `None` if there is one.
     pub(crate) fn take_overlay(&self) -> Option<Only> {
-        let taken = &self.shared().has_overlay;
-        (!taken.swap(true, Ordering::Relaxed)).then(|| Only(taken.clone()))
+        Only::take(&self.shared().has_overlay)
+    }
+
+    /// Says that somebody takes the calls of this root's peers, as long as what is returned lives. `None` if somebody does.
+    pub(crate) fn take_calls(&self) -> Option<Only> {
+        Only::take(&self.shared().has_calls)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn emit(&self, event: Event) {
+        self.shared().emit(event);
     }
 
     pub(crate) fn identity(&self) -> &Identity {

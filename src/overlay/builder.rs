@@ -45,6 +45,7 @@ pub struct OverlayBuilder {
     topics: TopicsConfig,
     listen: Option<SocketAddr>,
     hosts: Vec<String>,
+    links_per_address: Option<usize>,
     bootstrap: Vec<String>,
     makes_links: bool,
     connects_for_streams: bool,
@@ -60,6 +61,7 @@ impl OverlayBuilder {
             topics: TopicsConfig::default(),
             listen: None,
             hosts: Vec::new(),
+            links_per_address: None,
             bootstrap: Vec::new(),
             makes_links: true,
             connects_for_streams: true,
@@ -90,6 +92,14 @@ impl OverlayBuilder {
     /// somebody is in between. Not known by default, and everybody may come.
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts = hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect();
+        self
+    }
+
+    /// Links that may come to the port from one address; of IPv6, from one network of 64 bits. Those in their handshake count. Further
+    /// ones are answered with HTTP 429 and [counted](Overlay::refused). By default 64, and any number from this machine itself, where
+    /// many peers are normal; a number that is set here is for this machine too.
+    pub fn links_per_address(mut self, most: usize) -> Self {
+        self.links_per_address = Some(most);
         self
     }
 
@@ -162,7 +172,12 @@ impl OverlayBuilder {
         let listener = match self.listen {
             None => None,
             Some(address) => {
-                let options = ListenOptions { hosts: self.hosts, plain: self.originals.is_some(), peer_timeout };
+                let options = ListenOptions {
+                    hosts: self.hosts,
+                    plain: self.originals.is_some(),
+                    links_per_address: self.links_per_address,
+                    peer_timeout,
+                };
                 Some(listener::listen(address, identity.clone(), options).await.map_err(OverlayError::Listen)?)
             }
         };

@@ -21,7 +21,7 @@ use super::inbox::OverlayMessages;
 use super::link::listener::Refused;
 use super::packets::QueuedPort;
 use super::router::{Counters, Kind};
-use super::routing::Row;
+use super::routing::{FingerError, Row};
 use super::stream::{DialError, ListenError, Listener, Stream, Streams};
 use super::topic::Topic;
 use super::topics::{self, TopicId};
@@ -297,6 +297,25 @@ impl Overlay {
         self.inner.core.look(|router| router.routing().table())
     }
 
+    /// Looks up this row of the finger table now. A row that the table does not have is added, for as long as the overlay is there.
+    /// Returns at once: what is found shows in the [table](Self::table) when there is a link to it.
+    ///
+    /// # Errors
+    ///
+    /// [`FingerError`] if the routing is not [Chord](OverlayBuilder::chord), or the row is not below 48.
+    pub fn update_finger(&self, row: u32) -> Result<(), FingerError> {
+        self.inner.core.have(|router, now| router.update_finger(row, now))
+    }
+
+    /// Looks up all rows that the finger table has now, as [`update_finger`](Self::update_finger) does.
+    ///
+    /// # Errors
+    ///
+    /// [`FingerError::NoFingers`] if the routing is not Chord.
+    pub fn update_finger_table(&self) -> Result<(), FingerError> {
+        self.inner.core.have(|router, now| router.update_finger_table(now))
+    }
+
     /// What was passed on, delivered and dropped so far.
     pub fn counters(&self) -> Counters {
         self.inner.core.look(|router| router.counters())
@@ -308,7 +327,7 @@ impl Overlay {
         self.inner.core.dropped()
     }
 
-    /// Connections to the port that were turned away so far: too many at once, no WebSockets, handshakes that failed. Neighbours beyond
+    /// Connections to the port that were turned away so far: too many at once or from one address, no WebSockets, handshakes that failed. Neighbours beyond
     /// 4,096 that came to the port, and originals that are not admitted, are not counted.
     pub fn refused(&self) -> u64 {
         self.inner.refused.as_ref().map_or(0, Refused::count)

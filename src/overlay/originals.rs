@@ -10,7 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use super::OverlayId;
 use super::compat::peer_relay::{Link, LinkError, dial_by, introduce};
 use super::core::{Core, Dial, Reach, Reserved};
-use super::link::listener::Place;
+use super::link::places::Place;
 use super::link::websocket;
 use super::tasks::{Redial, serve};
 use crate::identity::Identity;
@@ -19,7 +19,13 @@ use crate::transport::websocket::Dialler;
 
 /// How an overlay gets on with peers of the original peer-relay, see
 /// [`OverlayBuilder::compat_peer_relay`](super::OverlayBuilder::compat_peer_relay).
+///
+/// ```
+/// let mut compat = pmesh::overlay::PeerRelayCompat::default();
+/// compat.bootstrap = vec!["ws://localhost:8001".to_owned()];
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PeerRelayCompat {
     /// WebSocket URLs of originals, to begin with. They are dialled at the start, while there is no link to an original, and from time
     /// to time.
@@ -63,13 +69,13 @@ pub(super) async fn run(core: Arc<Core>, dialler: Dialler, mut tasks: Tasks) {
     }
 }
 
-/// Takes a WebSocket that an original has made. It keeps its place of its address as long as it is there.
-pub(super) async fn accept(core: Arc<Core>, socket: WebSocketStream<Socket>, place: Place) {
+/// Takes a WebSocket that an original has made. It keeps the places of its address as long as it is there.
+pub(super) async fn accept(core: Arc<Core>, socket: WebSocketStream<Socket>, places: [Place; 2]) {
     let id = core.id();
     let mut reserved = None;
     let link = introduce(socket, &id, |claimed| reserve(&core, claimed, &mut reserved)).await;
     read(&core, link, reserved).await;
-    drop(place);
+    drop(places);
 }
 
 /// Dials what an original has answered with, or a pmesh peer that originals have named.

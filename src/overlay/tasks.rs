@@ -1,6 +1,6 @@
 //! The tasks of an overlay: they bring what happens to the core.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::router::Kind;
 use super::seal::PublicKey;
 use super::stream::Streams;
 use crate::identity::Identity;
-use crate::node::{Connect, Event, Events, Node, NodeId};
+use crate::node::{Connect, Event, Events, Node};
 use crate::transport::websocket::Dialler;
 
 /// How long a connection that the routing wishes for may take.
@@ -85,7 +85,6 @@ pub(super) async fn run(mut tasks: Tasks) {
     let mut nodes = Nodes {
         core: core.clone(),
         overlay: tasks.node.clone(),
-        routed: HashSet::new(),
         calls: HashMap::new(),
         endpoint: tasks.endpoint.clone(),
     };
@@ -118,8 +117,6 @@ pub(super) async fn run(mut tasks: Tasks) {
 struct Nodes {
     core: Arc<Core>,
     overlay: Node,
-    /// Nodes that were made through the overlay.
-    routed: HashSet<NodeId>,
     endpoint: Arc<Streams>,
     /// Connections that the routing wishes for.
     calls: HashMap<OverlayId, AbortHandle>,
@@ -128,19 +125,11 @@ struct Nodes {
 impl Nodes {
     fn event(&mut self, event: Event, running: &mut JoinSet<()>) {
         match event {
-            Event::Connection { node, via: Some(via) } if via == self.overlay => {
-                self.routed.insert(node.id());
-            }
             Event::Open { node } => self.opened(&node, running),
-            Event::Close { node, .. } => {
-                self.routed.remove(&node.id());
-                self.core.forget(&node);
-            }
+            Event::Close { node, .. } => self.core.forget(&node),
             Event::Lagged(_) => {
                 let nodes = self.overlay.peers();
-                let known: HashSet<NodeId> = nodes.iter().map(Node::id).collect();
-                self.routed.retain(|node| known.contains(node));
-                self.core.forget_others(&known);
+                self.core.forget_others(&nodes.iter().map(Node::id).collect());
                 for node in nodes {
                     self.opened(&node, running);
                 }
@@ -156,7 +145,7 @@ impl Nodes {
         }
         // Not an original, and not an onramp.
         let Some(link) = link_over(node) else { return };
-        let routed = self.routed.contains(&node.id());
+        let routed = node.is_introduced_by(&self.overlay);
         let serving = serve(self.core.clone(), link, Reach::Node { node: node.clone(), routed });
         running.spawn(serve_node(self.core.clone(), node.clone(), routed, serving));
     }
@@ -196,22 +185,25 @@ impl Nodes {
     }
 }
 
-/// Makes a neighbour of a link, and reads it until its end.
-pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = ()> {
+/// Makes a neighbour of a link, and reads it until its end. Tells whether anything has come over it.
+pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Output = bool> {
     let Link { id, key, sender, mut packets } = link;
     let linked = core.add_link(id, PublicKey::from(key), sender, reach);
     async move {
         let mut ready = Vec::with_capacity(READY);
+        let mut is_used = false;
         while let Some(packet) = packets.next().await {
+            is_used = true;
             ready.push(packet);
             while ready.len() < READY
                 && let Some(Some(packet)) = packets.next().now_or_never()
             {
                 ready.push(packet);
             }
-            core.count_dropped(core.receive(&id, &mut ready).hold().await);
+            core.count_dropped(core.receive(&linked, &mut ready).hold().await);
         }
         drop(linked);
+        is_used
     }
 }
 
@@ -221,18 +213,19 @@ fn link_over(node: &Node) -> Option<Link> {
 }
 
 /// Keeps a link over a node: if it is over and the node is not, the peer may have begun a new overlay.
-async fn serve_node(core: Arc<Core>, node: Node, routed: bool, serving: impl Future<Output = ()>) {
-    serving.await;
-    let mut pause = REDIAL.0;
+async fn serve_node(core: Arc<Core>, node: Node, routed: bool, serving: impl Future<Output = bool>) {
+    let mut redial = Redial::new();
+    redial.dialled(serving.await);
     loop {
-        sleep(pause).await;
-        pause = (2 * pause).min(REDIAL.1);
+        sleep(redial.pause).await;
         if !node.is_open() {
             return;
         }
-        if let Some(link) = link_over(&node) {
-            serve(core.clone(), link, Reach::Node { node: node.clone(), routed }).await;
-        }
+        let is_used = match link_over(&node) {
+            Some(link) => serve(core.clone(), link, Reach::Node { node: node.clone(), routed }).await,
+            None => false,
+        };
+        redial.dialled(is_used);
     }
 }
 
@@ -290,9 +283,12 @@ async fn listen(core: Arc<Core>, mut listener: Listener) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 // Who comes next may have more luck. The places of those that are idle for ever are taken by the routing.
-                Accepted::Pmesh(_) if links.len() >= MAX_LINKS => {}
-                Accepted::Pmesh(link) => drop(links.spawn(serve(core.clone(), *link, Reach::WebSocket))),
-                Accepted::Plain(socket, place) => drop(links.spawn(originals::accept(core.clone(), *socket, place))),
+                Accepted::Pmesh(..) if links.len() >= MAX_LINKS => {}
+                Accepted::Pmesh(link, place) => {
+                    let serving = serve(core.clone(), *link, Reach::WebSocket);
+                    links.spawn(serving.map(|_| drop(place)));
+                }
+                Accepted::Plain(socket, places) => drop(links.spawn(originals::accept(core.clone(), *socket, places))),
             },
             Some(_) = links.join_next() => {}
         }
@@ -320,7 +316,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
     }
 }
 
-/// When a URL is dialled again.
+/// When a URL is dialled again, or a link over a node made again.
 pub(super) struct Redial {
     pause: Duration,
 }
@@ -330,7 +326,7 @@ impl Redial {
         Self { pause: REDIAL.0 }
     }
 
-    /// The URL was dialled, and there was a link or not.
+    /// It was done, and there was a link or not.
     pub(super) fn dialled(&mut self, is_ok: bool) {
         self.pause = if is_ok { REDIAL.0 } else { (2 * self.pause).min(REDIAL.1) };
     }
@@ -344,3 +340,6 @@ impl Redial {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

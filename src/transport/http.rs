@@ -118,6 +118,11 @@ impl Page {
     const NO_LENGTH: Self = Self::new("411 Length Required", "The length of the body must be told before.\n");
     const BODY_TOO_BIG: Self = Self::new("413 Content Too Large", "The body of the request is too large.\n");
     pub(crate) const TIMEOUT: Self = Self::new("408 Request Timeout", "The request did not arrive in time.\n");
+    pub(crate) const TOO_MANY: Self = Self::with(
+        "429 Too Many Requests",
+        "Content-Type: text/plain; charset=utf-8\r\nRetry-After: 10\r\n",
+        "There are too many connections from your address.\n",
+    );
     pub(crate) const FULL: Self = Self::with(
         "503 Service Unavailable",
         "Content-Type: text/plain; charset=utf-8\r\nRetry-After: 10\r\n",

@@ -67,6 +67,15 @@ pub(crate) enum Command {
     Close,
 }
 
+/// On whose account an introducer passes frames on. Where many want what there is little of, each account gets a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Tells accounts of one introducer apart.
+    pub(crate) number: u64,
+    /// Whether no application waits for it.
+    pub(crate) background: bool,
+}
+
 /// What a link tells the tree.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum LinkEvent {
@@ -81,6 +90,13 @@ pub(crate) enum LinkEvent {
     },
     /// A signalling frame has arrived: the text of anything but a user message.
     Frame(String),
+    /// The same, from an introducer that says on whose account it comes.
+    FrameOf {
+        /// Whose.
+        account: Account,
+        /// The frame.
+        text: String,
+    },
     /// Something arrived that could not be used, and was dropped.
     Malformed,
     /// The link is over. Nothing follows.

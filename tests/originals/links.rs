@@ -135,7 +135,8 @@ struct Node {
 
 impl Node {
     async fn joined(us: &Us, relay: &Original, dial_answers: bool) -> Self {
-        let config = MachineConfig { url: Some(us.url.clone()), dial_answers, ..MachineConfig::default() };
+        let mut config = MachineConfig::default();
+        (config.url, config.dial_answers) = (Some(us.url.clone()), dial_answers);
         let mut machine = Machine::new(us.id, config);
         let link = soon(dial(&relay.url, &us.id, |_| true)).await.unwrap();
         machine.up(relay.id);
@@ -293,7 +294,9 @@ async fn what_kills_an_original_does_us_no_harm() {
         assert_eq!(ForeignMessage::decode(&text).is_ok(), decodes, "{name}");
         if let Ok(message) = ForeignMessage::decode(&text) {
             assert_eq!(message.is_harmless(), name.starts_with("a signal"), "{name}");
-            let mut machine = Machine::new(id(3), MachineConfig { dial_answers: true, ..MachineConfig::default() });
+            let mut config = MachineConfig::default();
+            config.dial_answers = true;
+            let mut machine = Machine::new(id(3), config);
             machine.connect(from, Instant::now());
             machine.receive(message.from, message.data.get().as_bytes(), &|_| Vec::new());
             while let Some(output) = machine.poll_output() {

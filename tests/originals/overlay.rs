@@ -16,8 +16,15 @@ async fn ours(originals: &[&Original]) -> Overlay {
 }
 
 fn at(builder: OverlayBuilder, originals: &[&Original]) -> OverlayBuilder {
-    let bootstrap = originals.iter().map(|original| original.url.clone()).collect();
-    builder.compat_peer_relay(PeerRelayCompat { bootstrap, dial_answers: true, ..PeerRelayCompat::default() })
+    let mut compat = without_dialling(originals);
+    compat.dial_answers = true;
+    builder.compat_peer_relay(compat)
+}
+
+fn without_dialling(originals: &[&Original]) -> PeerRelayCompat {
+    let mut compat = PeerRelayCompat::default();
+    compat.bootstrap = originals.iter().map(|original| original.url.clone()).collect();
+    compat
 }
 
 async fn from_ours(us: &Overlay, original: &mut Original, said: &str) {
@@ -103,9 +110,8 @@ async fn original_ours_original() {
 #[tokio::test]
 async fn ours_original_ours() {
     let mut original = Original::start(&[]).await;
-    let without_dialling = PeerRelayCompat { bootstrap: vec![original.url.clone()], ..PeerRelayCompat::default() };
-    let a = overlay(|builder| builder.compat_peer_relay(without_dialling.clone())).await;
-    let b = overlay(|builder| builder.compat_peer_relay(without_dialling)).await;
+    let a = overlay(|builder| builder.compat_peer_relay(without_dialling(&[&original]))).await;
+    let b = overlay(|builder| builder.compat_peer_relay(without_dialling(&[&original]))).await;
     are_linked(&mut original, a.id()).await;
     are_linked(&mut original, b.id()).await;
     for (from, to) in [(&a, &b), (&b, &a)] {
@@ -143,9 +149,7 @@ async fn original_original_ours_ours_without_shortcuts() {
     let mut far = Original::start(&[&middle.url]).await;
     are_linked(&mut far, middle.id).await;
     far.keep_to_itself().await;
-    let bootstrap = vec![middle.url.clone()];
-    let us =
-        overlay(|builder| builder.compat_peer_relay(PeerRelayCompat { bootstrap, ..PeerRelayCompat::default() })).await;
+    let us = overlay(|builder| builder.compat_peer_relay(without_dialling(&[&middle]))).await;
     are_linked(&mut middle, us.id()).await;
     from_ours(&us, &mut far, "hello").await;
     from_original(&mut far, &us, "hello").await;

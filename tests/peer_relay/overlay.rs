@@ -251,10 +251,10 @@ async fn what_an_original_answers_is_dialled_only_if_that_is_allowed() {
     assert_eq!(soon(us.link_original(us.id())).await, Err(ConnectFailure::Unreachable));
     let without = overlay(|builder| builder).await;
     assert_eq!(soon(without.link_original(id(2))).await, Err(ConnectFailure::NotTaken));
-    for compat in [
-        PeerRelayCompat { bootstrap: vec!["http://host".into()], ..PeerRelayCompat::default() },
-        PeerRelayCompat { url: Some("no url".into()), ..PeerRelayCompat::default() },
-    ] {
+    let (mut no_web_socket, mut no_url) = (PeerRelayCompat::default(), PeerRelayCompat::default());
+    no_web_socket.bootstrap = vec!["http://host".into()];
+    no_url.url = Some("no url".into());
+    for compat in [no_web_socket, no_url] {
         let root = Root::builder().build();
         let refused = soon(Overlay::builder(&root).compat_peer_relay(compat).start()).await;
         assert!(matches!(refused, Err(OverlayError::InvalidUrl(_))));
@@ -273,10 +273,10 @@ async fn an_original_behind_tls_is_dialled_with_the_certificates_of_the_root() {
         .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let bootstrap = vec![format!("wss://localhost:{}", listener.local_addr().unwrap().port())];
+    let mut compat = PeerRelayCompat::default();
+    compat.bootstrap = vec![format!("wss://localhost:{}", listener.local_addr().unwrap().port())];
     let root =
         Root::builder().bind(["127.0.0.1:0".parse().unwrap()]).mdns(false).trust_certificate(certificate.to_vec());
-    let compat = PeerRelayCompat { bootstrap, ..PeerRelayCompat::default() };
     let us = soon(Overlay::builder(&root.build()).compat_peer_relay(compat).start()).await.unwrap();
     let (tcp, _) = soon(listener.accept()).await.unwrap();
     let tls = soon(TlsAcceptor::from(Arc::new(config)).accept(tcp)).await.unwrap();

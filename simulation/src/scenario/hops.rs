@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{grow, grown, progress, resident, settle};
+use super::{grow, grown, laid_out, progress, resident, settle};
 use crate::lookups::{self, Fares};
 use crate::observe::Traffic;
 use crate::world::{Oddities, Settings, World};
@@ -43,6 +43,8 @@ pub struct Effort {
     pub joins: usize,
     /// How long the network is watched while nothing happens.
     pub idle: Duration,
+    /// Whether a ring is put together as it should be, and does not grow.
+    pub laid_out: bool,
 }
 
 /// Bytes of memory of a process that has done nothing yet, at most.
@@ -52,7 +54,7 @@ const FRESH: u64 = 8 << 20;
 pub fn run(settings: Settings, nodes: usize, effort: Effort) -> Row {
     let table = settings.table.clone();
     let first = resident() < FRESH;
-    let mut world = grown(settings, nodes);
+    let mut world = if effort.laid_out { laid_out(settings, nodes) } else { grown(settings, nodes) };
     let right = world.right(&table);
     progress(&world, "settled");
 

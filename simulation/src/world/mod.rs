@@ -146,6 +146,23 @@ impl World {
 
     /// Adds a peer with this id, which may be an attacker.
     pub fn join_as(&mut self, id: OverlayId, attacker: Option<Attacker>) -> Peer {
+        let attacks = attacker.is_some();
+        let peer = self.add(id, attacker);
+        self.bootstrap(peer);
+        if attacks {
+            self.queue.push(self.now, Event::Attack(peer));
+        }
+        self.drain(peer);
+        peer
+    }
+
+    /// Adds a peer with a random id and without links.
+    pub fn add_apart(&mut self) -> Peer {
+        let id = OverlayId::from_bytes(self.rng.random());
+        self.add(id, None)
+    }
+
+    fn add(&mut self, id: OverlayId, attacker: Option<Attacker>) -> Peer {
         let peer = self.nodes.len() as Peer;
         let (table_seed, router_seed, session) = (self.rng.random(), self.rng.random(), self.rng.random());
         let table = self.settings.table.make(id, table_seed, self.instant());
@@ -153,7 +170,6 @@ impl World {
             false => Router::new(table, Box::new(Plain::new(id, session)), self.settings.router.clone(), router_seed),
             true => Router::new(table, Box::new(Sealed::new(id, session)), self.settings.router.clone(), router_seed),
         };
-        let attacks = attacker.is_some();
         self.nodes.push(Node {
             id,
             router: Some(Box::new(router)),
@@ -165,11 +181,6 @@ impl World {
         });
         self.places.insert(id, peer);
         self.alive.push(peer);
-        self.bootstrap(peer);
-        if attacks {
-            self.queue.push(self.now, Event::Attack(peer));
-        }
-        self.drain(peer);
         peer
     }
 

@@ -7,9 +7,10 @@ use crate::error::CloseReason;
 use crate::protocol::Address;
 use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::signal::Signal;
+use crate::transport::Account;
 
 impl<P: Clone> Tree<P> {
-    pub(super) fn frame(&mut self, node: NodeId, text: &str, now: Instant) {
+    pub(super) fn frame(&mut self, node: NodeId, account: Option<Account>, text: &str, now: Instant) {
         let Some(entry) = self.nodes.get(&node) else { return };
         let from_onramp = entry.via.is_none();
         if !self.is_open(node) {
@@ -24,7 +25,7 @@ impl<P: Clone> Tree<P> {
         }
         match Frame::parse(text) {
             Ok(Frame::Relayed { from, payload }) => match Signal::parse(payload) {
-                Ok(signal) => self.relayed_signal(node, from, signal, now),
+                Ok(signal) => self.relayed_signal(node, from, account, signal, now),
                 Err(_) => self.counters.malformed += 1,
             },
             Ok(Frame::Relay { to, payload }) => self.relay(node, &to, payload.get(), now),

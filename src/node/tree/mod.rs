@@ -281,7 +281,8 @@ impl<P: Clone> Tree<P> {
             LinkEvent::Description(description) => self.local_description(node, description),
             LinkEvent::Candidate(candidate) => self.local_candidate(node, candidate),
             LinkEvent::Opened { extension } => self.opened(node, extension),
-            LinkEvent::Frame(text) => self.frame(node, &text, now),
+            LinkEvent::Frame(text) => self.frame(node, None, &text, now),
+            LinkEvent::FrameOf { account, text } => self.frame(node, Some(account), &text, now),
             LinkEvent::Malformed => self.counters.malformed += 1,
             LinkEvent::Closed(reason) => {
                 self.links.remove(&link);

@@ -9,7 +9,7 @@ use crate::identity::PeerId;
 use crate::protocol::proof::{self, Confirmation, Nonce, Offered};
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session, Signal};
 use crate::protocol::{Address, frame};
-use crate::transport::{Command, Remote};
+use crate::transport::{Account, Command, Remote};
 
 /// Candidates held for one negotiation in one direction. Further ones are dropped.
 const MAX_HELD_CANDIDATES: usize = 64;
@@ -230,7 +230,14 @@ impl<P: Clone> Tree<P> {
     }
 
     /// A payload that `via` relayed from `from`.
-    pub(super) fn relayed_signal(&mut self, via: NodeId, from: Address, signal: Signal, now: Instant) {
+    pub(super) fn relayed_signal(
+        &mut self,
+        via: NodeId,
+        from: Address,
+        account: Option<Account>,
+        signal: Signal,
+        now: Instant,
+    ) {
         match signal {
             Signal::Offer { description, mut data, ext } => {
                 let allowed = self.nodes.get_mut(&via).is_some_and(|entry| entry.offers.take(now));
@@ -253,7 +260,8 @@ impl<P: Clone> Tree<P> {
                         if offered.is_some() {
                             proof::normalize(&mut data);
                         }
-                        self.offer(via, from, Incoming::new(description, data, ext, offered), now);
+                        let offer = Incoming { account, ..Incoming::new(description, data, ext, offered) };
+                        self.offer(via, from, offer, now);
                     }
                     Err(_) => {
                         self.counters.unverified += 1;

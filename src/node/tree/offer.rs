@@ -17,7 +17,7 @@ use crate::node::firewall::Verdict;
 use crate::protocol::Address;
 use crate::protocol::proof::{Nonce, Offered};
 use crate::protocol::signal::{Candidate, Description, Extension, Refusal, Session};
-use crate::transport::Target;
+use crate::transport::{Account, Target};
 
 /// How long the winner of two offers may stay unanswered until the loser is looked at. The other side may never have seen
 /// it, or its firewall may ignore it.
@@ -33,6 +33,8 @@ pub(super) struct Incoming {
     pub(super) offered: Option<Offered>,
     /// Candidates that came before the offer was accepted.
     pub(super) candidates: Vec<Candidate>,
+    /// On whose account it comes, if the introducer says so.
+    pub(super) account: Option<Account>,
     /// What was decided when the firewall accepted it.
     pub(super) accepted: Option<Accepted>,
 }
@@ -50,7 +52,7 @@ pub(super) struct Accepted {
 
 impl Incoming {
     pub(super) fn new(description: Description, data: Value, ext: Option<Extension>, offered: Option<Offered>) -> Self {
-        Self { description, data, ext, offered, candidates: Vec::new(), accepted: None }
+        Self { description, data, ext, offered, candidates: Vec::new(), account: None, accepted: None }
     }
 
     /// Who makes it.
@@ -132,7 +134,7 @@ impl<P: Clone> Tree<P> {
         let Some(entry) = self.nodes.get(&via) else { return };
         let asked = self.checking.count(via);
         let one_peer = entry.via.is_some() && entry.guests + asked >= MAX_INCOMING_PER_PEER;
-        if one_peer || asked >= MAX_CHECKS_PER_VIA || self.incoming + self.checks.len() >= MAX_INCOMING {
+        if one_peer || !self.may_ask(via, offer.account) || self.incoming + self.checks.len() >= MAX_INCOMING {
             self.refuse(via, &from, offer.session(), Refusal::Busy);
             self.go_on_without(via, &from);
             return;
@@ -144,6 +146,22 @@ impl<P: Clone> Tree<P> {
         self.checking.insert(via, from.clone(), check);
         self.checks.insert(check, Check { via, from: from.clone(), offer });
         self.outputs.push_back(Output::Check { check, via, from, peer, data, policy });
+    }
+
+    /// Whether there is a question left for an offer on this account. An account may have as many as are left (dynamic thresholds, as
+    /// Choudhury and Hahne have them for buffers): so one alone gets half of them, of `n` that want all there are each gets one in
+    /// `n + 1`, and there is as much left for the next. Those in the background together count as one more.
+    fn may_ask(&self, via: NodeId, account: Option<Account>) -> bool {
+        let asked = self.checking.of(via);
+        let left = MAX_CHECKS_PER_VIA.saturating_sub(asked.len());
+        let accounts = || asked.iter().filter_map(|check| self.checks.get(check)?.offer.account);
+        match account {
+            None => left > 0,
+            Some(Account { number, background }) => {
+                accounts().filter(|other| other.number == number).count() < left
+                    && (!background || accounts().filter(|other| other.background).count() < left)
+            }
+        }
     }
 
     pub(super) fn cancel_check(&mut self, check: CheckId) {

@@ -2,19 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Core, HOLD, Held, Reach, STUCK, State, Wish, now};
+use super::patience::Patience;
+use super::{Core, Held, Reach, STUCK, State, Wish, now};
 use crate::lock::lock;
 use crate::node::{Node, NodeId};
 use crate::overlay::OverlayId;
 use crate::overlay::link::{NotSent, Sender};
 use crate::overlay::seal::PublicKey;
 
-/// How long then none may wait for the same link.
-const WAIT_AGAIN: Duration = Duration::from_millis(200);
 /// Links to one peer. At it, the oldest is closed.
 const LINKS_PER_PEER: usize = 4;
 /// Nodes that are there because the applications of others called. Beyond that, they count as made for the routing.
@@ -27,10 +26,12 @@ pub(super) struct Entry {
     pub(super) sender: Arc<Sender>,
     /// The node of the tree, if it is one.
     pub(super) node: Option<Node>,
-    /// Since when it takes nothing.
-    full: Option<Instant>,
-    /// When somebody first waited for it, of the last that did.
-    waits: Option<Instant>,
+    since: Instant,
+    /// When something last came over it.
+    heard: Instant,
+    /// Since when it takes nothing, and how many packets it had taken by then: who waits for room may get it when nobody else finds any.
+    full: Option<(Instant, u64)>,
+    patience: Patience,
 }
 
 /// What came of handing a packet to a link.
@@ -45,26 +46,32 @@ pub(super) enum Handed {
 }
 
 impl Entry {
-    fn new(number: u64, sender: Sender, node: Option<Node>) -> Self {
-        Self { number, sender: Arc::new(sender), node, full: None, waits: None }
+    fn new(number: u64, sender: Sender, node: Option<Node>, now: Instant) -> Self {
+        let (sender, patience) = (Arc::new(sender), Patience::default());
+        Self { number, sender, node, since: now, heard: now, full: None, patience }
     }
 
-    /// Hands a packet to the link. If that is full, what is `patient` may wait for room, and a few of the others now and then: who makes
-    /// us send to somebody who does not read shall not hold up all else that comes from there.
+    /// Whether it is better than another, when something has come over it. A connection between the two is better than a WebSocket; but one
+    /// over which nothing has come since the other was made may be that of an earlier run of the peer.
+    fn is_better_than(&self, other: &Self) -> bool {
+        self.node.is_some() && other.node.is_none() || other.heard < self.since
+    }
+
+    /// Hands a packet to the link. If that is full, what is `patient` may wait for room, and others as long as there is [`Patience`].
     fn hand(&mut self, packet: Bytes, patient: bool, now: Instant) -> Handed {
         match self.sender.try_send(packet) {
             Ok(()) => {
-                self.full = None;
+                self.patience.has_room(now);
                 Handed::Taken
             }
             Err(NotSent::Full(packet)) => {
-                if now >= *self.full.get_or_insert(now) + STUCK {
+                let taken = self.sender.taken();
+                let (since, _) = self.full.filter(|(_, before)| *before == taken).unwrap_or((now, taken));
+                self.full = Some((since, taken));
+                if now >= since + STUCK {
                     self.sender.close();
                 }
-                if self.waits.is_none_or(|waits| now >= waits + WAIT_AGAIN) {
-                    self.waits = Some(now);
-                }
-                if patient || self.waits.is_some_and(|waits| now < waits + HOLD) {
+                if patient || self.patience.full(now) {
                     Handed::Wait(Held { sender: self.sender.clone(), packet })
                 } else {
                     Handed::Dropped
@@ -155,7 +162,7 @@ impl Core {
             let first = links.is_empty();
             // A connection between the two is better than a WebSocket.
             let at = if node.is_some() { 0 } else { links.partition_point(|entry| entry.node.is_some()) };
-            links.insert(at, Entry::new(number, sender, node));
+            links.insert(at, Entry::new(number, sender, node, now));
             while links.len() > LINKS_PER_PEER {
                 let oldest = (0..links.len()).min_by_key(|at| links[*at].number).unwrap_or_default();
                 links.remove(oldest).sender.close();
@@ -300,6 +307,16 @@ impl Core {
 }
 
 impl State {
+    /// Something has come over this link.
+    pub(super) fn heard_over(&mut self, linked: &Linked, now: Instant) {
+        let Some(links) = self.links.get_mut(&linked.peer) else { return };
+        let Some(at) = links.iter().position(|entry| entry.number == linked.number) else { return };
+        links[at].heard = now;
+        if at > 0 && links[at].is_better_than(&links[0]) {
+            links[..=at].rotate_right(1);
+        }
+    }
+
     /// Hands a packet to the best link of a peer that is not over.
     pub(super) fn hand(&mut self, to: &OverlayId, packet: Bytes, patient: bool, now: Instant) -> Handed {
         let links = self.links.get_mut(to).map_or(&mut [][..], |links| &mut links[..]);
@@ -342,6 +359,13 @@ pub(in crate::overlay) struct Linked {
     number: u64,
 }
 
+impl Linked {
+    /// To whom.
+    pub(super) fn peer(&self) -> OverlayId {
+        self.peer
+    }
+}
+
 impl Drop for Linked {
     fn drop(&mut self) {
         self.core.remove_link(self.peer, self.number);
@@ -365,3 +389,6 @@ impl Drop for Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,18 +6,21 @@
 //!
 //! - `mod.rs`: what is behind the lock, and what the router wants done
 //! - `links.rs`: links to neighbours
+//! - `patience.rs`: how long others wait for one that has no room
 //! - `signals.rs`: how new connections are made
 //! - `topics.rs`: topics, and who of the application is in them
 //! - `originals.rs`: links to originals of peer-relay
 
 mod links;
 mod originals;
+mod patience;
 mod signals;
 mod topics;
 
-use self::links::{Entry, Handed, Purposes};
+use self::links::{Entry, Handed, Linked, Purposes};
 use self::originals::Originals;
 pub(super) use self::originals::{Dial, Reserved};
+use self::patience::HOLD;
 use self::signals::Callers;
 use self::topics::Joined;
 pub(super) use self::topics::Membership;
@@ -57,9 +60,6 @@ const QUEUED_PACKETS: usize = 4096;
 const QUEUED_BYTES: usize = 4 * 1024 * 1024;
 /// Peers whose frames of negotiations are counted. Beyond, who was longest quiet starts anew.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
-/// How long a packet that was received may wait for room on the next link. Then it is dropped: two peers could wait for each other
-/// for ever.
-const HOLD: Duration = Duration::from_millis(20);
 /// How long a link may take nothing at all. Then it is closed, and who waits for it does no more.
 const STUCK: Duration = Duration::from_secs(10);
 
@@ -262,6 +262,15 @@ impl Core {
         look(&lock(&self.state).router)
     }
 
+    /// Has the router do something, and carries out what it decides.
+    pub(super) fn have<T>(&self, act: impl FnOnce(&mut Router, Instant) -> T) -> T {
+        let mut state = lock(&self.state);
+        let now = now();
+        let done = act(&mut state.router, now);
+        self.drive_on(&mut state, now);
+        done
+    }
+
     /// What was dropped besides what the router counts.
     pub(super) fn dropped(&self) -> u64 {
         lock(&self.state).dropped + self.signals.dropped()
@@ -273,13 +282,14 @@ impl Core {
         }
     }
 
-    /// Brings the router packets of a neighbour, and carries out what it decides. Takes them all.
-    pub(super) fn receive(&self, from: &OverlayId, packets: &mut Vec<Bytes>) -> Outcome {
+    /// Brings the router packets that have come over a link, and carries out what it decides. Takes them all.
+    pub(super) fn receive(&self, from: &Linked, packets: &mut Vec<Bytes>) -> Outcome {
         let mut state = lock(&self.state);
         let (now, mut outcome) = (now(), Outcome::default());
+        state.heard_over(from, now);
         for packet in packets.drain(..) {
             state.router.set_full(self.inbox.is_full());
-            state.router.receive(from, packet, now);
+            state.router.receive(&from.peer(), packet, now);
             // Before the next: what is delivered may fill the inbox.
             self.poll_outputs(&mut state, &mut outcome, false, now);
         }
@@ -355,7 +365,10 @@ impl Core {
                     Handed::Wait(held) => outcome.held.push(held),
                     Handed::Dropped | Handed::Over => state.dropped += 1,
                 },
-                Output::Deliver { from, verified, kind, body } => {
+                Output::Deliver { from, verified, through, kind: Kind::Signal, body } if verified => {
+                    self.signal_arrived(state, from, through, body, now);
+                }
+                Output::Deliver { from, verified, kind, body, .. } => {
                     self.deliver(state, from, verified, kind, body, now);
                 }
                 Output::NeighbourUp(peer) => {
@@ -414,7 +427,6 @@ impl Core {
             Kind::Datagram if verified => self.datagrams.try_push(from, body).is_ok(),
             Kind::Topic => return state.topics_arrived(from, verified, body, now),
             Kind::Foreign => return self.foreign_arrived(state, from, &body, now),
-            Kind::Signal if verified => return self.signal_arrived(state, from, body, now),
             _ => false,
         };
         state.dropped += u64::from(!taken);

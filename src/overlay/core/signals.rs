@@ -14,6 +14,7 @@ use crate::overlay::link::signal::OFFER;
 use crate::overlay::router::Kind;
 use crate::overlay::routing::Admission;
 use crate::protocol::frame::Undeliverable;
+use crate::transport::Account;
 
 /// How long a frame of a negotiation is tried.
 const SIGNAL_WITHIN: Duration = Duration::from_secs(10);
@@ -23,6 +24,9 @@ const FOR_ROUTING: u8 = 0;
 const FOR_APPLICATION: u8 = 1;
 /// The answer to an offer that the routing has no room for. Nothing follows it.
 const DECLINED: u8 = 2;
+
+/// The account of neighbours that are not in the table.
+const OTHERS: u64 = 0;
 
 /// How long a call of an application of the other side is expected to lead to a connection.
 const CALL: Duration = Duration::from_secs(60);
@@ -68,7 +72,14 @@ impl Core {
         self.drive_on(&mut state, now);
     }
 
-    pub(super) fn signal_arrived(&self, state: &mut State, from: OverlayId, mut body: Bytes, now: Instant) {
+    pub(super) fn signal_arrived(
+        &self,
+        state: &mut State,
+        from: OverlayId,
+        through: OverlayId,
+        mut body: Bytes,
+        now: Instant,
+    ) {
         if body.is_empty() || !state.frames.get_or_insert_mut(from, || FRAMES).take(now) {
             state.dropped += 1;
             return;
@@ -84,7 +95,8 @@ impl Core {
                 if purpose == FOR_APPLICATION && is_offer {
                     state.callers.0.put(from, now);
                 }
-                self.signals.deliver(from, payload);
+                let account = Account { number: state.account(&through), background: purpose == FOR_ROUTING };
+                self.signals.deliver(from, account, payload);
             }
             DECLINED if state.wished.contains(&from) => {
                 // If that is forgotten, the call runs into its timeout.
@@ -97,5 +109,15 @@ impl Core {
     /// Whether a connection that a peer makes for its routing is accepted.
     fn admits(&self, state: &State, peer: &OverlayId) -> bool {
         self.makes_links && state.router.routing().admits(peer) != Admission::No
+    }
+}
+
+impl State {
+    /// On whose account goes what has come over the link of this neighbour. Ids cost nothing, so whoever makes them is known by the links
+    /// that its offers come over. Links cost little, so only those in the table, where each has its place, have an account each.
+    fn account(&self, through: &OverlayId) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = *through.as_bytes();
+        let is_in_table = self.router.routing().neighbours().contains(through);
+        if is_in_table { u64::from_be_bytes([a, b, c, d, e, f, g, h]) } else { OTHERS }
     }
 }

@@ -1,11 +1,9 @@
 //! Where neighbours come in: a port for WebSockets.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -16,18 +14,21 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::places::{Place, Places};
 use super::websocket::{self, HANDSHAKE_TIMEOUT, PROTOCOL};
 use super::{Link, MAX_PACKET_BYTES};
 use crate::identity::Identity;
-use crate::lock::lock;
 use crate::overlay::compat::peer_relay;
 use crate::transport::socket::Socket;
+use crate::transport::http::Page;
 use crate::transport::upgrade::{self, Site};
 
 /// Connections that may be in their handshake, or wait to be accepted. Beyond, they are closed unanswered.
 const MAX_HANDSHAKES: usize = 256;
 /// How many of them may be from one address; of IPv6, from one network of 64 bits. Beyond, they are closed unanswered.
 const MAX_HANDSHAKES_PER_ADDRESS: usize = 128;
+/// Links that one address may have, if nothing else is wanted.
+const LINKS_PER_ADDRESS: usize = 64;
 /// Pause after an error of accepting, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Read buffer of the WebSocket layer: [`Socket`] reads ahead, so this one may be small.
@@ -43,6 +44,9 @@ pub(crate) struct ListenOptions {
     pub(crate) hosts: Vec<String>,
     /// Whether WebSockets without a subprotocol are taken too: originals.
     pub(crate) plain: bool,
+    /// Links that one address may have; of IPv6, one network of 64 bits. By default 64, and this machine any number. Beyond, they are
+    /// answered with 429.
+    pub(crate) links_per_address: Option<usize>,
     /// After how much silence a neighbour is lost.
     pub(crate) peer_timeout: Duration,
 }
@@ -50,10 +54,11 @@ pub(crate) struct ListenOptions {
 /// Who has come in.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    /// A pmesh peer, which has proven who it is.
-    Pmesh(Box<Link>),
-    /// Somebody who offered no subprotocol. Nothing has been read from it.
-    Plain(Box<WebSocketStream<Socket>>, Place),
+    /// A pmesh peer, which has proven who it is, and its place among the links of its address.
+    Pmesh(Box<Link>, Place),
+    /// Somebody who offered no subprotocol. Nothing has been read from it. It proves nothing, so it also keeps its place among those in
+    /// their handshake.
+    Plain(Box<WebSocketStream<Socket>>, [Place; 2]),
 }
 
 /// A count that goes on.
@@ -93,7 +98,8 @@ pub(crate) async fn listen(addr: SocketAddr, identity: Identity, options: Listen
         hello: "This is a pmesh overlay peer. Connect with a WebSocket and the subprotocol \"pmesh.overlay.1\".\n",
         no_protocol: "Offer the WebSocket subprotocol \"pmesh.overlay.1\".\n",
     };
-    let server = Arc::new(Server { identity, options, site, accepted: sender, refused: refused.clone() });
+    let links = Places::new(options.links_per_address.unwrap_or(LINKS_PER_ADDRESS));
+    let server = Arc::new(Server { identity, options, site, links, accepted: sender, refused: refused.clone() });
     let mut serving = JoinSet::new();
     serving.spawn(serve(listener, server));
     Ok(Listener { local_addr, accepted, refused, _serving: serving })
@@ -125,20 +131,21 @@ struct Server {
     identity: Identity,
     options: ListenOptions,
     site: Site,
+    links: Arc<Places>,
     accepted: mpsc::Sender<Accepted>,
     refused: Refused,
 }
 
 async fn serve(listener: TcpListener, server: Arc<Server>) {
     let mut handshakes = JoinSet::new();
-    let places = Arc::new(Mutex::new(HashMap::new()));
+    let places = Places::new(MAX_HANDSHAKES_PER_ADDRESS);
     loop {
         tokio::select! {
             Some(_) = handshakes.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((tcp, from)) => match Place::take(&places, from.ip()) {
+                Ok((tcp, from)) => match places.take(from.ip()) {
                     Some(place) if handshakes.len() < MAX_HANDSHAKES => {
-                        handshakes.spawn(admit(server.clone(), tcp, place));
+                        handshakes.spawn(admit(server.clone(), tcp, from.ip(), place));
                     }
                     _ => server.refuse(),
                 },
@@ -151,9 +158,9 @@ async fn serve(listener: TcpListener, server: Arc<Server>) {
     }
 }
 
-async fn admit(server: Arc<Server>, tcp: TcpStream, place: Place) {
+async fn admit(server: Arc<Server>, tcp: TcpStream, from: IpAddr, place: Place) {
     let mut place = Some(place);
-    match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, &mut place)).await {
+    match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, from, &mut place)).await {
         // It fails only when the listener is gone.
         Ok(Some(accepted)) => drop(server.accepted.send(accepted).await),
         Ok(None) | Err(_) => server.refuse(),
@@ -166,7 +173,13 @@ impl Server {
         self.refused.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn handshake(&self, mut tcp: TcpStream, place: &mut Option<Place>) -> Option<Accepted> {
+    /// A place for a link. On this machine many peers are normal, so it has a limit only if that is wanted.
+    fn link_from(&self, from: IpAddr) -> Option<Place> {
+        let is_free = from.to_canonical().is_loopback() && self.options.links_per_address.is_none();
+        if is_free { Some(Place::free()) } else { self.links.take(from) }
+    }
+
+    async fn handshake(&self, mut tcp: TcpStream, from: IpAddr, place: &mut Option<Place>) -> Option<Accepted> {
         // Packets are written in batches already: waiting for more would only delay them.
         let _ = tcp.set_nodelay(true);
         let (upgrade, ahead) = match upgrade::request(&mut tcp, &self.site).await? {
@@ -175,6 +188,10 @@ impl Server {
                 page.send(tcp).await;
                 return None;
             }
+        };
+        let Some(link_place) = self.link_from(from) else {
+            Page::TOO_MANY.send(tcp).await;
+            return None;
         };
         tcp.write_all(upgrade.response().as_bytes()).await.ok()?;
         let max_message = if upgrade.protocol.is_some() { MAX_PACKET_BYTES } else { MAX_PLAIN_BYTES };
@@ -186,54 +203,15 @@ impl Server {
             .max_frame_size(Some(max_message));
         let socket = WebSocketStream::from_raw_socket(Socket::new(tcp, ahead), Role::Server, Some(config)).await;
         if upgrade.protocol.is_none() {
-            return Some(Accepted::Plain(Box::new(socket), place.take()?));
+            return Some(Accepted::Plain(Box::new(socket), [place.take()?, link_place]));
         }
         let Self { identity, options, .. } = self;
         match websocket::answer(socket, identity, &options.hosts, options.peer_timeout).await {
-            Ok(link) => Some(Accepted::Pmesh(Box::new(link))),
+            Ok(link) => Some(Accepted::Pmesh(Box::new(link), link_place)),
             Err(error) => {
                 tracing::debug!(%error, "no neighbour");
                 None
             }
         }
-    }
-}
-
-/// One of the handshakes that an address may have. Who offers no subprotocol proves nothing, and keeps its place.
-#[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    from: IpAddr,
-}
-
-impl Place {
-    fn take(places: &Arc<Mutex<HashMap<IpAddr, usize>>>, from: IpAddr) -> Option<Self> {
-        let from = network(from);
-        let mut taken = lock(places);
-        let count = taken.entry(from).or_default();
-        if *count >= MAX_HANDSHAKES_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Self { places: places.clone(), from })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = lock(&self.places).entry(self.from) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
-/// Who has one address of IPv6 has all of its network.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
     }
 }

@@ -1,16 +1,18 @@
 //! Links to neighbours: what carries packets between two peers, reliably and in order.
 //!
 //! - [`signal`]: how new WebRTC nodes come about, through the overlay itself
-//! - [`websocket`], [`listener`]: links to peers that listen, and that listening
+//! - [`websocket`], [`listener`], [`places`]: links to peers that listen, that listening, and what one address may have of it
 //! - [`handshake`]: how the two ends of such a WebSocket prove who they are. Pure.
 
 pub(crate) mod handshake;
 pub(crate) mod listener;
+pub(crate) mod places;
 pub(crate) mod signal;
 pub(crate) mod websocket;
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -43,7 +45,7 @@ impl Link {
     pub(crate) fn over(channel: Channel) -> Option<Self> {
         let key = channel.node().peer_id()?;
         let packets = Packets(Source::Channel { messages: channel.messages(), channel: channel.clone() });
-        Some(Self { id: OverlayId::of(&key), key, sender: Sender(Sink::Channel(channel)), packets })
+        Some(Self { id: OverlayId::of(&key), key, sender: Sender::new(Sink::Channel(channel)), packets })
     }
 }
 
@@ -62,7 +64,10 @@ pub(crate) enum NotSent {
 }
 
 /// Sends packets over a link. Dropping it closes the link, after what is queued is sent, for a bounded time.
-pub(crate) struct Sender(Sink);
+pub(crate) struct Sender {
+    sink: Sink,
+    taken: AtomicU64,
+}
 
 enum Sink {
     Channel(Channel),
@@ -70,6 +75,15 @@ enum Sink {
 }
 
 impl Sender {
+    fn new(sink: Sink) -> Self {
+        Self { sink, taken: AtomicU64::new(0) }
+    }
+
+    /// How many packets the link has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Queues a packet. Never waits.
     ///
     /// # Errors
@@ -79,7 +93,7 @@ impl Sender {
         if packet.len() > MAX_PACKET_BYTES {
             return Err(NotSent::TooLarge);
         }
-        match &self.0 {
+        match &self.sink {
             Sink::Channel(channel) => channel.try_send(packet).map_err(|error| match error {
                 TrySendError::Full(Message::Binary(packet)) => NotSent::Full(packet),
                 TrySendError::Full(_) => NotSent::Closed,
@@ -87,11 +101,11 @@ impl Sender {
                 TrySendError::TooLarge { .. } => NotSent::TooLarge,
             }),
             Sink::WebSocket(queue) => queue.try_send(packet),
-        }
+        }?;
+        self.count();
+        Ok(())
     }
-}
 
-impl Sender {
     /// Queues a packet, once there is room.
     ///
     /// # Errors
@@ -105,18 +119,24 @@ impl Sender {
         if packet.len() > MAX_PACKET_BYTES {
             return Err(NotSent::TooLarge);
         }
-        match &self.0 {
+        match &self.sink {
             Sink::Channel(channel) => channel.send(packet).await.map_err(|error| match error {
                 SendError::TooLarge { .. } => NotSent::TooLarge,
                 _ => NotSent::Closed,
             }),
             Sink::WebSocket(queue) => queue.send(packet).await,
-        }
+        }?;
+        self.count();
+        Ok(())
+    }
+
+    fn count(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Closes the link, after what is queued is sent, for a bounded time.
     pub(crate) fn close(&self) {
-        match &self.0 {
+        match &self.sink {
             Sink::Channel(channel) => close(channel),
             Sink::WebSocket(queue) => queue.close(),
         }
@@ -131,7 +151,7 @@ impl Drop for Sender {
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.sink {
             Sink::Channel(_) => "Sender(channel)",
             Sink::WebSocket(_) => "Sender(WebSocket)",
         })

@@ -19,7 +19,7 @@ use crate::protocol::Address;
 use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::signal::{Extension, Signal};
-use crate::transport::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport};
+use crate::transport::{Account, Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport};
 
 /// Payloads that may wait for the overlay. At it, the tree is told that the overlay is busy.
 const OUTGOING: usize = 64;
@@ -49,7 +49,7 @@ pub(crate) struct ToTree {
 
 #[derive(Debug)]
 enum Incoming {
-    Payload { from: OverlayId, payload: Bytes },
+    Payload { from: OverlayId, account: Account, payload: Bytes },
     Undeliverable { to: OverlayId, why: Undeliverable },
 }
 
@@ -61,11 +61,11 @@ impl FromTree {
 }
 
 impl ToTree {
-    /// Hands a payload to the tree, from a peer that has proven to be that one. Never waits: what is no payload, shows another
-    /// key, or finds too many before it is dropped and counted.
-    pub(crate) fn deliver(&self, from: OverlayId, payload: Bytes) {
-        let sent =
-            payload.len() <= MAX_SIGNAL_BYTES && self.incoming.try_send(Incoming::Payload { from, payload }).is_ok();
+    /// Hands a payload to the tree, from a peer that has proven to be that one, on this account. Never waits: what is no payload,
+    /// shows another key, or finds too many before it is dropped and counted.
+    pub(crate) fn deliver(&self, from: OverlayId, account: Account, payload: Bytes) {
+        let sent = payload.len() <= MAX_SIGNAL_BYTES
+            && self.incoming.try_send(Incoming::Payload { from, account, payload }).is_ok();
         if !sent {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -126,8 +126,11 @@ impl Pump {
         let reason = loop {
             let frame = tokio::select! {
                 outgoing = pipe.next_outgoing() => match outgoing {
-                    Outgoing::Text(text) => self.send(&text),
-                    Outgoing::Binary(_) | Outgoing::Stream { .. } => self.drop_one(),
+                    Outgoing::Text(text) => self.send(&text).map(LinkEvent::Frame),
+                    Outgoing::Binary(_) | Outgoing::Stream { .. } => {
+                        self.drop_one();
+                        None
+                    }
                     Outgoing::Finished => break CloseReason::Local,
                 },
                 incoming = self.from_overlay.recv() => match incoming {
@@ -143,7 +146,7 @@ impl Pump {
                 },
             };
             if let Some(frame) = frame {
-                pipe.emit(LinkEvent::Frame(frame)).await;
+                pipe.emit(frame).await;
             }
         };
         pipe.finish(reason).await;
@@ -152,7 +155,10 @@ impl Pump {
     /// Passes a frame of the tree on, or returns the answer to it.
     fn send(&self, text: &[u8]) -> Option<String> {
         let frame = std::str::from_utf8(text).ok().and_then(|text| Frame::parse(text).ok());
-        let Some(Frame::Relay { to, payload }) = frame else { return self.drop_one() };
+        let Some(Frame::Relay { to, payload }) = frame else {
+            self.drop_one();
+            return None;
+        };
         match to.as_str().parse::<OverlayId>() {
             // In other letters it would not be the address that the answers come from.
             Ok(id) if address(id) != to => Some(frame::undeliverable(&to, Undeliverable::Unknown)),
@@ -166,19 +172,21 @@ impl Pump {
     }
 
     /// The frame for the tree.
-    fn receive(&self, incoming: Incoming) -> Option<String> {
+    fn receive(&self, incoming: Incoming) -> Option<LinkEvent> {
         match incoming {
-            Incoming::Payload { from, payload } => match checked(from, &payload) {
-                Some(payload) => Some(frame::relayed(&address(from), payload)),
-                None => self.drop_one(),
+            Incoming::Payload { from, account, payload } => match checked(from, &payload) {
+                Some(payload) => Some(LinkEvent::FrameOf { account, text: frame::relayed(&address(from), payload) }),
+                None => {
+                    self.drop_one();
+                    None
+                }
             },
-            Incoming::Undeliverable { to, why } => Some(frame::undeliverable(&address(to), why)),
+            Incoming::Undeliverable { to, why } => Some(LinkEvent::Frame(frame::undeliverable(&address(to), why))),
         }
     }
 
-    fn drop_one(&self) -> Option<String> {
+    fn drop_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
-        None
     }
 }
 
@@ -207,4 +215,4 @@ fn checked(from: OverlayId, payload: &[u8]) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::overlay) mod tests;

@@ -30,7 +30,7 @@ fn peer(secret: u8) -> Identity {
 }
 
 fn options() -> ListenOptions {
-    ListenOptions { hosts: Vec::new(), plain: false, peer_timeout: PEER_TIMEOUT }
+    ListenOptions { hosts: Vec::new(), plain: false, links_per_address: None, peer_timeout: PEER_TIMEOUT }
 }
 
 async fn listener(options: ListenOptions) -> (Listener, String) {
@@ -45,7 +45,7 @@ async fn dialled(url: &str, identity: &Identity) -> Result<Link, DialError> {
 
 async fn accepted(listener: &mut Listener) -> Link {
     match in_time(listener.accept()).await {
-        Accepted::Pmesh(link) => *link,
+        Accepted::Pmesh(link, _) => *link,
         plain => panic!("{plain:?}"),
     }
 }

@@ -184,7 +184,7 @@ where
         let end = run(socket, queued, arrived, peer_timeout).await;
         tracing::debug!(%id, ?end, "link over");
     });
-    Link { id, key, sender: Sender(Sink::WebSocket(queue)), packets: Packets(Source::WebSocket(packets)) }
+    Link { id, key, sender: Sender::new(Sink::WebSocket(queue)), packets: Packets(Source::WebSocket(packets)) }
 }
 
 /// Why a link is over.

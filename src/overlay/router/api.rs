@@ -10,6 +10,7 @@ use crate::overlay::OverlayId;
 
 /// What a message is for, at its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// A message of the application, as JSON text.
     Json,
@@ -31,7 +32,8 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SendId(pub(super) u64);
 
-/// What the router wants done, and what it tells.
+/// What the router wants done, and what it tells. Who drives it has to do all of it, so a further kind would be a breaking
+/// change.
 #[derive(Debug)]
 pub enum Output {
     /// Send this packet over the link to a neighbour.
@@ -58,6 +60,8 @@ pub enum Output {
         from: OverlayId,
         /// Whether that is proven. If not, it is only what the message says.
         verified: bool,
+        /// The neighbour over which it has come, or we.
+        through: OverlayId,
         /// What it is for.
         kind: Kind,
         /// What it says.
@@ -148,6 +152,7 @@ pub const MAX_FOREIGN_BYTES: usize = MAX_PACKET_BYTES - 1024;
 
 /// How a router behaves. Times are such as suit links across continents.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RouterConfig {
     /// Which routing it has. Neighbours that have another are used for messages to themselves only.
     pub routing: u8,

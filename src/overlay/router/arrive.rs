@@ -12,12 +12,14 @@ use crate::overlay::OverlayId;
 use crate::overlay::routing::Sender;
 
 impl Router {
-    pub(super) fn arrive(&mut self, head: Head, packet: Bytes, now: Instant) {
+    pub(super) fn arrive(&mut self, through: OverlayId, head: Head, packet: Bytes, now: Instant) {
         match (head.mode, head.purpose) {
-            (Mode::Sealed, _) => self.open(head, packet, now),
-            (Mode::Foreign, _) => self.arrive_foreign(&head, &packet),
+            (Mode::Sealed, _) => self.open(through, head, packet, now),
+            (Mode::Foreign, _) => self.arrive_foreign(through, &head, &packet),
             // Anybody could say that it is from anybody.
-            (_, Purpose::User(kind @ Kind::Topic)) => self.deliver(head.from, false, kind, wire::body(&packet)),
+            (_, Purpose::User(kind @ Kind::Topic)) => {
+                self.deliver(through, head.from, false, kind, wire::body(&packet))
+            }
             (_, Purpose::User(_)) => self.counters.malformed += 1,
             (_, Purpose::Routing) => {
                 self.routing.receive(Sender::Claimed(head.from), &wire::body(&packet), now);
@@ -30,7 +32,7 @@ impl Router {
         }
     }
 
-    fn open(&mut self, head: Head, packet: Bytes, now: Instant) {
+    fn open(&mut self, through: OverlayId, head: Head, packet: Bytes, now: Instant) {
         let Some((contact, session)) = wire::sessions(&packet) else { return self.counters.malformed += 1 };
         if session != self.contact.session {
             self.counters.stale += 1;
@@ -58,7 +60,7 @@ impl Router {
         let number = wire::parse_number(&body);
         match (head.purpose, head.confirm, number) {
             (Purpose::Receipt, _, Some(number)) => self.confirmed(&head.from, number),
-            (Purpose::User(kind), false, _) => self.deliver(head.from, true, kind, body),
+            (Purpose::User(kind), false, _) => self.deliver(through, head.from, true, kind, body),
             (Purpose::User(Kind::Json | Kind::Binary), true, Some(_)) if self.is_full => self.counters.full += 1,
             (Purpose::User(kind), true, Some(number)) => {
                 let last = self.delivered.get(&(head.from, number)).copied();
@@ -70,14 +72,14 @@ impl Router {
                     return self.counters.duplicates += 1;
                 }
                 body.advance(number.to_be_bytes().len());
-                self.deliver(head.from, true, kind, body);
+                self.deliver(through, head.from, true, kind, body);
             }
             _ => self.counters.malformed += 1,
         }
     }
 
-    pub(super) fn deliver(&mut self, from: OverlayId, verified: bool, kind: Kind, body: Bytes) {
+    pub(super) fn deliver(&mut self, through: OverlayId, from: OverlayId, verified: bool, kind: Kind, body: Bytes) {
         self.counters.delivered += 1;
-        self.outputs.push_back(Output::Deliver { from, verified, kind, body });
+        self.outputs.push_back(Output::Deliver { from, verified, through, kind, body });
     }
 }

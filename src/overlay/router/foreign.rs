@@ -50,7 +50,7 @@ impl Router {
         }
         if to == self.me {
             let data: Box<str> = data.into();
-            return self.deliver(source, false, Kind::Foreign, Bytes::from(data.into_string()));
+            return self.deliver(*from, source, false, Kind::Foreign, Bytes::from(data.into_string()));
         }
         if self.relay_foreign(Some(*from), ForeignMessage { to, from: source, path, nonce, data }, now) {
             self.counters.forwarded += 1;
@@ -73,7 +73,7 @@ impl Router {
         }
         if to == self.me {
             let data: Box<str> = data.into();
-            self.deliver(to, false, Kind::Foreign, Bytes::from(data.into_string()));
+            self.deliver(to, to, false, Kind::Foreign, Bytes::from(data.into_string()));
             return Ok(());
         }
         let nonce = (self.random() & MAX_NONCE).to_string();
@@ -95,11 +95,11 @@ impl Router {
     }
 
     /// One for us that has come in an envelope.
-    pub(super) fn arrive_foreign(&mut self, head: &Head, packet: &Bytes) {
+    pub(super) fn arrive_foreign(&mut self, through: OverlayId, head: &Head, packet: &Bytes) {
         let body = wire::body(packet);
         let data = wire::parse_foreign(&body).map(|(_, _, data_at)| body.slice(data_at..));
         match data.filter(|data| serde_json::from_slice::<&RawValue>(data).is_ok()) {
-            Some(data) => self.deliver(head.from, false, Kind::Foreign, data),
+            Some(data) => self.deliver(through, head.from, false, Kind::Foreign, data),
             None => self.counters.malformed += 1,
         }
     }

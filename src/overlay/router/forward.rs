@@ -87,7 +87,7 @@ impl Router {
         }
         if is_here {
             self.take(previous, &head, now);
-            return self.arrive(head, packet, now);
+            return self.arrive(previous, head, packet, now);
         }
         match head.mode {
             Mode::Foreign => self.forward_foreign(previous, head, packet, now),
@@ -102,7 +102,7 @@ impl Router {
         }
         let Some(next) = self.choose(&head, &|id| *id == previous) else {
             if head.closest {
-                return self.arrive(head, packet, now);
+                return self.arrive(previous, head, packet, now);
             }
             if head.purpose == Purpose::KeyRequest && self.is_beyond_original(&head.to) {
                 self.answer_for_original(&head, &packet, now);

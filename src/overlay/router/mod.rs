@@ -78,7 +78,7 @@ pub use api::{
 };
 
 use super::OverlayId;
-use super::routing::{Action, Routing, Sender};
+use super::routing::{Action, FingerError, Routing, Sender};
 use super::seal::{Contact, Seal};
 use crate::node::Budget;
 
@@ -208,6 +208,28 @@ impl Router {
     /// The routing table.
     pub fn routing(&self) -> &dyn Routing {
         &*self.routing
+    }
+
+    /// Looks up this row of the finger table now, see [`Routing::update_finger`].
+    ///
+    /// # Errors
+    ///
+    /// [`FingerError`].
+    pub fn update_finger(&mut self, row: u32, now: Instant) -> Result<(), FingerError> {
+        self.routing.update_finger(row, now)?;
+        self.run_routing(now);
+        Ok(())
+    }
+
+    /// Looks up all rows of the finger table now.
+    ///
+    /// # Errors
+    ///
+    /// [`FingerError::NoFingers`].
+    pub fn update_finger_table(&mut self, now: Instant) -> Result<(), FingerError> {
+        self.routing.update_finger_table(now)?;
+        self.run_routing(now);
+        Ok(())
     }
 
     /// What was done and what was dropped, so far.

@@ -67,7 +67,7 @@ impl Router {
         let number = self.next_send;
         let send = SendId(number);
         if to == self.me {
-            self.deliver(to, true, kind, body);
+            self.deliver(to, to, true, kind, body);
             if confirm.is_some() {
                 self.outputs.push_back(Output::Confirmed { send });
             }
@@ -98,7 +98,7 @@ impl Router {
     /// See [`SendRefused`].
     pub fn send_closest(&mut self, to: OverlayId, kind: Kind, body: Bytes, now: Instant) -> Result<(), SendRefused> {
         if !self.send_towards(to, kind, &body, false, now)? {
-            self.deliver(self.me, false, kind, body);
+            self.deliver(self.me, self.me, false, kind, body);
         }
         Ok(())
     }

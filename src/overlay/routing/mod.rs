@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub use self::kademlia::{Kademlia, KademliaConfig};
 use super::OverlayId;
 
-/// What a routing table wants done.
+/// What a routing table wants done. Who drives a table has to do all of it, so a further kind would be a breaking change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Try to make a link to this peer. [`Routing::up`] or [`Routing::unreachable`] tells how that went.
@@ -79,6 +79,18 @@ pub struct Row {
     pub peer: OverlayId,
 }
 
+/// Why a row of the finger table was not looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FingerError {
+    /// The routing has no fingers: it is not [`Chord`](chord::Chord).
+    #[error("the routing has no fingers")]
+    NoFingers,
+    /// No finger table has this row: they are numbered from 0 to 47.
+    #[error("no finger table has this row")]
+    NoSuchRow,
+}
+
 /// Keeps a table of neighbours, and chooses among them. See the [module documentation](self).
 ///
 /// Everything that others can make it hold is bounded. Nothing that arrives makes it panic.
@@ -113,6 +125,24 @@ pub trait Routing: fmt::Debug + Send {
 
     /// Looks for a way to this id that may be new: the table may wish for links that bring it closer.
     fn look_for(&mut self, target: &OverlayId, now: Instant);
+
+    /// Looks up this row of the finger table now. A row that the table does not have is added.
+    ///
+    /// # Errors
+    ///
+    /// [`FingerError`]. So it is with a routing that does not implement this.
+    fn update_finger(&mut self, _row: u32, _now: Instant) -> Result<(), FingerError> {
+        Err(FingerError::NoFingers)
+    }
+
+    /// Looks up all rows that the finger table has now.
+    ///
+    /// # Errors
+    ///
+    /// [`FingerError::NoFingers`]. So it is with a routing that does not implement this.
+    fn update_finger_table(&mut self, _now: Instant) -> Result<(), FingerError> {
+        Err(FingerError::NoFingers)
+    }
 
     /// Takes a message of the same routing of another peer. What is malformed or not asked for is ignored and counted.
     fn receive(&mut self, from: Sender, message: &[u8], now: Instant);

@@ -54,6 +54,7 @@ pub struct TopicId(OverlayId);
 
 /// How topics behave. All members should have the same.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TopicsConfig {
     /// Topics that a peer may be in at once.
     pub topics: usize,
@@ -83,7 +84,8 @@ pub struct TopicsConfig {
     pub remembered_messages: usize,
 }
 
-/// What the topics want done, and what they tell.
+/// What the topics want done, and what they tell. Who drives them has to do all of it, so a further kind would be a breaking
+/// change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send this to a peer, sealed. It arrives at its [`Topics::receive`].

@@ -9,6 +9,7 @@ use super::lone::*;
 use crate::error::CloseReason;
 use crate::node::firewall::Verdict;
 use crate::protocol::signal::{Candidate, Refusal, Session, Signal};
+use crate::transport::Account;
 use crate::transport::{Command, LinkEvent};
 
 fn frames_to(lone: &mut Lone, to: NodeId) -> Vec<String> {
@@ -219,6 +220,31 @@ fn questions_for_one_introducer_are_limited() {
     lone.take();
     lone.offered(via, "late", Some(7), "");
     assert!(matches!(lone.take()[..], [Out::Check { .. }]));
+}
+
+#[test]
+fn who_has_many_ids_leaves_questions_for_others() {
+    let (mut lone, via) = Lone::on_ramp();
+    let account = |number| Account { number, background: false };
+    assert_eq!(lone.offered_on(via, account(1), MAX_CHECKS_PER_VIA), MAX_CHECKS_PER_VIA / 2);
+    assert_eq!(lone.offered_on(via, account(2), MAX_CHECKS_PER_VIA), MAX_CHECKS_PER_VIA / 4);
+    assert_eq!(lone.offered_on(via, account(3), 1), 1);
+    // As soon as the firewall has decided, there is room again.
+    let check = lone.check();
+    lone.verdict_on(check, Verdict::Ignore);
+    lone.now += Duration::from_secs(4);
+    lone.take();
+    assert_eq!(lone.offered_on(via, account(4), 1), 1);
+}
+
+#[test]
+fn offers_that_no_application_waits_for_leave_questions_for_those_that_one_does() {
+    let (mut lone, via) = Lone::on_ramp();
+    let account = |number, background| Account { number, background };
+    let asked: usize = (0..64).map(|n| lone.offered_on(via, account(n, true), 1)).sum();
+    assert_eq!(asked, MAX_CHECKS_PER_VIA / 2);
+    let asked: usize = (64..90).map(|n| lone.offered_on(via, account(n, false), 1)).sum();
+    assert_eq!(asked, 26);
 }
 
 #[test]

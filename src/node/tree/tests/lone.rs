@@ -9,6 +9,7 @@ use crate::node::firewall::Verdict;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::proof::{Base64, Fingerprint, Offered, Terms};
 use crate::protocol::signal::{Candidate, Description, DescriptionKind, Extension, Refusal, Signal};
+use crate::transport::Account;
 
 pub(super) type Out = Output<&'static str>;
 
@@ -237,6 +238,20 @@ impl Lone {
         let (data, sdp) = (json!("data"), provable(sdp));
         let ext = session.map(|session| offer_ext(from, session, &data, &sdp));
         self.relayed(via, from, &Signal::Offer { description: offer_of(&sdp), data, ext });
+    }
+
+    /// Offers of so many peers on this account. Returns about how many of them the firewall is asked.
+    pub(super) fn offered_on(&mut self, via: NodeId, account: Account, peers: usize) -> usize {
+        let is_check = |output: &Out| matches!(output, Out::Check { .. });
+        let before = self.outputs.iter().filter(|output| is_check(output)).count();
+        for n in 0..peers {
+            let (data, sdp, from) = (json!("data"), provable(""), format!("{}-{n}", account.number));
+            let ext = Some(offer_ext(&from, 1, &data, &sdp));
+            let offer = Signal::Offer { description: offer_of(&sdp), data, ext };
+            let text = frame::relayed(&address(&from), &offer.to_json());
+            self.link(via, LinkEvent::FrameOf { account, text });
+        }
+        self.outputs.iter().filter(|output| is_check(output)).count() - before
     }
 
     pub(super) fn answered(&mut self, via: NodeId, from: &str, session: Option<u64>, sdp: &str) {

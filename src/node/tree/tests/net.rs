@@ -190,7 +190,7 @@ impl Sim {
 
     pub(super) fn onramp_hears(&mut self, onramp: usize, host: usize, event: LinkEvent) {
         match event {
-            LinkEvent::Frame(text) => self.onramp_relays(onramp, host, &text),
+            LinkEvent::Frame(text) | LinkEvent::FrameOf { text, .. } => self.onramp_relays(onramp, host, &text),
             LinkEvent::Closed(_) => {
                 self.onramps[onramp].clients.remove(&host);
                 let rest: Vec<_> = self.onramps[onramp].clients.values().copied().collect();

@@ -103,7 +103,7 @@ impl Sim {
                 self.original_sends(host, via, &json!([6, to, payload]));
             }
             LinkEvent::Candidate(candidate) => self.original_sends(host, via, &json!([6, to, [5, candidate]])),
-            LinkEvent::Frame(text) => {
+            LinkEvent::Frame(text) | LinkEvent::FrameOf { text, .. } => {
                 let frame: Value = serde_json::from_str(&text).unwrap();
                 self.original_reads(host, connection, &frame);
             }

@@ -42,6 +42,7 @@ const MALFORMED: (u32, u32) = (64, 8);
 
 /// Why there is no link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// There is no WebSocket, or it ended too soon.
     #[error("no WebSocket: {0}")]
@@ -65,6 +66,7 @@ pub enum LinkError {
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refused {
     /// Too much is waiting already.
     #[error("too much is waiting to be sent")]

@@ -13,6 +13,7 @@ const MAX_ATTEMPTS: usize = 64;
 
 /// What the machine is to know of the application.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct MachineConfig {
     /// The URL at which originals can connect to us, if there is one.
     pub url: Option<String>,
@@ -29,7 +30,7 @@ impl Default for MachineConfig {
     }
 }
 
-/// What is to be done.
+/// What is to be done: all of it, so a further kind would be a breaking change.
 #[derive(Debug, Clone)]
 pub enum Output {
     /// Send this to an original, by routing.
@@ -74,6 +75,7 @@ pub enum Output {
 
 /// Why there is no link to an original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectFailure {
     /// No answer, or no link, in time.
     #[error("no link came about in time")]
@@ -100,6 +102,7 @@ pub enum ConnectFailure {
 
 /// What has come so far and led to nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MachineCounters {
     /// Data that was malformed.
     pub malformed: u64,

@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::*;
 use crate::node::RootBuilder;
+use crate::protocol::proof::{Base64, Fingerprint, Offered, Terms};
+use crate::protocol::signal::{Description, DescriptionKind, Session};
 use crate::transport::memory::{Memory, MemoryOnramp};
 use crate::{ConnectError, Firewall, Identity, Node, NodeKind, Offer, Policy, Root};
+
+const ACCOUNT: Account = Account { number: 0, background: false };
 
 type Inbox = mpsc::Sender<(OverlayId, Bytes)>;
 
@@ -78,7 +83,7 @@ impl Mesh {
                         None => signals.undeliverable(to, Undeliverable::Unknown),
                     }
                 }
-                Some((from, payload)) = arrived.recv() => signals.deliver(from, payload),
+                Some((from, payload)) = arrived.recv() => signals.deliver(from, ACCOUNT, payload),
             }
             counter.send_replace(signals.dropped());
         }
@@ -290,20 +295,20 @@ async fn an_offer_shows_the_key_of_its_sender() {
     assert_eq!(to, b_id);
     let payload = Bytes::from(offer.clone());
     let thief = OverlayId::of(&Identity::from_secret([3; 32]).peer_id());
-    of_b.deliver(thief, payload.clone());
+    of_b.deliver(thief, ACCOUNT, payload.clone());
     // As an original would send it: without any key.
     let bare = match Signal::parse(serde_json::from_str(&offer).unwrap()).unwrap() {
         Signal::Offer { description, data, .. } => Signal::Offer { description, data, ext: None }.to_json(),
         other => panic!("{other:?}"),
     };
-    of_b.deliver(thief, bare.clone().into());
-    of_b.deliver(a_id, bare.into());
+    of_b.deliver(thief, ACCOUNT, bare.clone().into());
+    of_b.deliver(a_id, ACCOUNT, bare.into());
     for junk in ["", "junk", "[3]", "null],[7,\"x\",null", "[99,1]", "\u{0}"] {
-        of_b.deliver(a_id, junk.into());
+        of_b.deliver(a_id, ACCOUNT, junk.into());
     }
-    of_b.deliver(a_id, Bytes::from_static(&[0xff, 0xfe]));
-    of_b.deliver(a_id, vec![b' '; MAX_SIGNAL_BYTES + 1].into());
-    of_b.deliver(a_id, payload);
+    of_b.deliver(a_id, ACCOUNT, Bytes::from_static(&[0xff, 0xfe]));
+    of_b.deliver(a_id, ACCOUNT, vec![b' '; MAX_SIGNAL_BYTES + 1].into());
+    of_b.deliver(a_id, ACCOUNT, payload);
     assert_eq!(questions.recv().await, Some(address(a_id)));
     assert!(questions.try_recv().is_err());
     assert_eq!(of_b.dropped(), 11);
@@ -315,7 +320,7 @@ async fn too_much_at_once_is_dropped_and_counted() {
     let from = OverlayId::from_bytes([7; 20]);
     for _ in 0..1000 {
         // The tree has no turn in between.
-        signals.deliver(from, "[5,{\"candidate\":\"x\"}]".into());
+        signals.deliver(from, ACCOUNT, "[5,{\"candidate\":\"x\"}]".into());
     }
     assert_eq!(signals.dropped(), 1000 - INCOMING as u64);
 }
@@ -330,4 +335,32 @@ async fn messages_of_the_application_are_dropped() {
     overlay.close().await;
     while signals.next().await.is_some() {}
     assert_eq!(signals.dropped(), 2);
+}
+
+#[tokio::test]
+async fn many_ids_on_one_account_do_not_keep_the_firewall_from_others() {
+    let undecided = Policy::new_async(|_| std::future::pending::<bool>());
+    let (root, _overlay, _, mut signals) = alone(1, |builder| in_memory(builder.firewall(undecided))).await;
+    let account = |number| Account { number, background: false };
+    let offer = |secret: u8| {
+        let identity = Identity::from_secret([secret; 32]);
+        let sdp = format!("v=0\r\n{}", Fingerprint::of_certificate(b"any").line());
+        let terms = Terms { session: Session(1), window: (5, 5), max_message: None };
+        let (proof, _) = Offered::sign(&identity, Base64([1; 16]), terms, &Value::Null, &sdp).unwrap();
+        let description = Description { kind: DescriptionKind::Offer, sdp };
+        let offer = Signal::Offer { description, data: Value::Null, ext: Some(Extension::new(terms, proof)) };
+        (OverlayId::of(&identity.peer_id()), Bytes::from(offer.to_json()))
+    };
+    for secret in 2..36 {
+        let (from, payload) = offer(secret);
+        signals.deliver(from, account(1), payload);
+    }
+    let (from, payload) = offer(36);
+    signals.deliver(from, account(2), payload);
+    // The firewall is asked about half of what it may be asked at once, and about that of the other.
+    for secret in [34, 35] {
+        let (to, refusal) = signals.next().await.unwrap();
+        assert_eq!((to, refusal.as_str()), (offer(secret).0, r#"[8,"0000000000000001","busy"]"#));
+    }
+    root.close().await;
 }

@@ -155,3 +155,36 @@ async fn one_address_has_so_many_handshakes_at_once() {
     let _there = dialled(&url, &peer(2)).await.unwrap();
     accepted(&mut listener).await;
 }
+
+#[tokio::test]
+async fn one_address_has_so_many_links() {
+    for plain in [false, true] {
+        let (mut listener, url) = listener(ListenOptions { links_per_address: Some(2), plain, ..options() }).await;
+        let protocols: &[&str] = if plain { &[] } else { &[websocket::PROTOCOL] };
+        let mut links = Vec::new();
+        for secret in 2..4 {
+            let (mut socket, _) = Dialler::default().dial(&url, protocols, 1 << 20).await.unwrap();
+            if !plain {
+                introduce(&mut socket, &handshake(secret)).await;
+            }
+            links.push((socket, in_time(listener.accept()).await));
+        }
+        let error = Dialler::default().dial(&url, protocols, 1 << 20).await.unwrap_err();
+        assert!(error.to_string().contains("429"), "{error}");
+        refused(&listener, 1).await;
+        // Whoever goes makes room.
+        links.pop();
+        Dialler::default().dial(&url, protocols, 1 << 20).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn this_machine_has_any_number_of_links() {
+    let (mut listener, url) = listener(options()).await;
+    let mut links = Vec::new();
+    for _ in 0..65 {
+        let mut socket = raw(&url).await;
+        introduce(&mut socket, &handshake(2)).await;
+        links.push((socket, accepted(&mut listener).await));
+    }
+}

@@ -143,3 +143,14 @@ fn what_waits_for_the_key_of_a_neighbour_goes_when_it_says_hello() {
     net.run(SECOND);
     assert_eq!(net.take_told(), [delivered(1, 0, "early")]);
 }
+
+#[test]
+fn fingers_are_looked_up_at_once() {
+    let mut net = Net::line(0..2);
+    net.run(SECOND);
+    net.with(0, |router, now| router.update_finger(1, now).unwrap());
+    net.with(0, |router, now| router.update_finger_table(now).unwrap());
+    net.run(DELAY);
+    let asked: Vec<u8> = net.notes[&1].lock().unwrap().received.iter().map(|(_, message)| message[0]).collect();
+    assert_eq!(asked, [1, 1, 2]);
+}

@@ -130,6 +130,16 @@ impl Routing for Line {
         self.notes.lock().unwrap().looked_for.push(*target);
     }
 
+    fn update_finger(&mut self, row: u32, _: Instant) -> Result<(), FingerError> {
+        let message = Bytes::from(vec![row as u8]);
+        self.notes.lock().unwrap().actions.push_back(Action::Route { to: id(row as usize), message });
+        Ok(())
+    }
+
+    fn update_finger_table(&mut self, now: Instant) -> Result<(), FingerError> {
+        (1..3).try_for_each(|row| self.update_finger(row, now))
+    }
+
     fn receive(&mut self, from: Sender, message: &[u8], _: Instant) {
         self.notes.lock().unwrap().received.push((from, message.to_vec()));
     }
@@ -269,7 +279,10 @@ impl Net {
                 },
                 Output::NeighbourUp(id) => Told::Up(super::net::number(&id)),
                 Output::NeighbourDown(id) => Told::Down(super::net::number(&id)),
-                Output::Deliver { from, verified, kind, body } => {
+                Output::Deliver { from, verified, through, kind, body } => {
+                    let over = super::net::number(&through);
+                    let is_link = over == number || kind == Kind::Foreign || self.links.contains(&(over, number));
+                    assert!(is_link, "it has come over a link");
                     Told::Delivered { from: super::net::number(&from), verified, kind, body }
                 }
                 Output::Confirmed { send } => Told::Confirmed(send),

@@ -42,7 +42,7 @@ use self::links::{Link, Links};
 use self::lookup::Lookup;
 use self::wire::Message;
 use self::wishes::{Former, Wishes};
-use super::{Action, Admission, Routing, Row, Sender};
+use super::{Action, Admission, FingerError, Routing, Row, Sender};
 use crate::overlay::{Distance, OverlayId, RingId};
 
 /// Predecessors that a peer names to others. One is needed; of two newcomers at one place each learns of the other sooner.
@@ -136,25 +136,6 @@ impl Chord {
     /// The peer in this row, which may be the peer itself, or `None` if the table has no such row.
     pub fn finger(&self, row: u32) -> Option<OverlayId> {
         self.config.rows.contains(&row).then(|| self.links.finger(&self.start(row)))
-    }
-
-    /// Looks up this row now. A row below 48 that the table does not have is added.
-    pub fn update_finger(&mut self, row: u32, now: Instant) {
-        if row < RingId::BITS {
-            if let Err(at) = self.config.rows.binary_search(&row) {
-                self.config.rows.insert(at, row);
-                self.stale = true;
-            }
-            self.look_up_row(row, now);
-            self.refresh(now);
-        }
-    }
-
-    /// Looks up all rows now.
-    pub fn update_finger_table(&mut self, now: Instant) {
-        for row in self.config.rows.clone() {
-            self.update_finger(row, now);
-        }
     }
 
     fn start(&self, row: u32) -> OverlayId {
@@ -303,6 +284,23 @@ impl Routing for Chord {
 
     fn look_for(&mut self, target: &OverlayId, now: Instant) {
         self.look_up(lookup::Purpose::Way(*target), *target, now);
+    }
+
+    fn update_finger(&mut self, row: u32, now: Instant) -> Result<(), FingerError> {
+        if row >= RingId::BITS {
+            return Err(FingerError::NoSuchRow);
+        }
+        if let Err(at) = self.config.rows.binary_search(&row) {
+            self.config.rows.insert(at, row);
+            self.stale = true;
+        }
+        self.look_up_row(row, now);
+        self.refresh(now);
+        Ok(())
+    }
+
+    fn update_finger_table(&mut self, now: Instant) -> Result<(), FingerError> {
+        self.config.rows.clone().into_iter().try_for_each(|row| self.update_finger(row, now))
     }
 
     fn receive(&mut self, from: Sender, message: &[u8], now: Instant) {

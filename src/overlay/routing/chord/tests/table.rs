@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::ideal::Ring;
 use super::super::{Action, Admission, Chord, ChordConfig, Routing, Sender};
 use super::net::Net;
+use crate::overlay::routing::FingerError;
 use crate::overlay::{OverlayId, RingId};
 
 const ROWS: [u32; 6] = [0, 10, 12, 20, 30, 47];
@@ -190,10 +191,14 @@ fn a_link_goes_when_neither_side_needs_it() {
 fn rows_can_be_added() {
     let (mut chord, now) = among(&[0x1800_0000_0000, 0x9000_0000_0000]);
     assert_eq!(chord.finger(0), None);
-    chord.update_finger(0, now);
-    chord.update_finger(48, now);
+    assert_eq!(chord.update_finger(0, now), Ok(()));
+    assert_eq!(chord.update_finger(48, now), Err(FingerError::NoSuchRow));
     assert_eq!(chord.finger(0), Some(peer(0x1800_0000_0000)));
     assert_eq!(chord.finger(48), None);
-    let asked = std::iter::from_fn(|| chord.poll_action()).filter(|a| matches!(a, Action::Route { .. })).count();
-    assert_eq!(asked, 1);
+    let asked = |chord: &mut Chord| {
+        std::iter::from_fn(|| chord.poll_action()).filter(|a| matches!(a, Action::Route { .. })).count()
+    };
+    assert_eq!(asked(&mut chord), 1);
+    assert_eq!(chord.update_finger_table(now), Ok(()));
+    assert_eq!(asked(&mut chord), 1 + ChordConfig::default().rows.len());
 }
