@@ -1,7 +1,7 @@
 //! Every way in, and who is kept out.
 
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -223,7 +223,7 @@ impl Passwords for Stuck {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_take_only_so_long_and_only_so_many_wait() {
-    let (release, stuck) = channel();
+    let (release, stuck) = sync_channel(1);
     let accounts = Accounts::builder(MemoryStore::new(), Stuck(Mutex::new(stuck))).attempts_at_once(1, 1).build();
     accounts.create("a", &password_of("a")).await.unwrap();
     let server = Server::start(Onramp::builder().login_timeout(Duration::from_millis(200)), accounts).await;
