@@ -277,10 +277,8 @@ impl Core {
         while let Some(event) = events.next().await {
             let mut state = self.lock();
             match event {
-                Event::Connection { node, via: Some(_) } => {
-                    if state.connections.peer(&node).is_some() {
-                        state.connections.incoming.made(node.address(), node.id());
-                    }
+                Event::Connection { node, .. } if state.connections.peer(&node).is_some() => {
+                    state.connections.incoming.made(node.address(), node.id());
                 }
                 Event::Open { node } => self.opened(&mut state, &node),
                 Event::Close { node, .. } => self.closed(&mut state, &node),

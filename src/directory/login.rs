@@ -23,7 +23,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A name and a password. They are wiped from memory when dropped, and not shown; the system and the layers below may have copies of
-/// what was sent.
+/// what was sent. The crate `tungstenite` shows it in its log at the level of `TRACE`, which should stay off.
 #[derive(Clone)]
 pub struct Credentials {
     name: Zeroizing<String>,

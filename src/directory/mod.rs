@@ -56,7 +56,8 @@
 //! already is used, whoever made it. [`Session::connect`] makes one that stays.
 //!
 //! Originals of BoneValue are seen and see this peer, but cannot be called: their data channels are others. Their introductions are
-//! counted ([`SessionCounters::originals`]) and dropped, and calls to them time out.
+//! counted ([`SessionCounters::originals`]) and dropped, and calls to them fail as
+//! [unreachable](crate::ConnectError::Unreachable).
 //!
 //! # When the directory is lost
 //!
