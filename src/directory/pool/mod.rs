@@ -86,6 +86,8 @@ struct Peer {
     serial: u64,
     /// Whether a call over the connection has asked to keep it.
     keep: bool,
+    /// Whether it is left for calls of the other side only.
+    lent: bool,
     /// Attempts that have failed.
     failed: u32,
     /// Whether the directory still names it.
@@ -231,12 +233,12 @@ impl Pool {
         }
     }
 
-    /// The connection that was to be closed serves calls of the other side. It is left for a while.
+    /// The connection that was to be closed serves calls of the other side. It is left for a moment.
     pub(super) fn is_used(&mut self, peer: PeerNumber, now: Instant) {
         if self.peers.get(&peer).is_some_and(|peer| peer.state == State::Closing) {
-            let until = now + self.random(self.config.idle);
+            let until = now + self.random(self.config.pause);
             self.set(peer, State::Open { owned: true, idle: Some(until) });
-            self.entry(peer).keep = true;
+            self.entry(peer).lent = true;
             self.settle(peer, now);
         }
     }
@@ -301,6 +303,7 @@ impl Pool {
             active: 0,
             serial: 0,
             keep: false,
+            lent: false,
             failed: 0,
             there: true,
         })
@@ -313,7 +316,7 @@ impl Pool {
         if !matches!(before, State::Open { .. }) && matches!(state, State::Open { .. }) {
             self.next += 1;
             (entry.serial, entry.failed) = (self.next, 0);
-            (entry.active, entry.keep) = (0, false);
+            (entry.active, entry.keep, entry.lent) = (0, false, false);
         }
         self.places = self.places + usize::from(state.takes_place()) - usize::from(before.takes_place());
         self.closing = self.closing + usize::from(state == State::Closing) - usize::from(before == State::Closing);
@@ -365,7 +368,9 @@ impl Pool {
             entry.keep |= call.keep;
             self.actions.push_back(Action::Start { call: id, peer });
         }
-        let (used, kept) = (entry.active > 0, entry.keep && entry.there);
+        let used = entry.active > 0;
+        entry.lent &= !used;
+        let kept = entry.lent || (entry.keep && entry.there);
         match entry.state {
             State::Open { owned: true, .. } if used => self.set(peer, State::Open { owned: true, idle: None }),
             State::Open { owned: true, .. } if !kept => self.close(peer),
@@ -393,10 +398,14 @@ impl Pool {
         }
         // Who only might be called again makes room for who is.
         while self.closing < self.queue.len()
-            && let Some((_, peer)) = self.idle.first().copied()
+            && let Some(peer) = self.idle.iter().map(|(_, peer)| *peer).find(|peer| !self.is_lent(*peer))
         {
             self.close(peer);
         }
+    }
+
+    fn is_lent(&self, peer: PeerNumber) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.lent)
     }
 
     fn close(&mut self, peer: PeerNumber) {

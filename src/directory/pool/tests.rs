@@ -24,6 +24,8 @@ struct World {
     waiting: BTreeMap<CallId, PeerNumber>,
     started: BTreeMap<CallId, PeerNumber>,
     failed: BTreeMap<CallId, NoConnection>,
+    /// Over whose connections the other side makes calls.
+    used: BTreeSet<PeerNumber>,
     /// Of connections that are over.
     lost: BTreeSet<CallId>,
     /// In order.
@@ -49,6 +51,7 @@ impl World {
             waiting: BTreeMap::new(),
             started: BTreeMap::new(),
             failed: BTreeMap::new(),
+            used: BTreeSet::new(),
             lost: BTreeSet::new(),
             dials: Vec::new(),
         }
@@ -128,6 +131,7 @@ impl World {
                     assert!(self.waiting.remove(&call).is_some());
                     self.failed.insert(call, why);
                 }
+                Action::Close { peer } if self.used.contains(&peer) => self.pool.is_used(peer, self.now),
                 Action::Close { peer } => {
                     assert_eq!(self.open.remove(&peer), Some(true), "{peer} is not the pool's");
                     assert!(self.started.values().all(|used| *used != peer), "{peer} is used");
@@ -283,18 +287,26 @@ fn calls_to_a_peer_that_leaves_fail_unless_they_are_on_their_way() {
 }
 
 #[test]
-fn a_connection_that_the_other_side_uses_is_left_for_a_while() {
+fn a_connection_that_the_other_side_uses_is_left_for_a_moment_although_others_wait() {
     let mut world = World::new(slots(1));
     let call = world.call(1, false);
     world.dialled(1, Ok(()));
+    world.used.insert(peer(1));
+    let other = world.call(2, false);
     world.finish(call);
-    assert!(world.closing.remove(&peer(1)));
-    world.open.insert(peer(1), true);
-    world.pool.is_used(peer(1), world.now);
-    world.act();
-    assert!(world.closing.is_empty());
-    world.pass(Duration::from_secs(10));
+    for _ in 0..3 {
+        assert!(world.closing.is_empty());
+        world.pass(Duration::from_millis(1500));
+    }
+    let again = world.call(1, false);
+    world.used.clear();
+    world.pass(Duration::from_secs(5));
+    assert!(world.closing.is_empty(), "it is used by this side too");
+    world.finish(again);
     assert_eq!(world.closing, [peer(1)].into());
+    world.closed(1);
+    assert_eq!(world.dialling, [peer(2)].into());
+    world.finish(other);
 }
 
 #[test]
@@ -383,7 +395,7 @@ enum Op {
     OpenedElsewhere(u64),
     Left(u64),
     Online(bool),
-    Used(usize),
+    Used(u64, bool),
     Pass(u64),
 }
 
@@ -403,7 +415,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..12).prop_map(Op::OpenedElsewhere),
         1 => (0u64..12).prop_map(Op::Left),
         1 => any::<bool>().prop_map(Op::Online),
-        1 => any::<usize>().prop_map(Op::Used),
+        2 => (0u64..12, any::<bool>()).prop_map(|(peer, used)| Op::Used(peer, used)),
         2 => (0u64..20_000).prop_map(Op::Pass),
     ]
 }
@@ -446,13 +458,12 @@ impl World {
                 self.pool.set_online(online);
                 self.act();
             }
-            Op::Used(n) => {
-                if let Some(peer) = nth(self.closing.iter().copied(), n) {
-                    self.closing.remove(&peer);
-                    self.open.insert(peer, true);
-                    self.pool.is_used(peer, self.now);
-                    self.act();
-                }
+            Op::Used(number, used) => {
+                if used {
+                    self.used.insert(peer(number))
+                } else {
+                    self.used.remove(&peer(number))
+                };
             }
             Op::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds)),
         }
@@ -473,7 +484,8 @@ proptest! {
         }
         world.pool.set_online(true);
         world.act();
-        // From now on everybody answers.
+        // From now on everybody answers, and calls nobody.
+        world.used.clear();
         for _ in 0..1000 {
             if let Some(peer) = world.dialling.first().copied() {
                 world.dialled(peer.get(), Ok(()));
