@@ -69,6 +69,8 @@ enum State {
     },
     /// It takes its place until it is over.
     Closing,
+    /// The other side closes it, with our consent.
+    Released,
 }
 
 impl State {
@@ -226,7 +228,7 @@ impl Pool {
     /// The connection to a peer is over. Calls over it end by themselves.
     pub(super) fn closed(&mut self, peer: PeerNumber, now: Instant) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let State::Open { .. } | State::Closing = entry.state {
+        if let State::Open { .. } | State::Closing | State::Released = entry.state {
             entry.active = 0;
             self.set(peer, State::Apart);
             self.settle(peer, now);
@@ -240,6 +242,22 @@ impl Pool {
             self.set(peer, State::Open { owned: true, idle: Some(until) });
             self.entry(peer).lent = true;
             self.settle(peer, now);
+        }
+    }
+
+    /// The other side would like to close the connection that there is. Returns whether it may: then no call begins over it any more.
+    pub(super) fn release(&mut self, peer: PeerNumber) -> bool {
+        let entry = self.entry(peer);
+        match entry.state {
+            State::Open { .. } if entry.active > 0 => false,
+            // It is about to be used.
+            State::Dialling => false,
+            State::Closing => true,
+            _ => {
+                self.set(peer, State::Released);
+                self.fill();
+                true
+            }
         }
     }
 

@@ -26,6 +26,8 @@ struct World {
     failed: BTreeMap<CallId, NoConnection>,
     /// Over whose connections the other side makes calls.
     used: BTreeSet<PeerNumber>,
+    /// Which the other side may close.
+    released: BTreeSet<PeerNumber>,
     /// Of connections that are over.
     lost: BTreeSet<CallId>,
     /// In order.
@@ -52,6 +54,7 @@ impl World {
             started: BTreeMap::new(),
             failed: BTreeMap::new(),
             used: BTreeSet::new(),
+            released: BTreeSet::new(),
             lost: BTreeSet::new(),
             dials: Vec::new(),
         }
@@ -90,9 +93,22 @@ impl World {
         let peer = peer(number);
         self.open.remove(&peer);
         self.closing.remove(&peer);
+        self.released.remove(&peer);
         self.lost.extend(self.started.extract_if(.., |_, used| *used == peer).map(|(call, _)| call));
         self.pool.closed(peer, self.now);
         self.act();
+    }
+
+    fn release(&mut self, number: u64) -> bool {
+        let (peer, may) = (peer(number), self.pool.release(peer(number)));
+        assert!(!may || self.started.values().all(|used| *used != peer), "{peer} is used");
+        if may && self.open.contains_key(&peer) {
+            self.released.insert(peer);
+            // It takes no place any more.
+            self.open.insert(peer, false);
+        }
+        self.act();
+        may
     }
 
     fn left(&mut self, number: u64) {
@@ -124,7 +140,7 @@ impl World {
                 Action::Abandon { peer } => assert!(self.dialling.remove(&peer)),
                 Action::Start { call, peer } => {
                     assert_eq!(self.waiting.remove(&call), Some(peer));
-                    assert!(self.open.contains_key(&peer), "{peer} is not open");
+                    assert!(self.open.contains_key(&peer) && !self.released.contains(&peer), "{peer} is not open");
                     self.started.insert(call, peer);
                 }
                 Action::Fail { call, why } => {
@@ -310,6 +326,31 @@ fn a_connection_that_the_other_side_uses_is_left_for_a_moment_although_others_wa
 }
 
 #[test]
+fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, true);
+    world.dialled(1, Ok(()));
+    assert!(!world.release(1), "it is used");
+    world.finish(call);
+    assert!(world.release(1));
+    let (waiting, other) = (world.call(1, false), world.call(2, false));
+    assert_eq!(world.dialling, [peer(2)].into(), "the place is free");
+    world.closed(1);
+    world.dialled(2, Ok(()));
+    world.finish(other);
+    world.closed(2);
+    assert_eq!(world.dialling, [peer(1)].into());
+    world.finish(waiting);
+    // One that nobody here has used.
+    world.open.insert(peer(3), false);
+    assert!(world.release(3));
+    let call = world.call(3, false);
+    assert!(!world.started.contains_key(&call));
+    world.closed(3);
+    assert_eq!(world.dialling, [peer(3)].into());
+}
+
+#[test]
 fn what_the_application_takes_over_is_not_closed_and_frees_its_place() {
     let mut world = World::new(slots(1));
     let call = world.call(1, false);
@@ -396,6 +437,7 @@ enum Op {
     Left(u64),
     Online(bool),
     Used(u64, bool),
+    Release(usize),
     Pass(u64),
 }
 
@@ -416,6 +458,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..12).prop_map(Op::Left),
         1 => any::<bool>().prop_map(Op::Online),
         2 => (0u64..12, any::<bool>()).prop_map(|(peer, used)| Op::Used(peer, used)),
+        1 => any::<usize>().prop_map(Op::Release),
         2 => (0u64..20_000).prop_map(Op::Pass),
     ]
 }
@@ -465,6 +508,11 @@ impl World {
                     self.used.remove(&peer(number))
                 };
             }
+            Op::Release(n) => {
+                if let Some(peer) = nth(self.open.keys().copied(), n).filter(|peer| !self.dialling.contains(peer)) {
+                    self.release(peer.get());
+                }
+            }
             Op::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds)),
         }
     }
@@ -491,7 +539,7 @@ proptest! {
                 world.dialled(peer.get(), Ok(()));
             } else if let Some(call) = world.lost.first().or(world.started.keys().next()).copied() {
                 world.finish(call);
-            } else if let Some(peer) = world.closing.first().copied() {
+            } else if let Some(peer) = world.closing.first().or(world.released.first()).copied() {
                 world.closed(peer.get());
             } else if !world.waiting.is_empty() || world.open.values().any(|owned| *owned) {
                 world.pass(Duration::from_secs(2));
