@@ -108,7 +108,7 @@ async fn everybody_calls_everybody() {
         (pool.outgoing, pool.incoming) = (2, 2);
         pool.pause = (Duration::from_millis(20), Duration::from_millis(200));
     });
-    let logins = join_all((0..12).map(|_| server.log_in_with("alice", config.clone()))).await;
+    let logins = join_all((0..8).map(|_| server.log_in_with("alice", config.clone()))).await;
     let _echoes: Vec<_> = logins.iter().map(Login::echo).collect();
     for login in &logins {
         login.sees(&logins.iter().filter(|other| other.number() != login.number()).collect::<Vec<_>>()).await;
@@ -116,7 +116,7 @@ async fn everybody_calls_everybody() {
     for keep in [false, true] {
         let calls = logins.iter().map(|login| all(login.session.get("*").keep(keep).message("Echo", 1)));
         for replies in join_all(calls).await {
-            assert!(replies.len() == 11 && replies.iter().all(|reply| reply.result.is_ok()), "{replies:?}");
+            assert!(replies.len() == 7 && replies.iter().all(|reply| reply.result.is_ok()), "{replies:?}");
         }
     }
 }
