@@ -4,7 +4,7 @@
 #   scripts/test.sh                          all of it
 #   PMESH_SKIP_BROWSER=1 scripts/test.sh     without the browser suite (and the result says so)
 #
-# It installs what the browser suite needs (Chromium and node by apt, when it may; npm packages into
+# It installs what the tests need (PostgreSQL, Chromium and node by apt, when it may; npm packages into
 # tests/browser/node_modules). What it cannot do it names, and then it fails.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -50,19 +50,25 @@ as_root() {
   else echo "this needs root: $*"; return 1
   fi
 }
+install() { # install PACKAGE...
+  echo "installing: $*"
+  if have apt-get; then
+    as_root apt-get -q update && as_root apt-get -q install -y --no-install-recommends "$@"
+  else
+    echo "there is no apt-get here"
+  fi
+}
+postgres_is_there() { [ -n "${PMESH_TEST_POSTGRES:-}" ] || have initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
+install_postgres() {
+  postgres_is_there || install postgresql
+  postgres_is_there || { echo "MISSING: PostgreSQL (Debian: apt-get install postgresql)"; return 1; }
+}
 install_packages() {
   local wanted=()
   browser_is_there || wanted+=(chromium)
   have node || wanted+=(nodejs)
   have npm || wanted+=(npm)
-  if [ ${#wanted[@]} -gt 0 ]; then
-    echo "installing: ${wanted[*]}"
-    if have apt-get; then
-      as_root apt-get -q update && as_root apt-get -q install -y --no-install-recommends "${wanted[@]}"
-    else
-      echo "there is no apt-get here"
-    fi
-  fi
+  [ ${#wanted[@]} -gt 0 ] && install "${wanted[@]}"
   local good=0
   browser_is_there || { echo "MISSING: Chromium (Debian: apt-get install chromium; elsewhere: set CHROMIUM to its path)"; good=1; }
   node_is_new_enough || { echo "MISSING: node 18.19 or newer"; good=1; }
@@ -89,12 +95,12 @@ check_format() {
 check_lints() {
   cargo clippy --workspace --all-targets -- -D warnings && cargo clippy --test originals -- -D warnings
 }
+beside=() # what the tests run beside
 run_tests() {
-  if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --lib --bins --tests --examples
-  else
-    cargo test --workspace --lib --bins --tests --examples
-  fi
+  local run=test
+  cargo nextest --version >/dev/null 2>&1 && run="nextest run"
+  # shellcheck disable=SC2086
+  "${beside[@]}" cargo $run --workspace --lib --bins --tests --examples
 }
 build_docs() {
   # The library and a program are both called pmesh: the library last, so that its pages stay.
@@ -144,6 +150,9 @@ browser_suite() {
 step "Rust tools" check_rust
 step "format" check_format
 step "lints" check_lints
+if step "PostgreSQL" install_postgres; then
+  [ -n "${PMESH_TEST_POSTGRES:-}" ] || beside=(scripts/with-postgres.sh)
+fi
 step "tests" run_tests
 step "doc tests" cargo test --workspace --doc
 step "documentation" build_docs

@@ -59,6 +59,8 @@ const ADAPTERS: &[(&str, &[&str])] = &[
     ("ring::", &["src/overlay/keys.rs", "src/overlay/stream"]),
     ("httparse::", &["src/transport/http.rs"]),
     ("ed25519_dalek::", &["src/identity"]),
+    ("sqlx::", &["onramp-server/src/accounts/database.rs"]),
+    ("argon2::", &["onramp-server/src/accounts/passwords.rs"]),
 ];
 
 const MAX_LINES: usize = 500;

@@ -2,6 +2,7 @@
 
 mod databases;
 mod killed;
+mod load;
 mod places;
 mod suite;
 
