@@ -67,6 +67,8 @@ enum State {
         /// When it is closed, if nothing uses it.
         idle: Option<Instant>,
     },
+    /// Made here, and used by the other side only: it takes no place, and is to be closed at this time.
+    Lent(Instant),
     /// It takes its place until it is over.
     Closing,
     /// The other side closes it, with our consent.
@@ -88,8 +90,6 @@ struct Peer {
     serial: u64,
     /// Whether a call over the connection has asked to keep it.
     keep: bool,
-    /// Whether it is left for calls of the other side only.
-    lent: bool,
     /// Attempts that have failed.
     failed: u32,
     /// Whether the directory still names it.
@@ -122,6 +122,7 @@ pub(super) struct Pool {
     queue: BTreeMap<u64, PeerNumber>,
     pausing: BTreeSet<(Instant, PeerNumber)>,
     idle: BTreeSet<(Instant, PeerNumber)>,
+    lent: BTreeSet<(Instant, PeerNumber)>,
     waiting: BTreeSet<(Instant, CallId)>,
     places: usize,
     closing: usize,
@@ -141,6 +142,7 @@ impl Pool {
             queue: BTreeMap::new(),
             pausing: BTreeSet::new(),
             idle: BTreeSet::new(),
+            lent: BTreeSet::new(),
             waiting: BTreeSet::new(),
             places: 0,
             closing: 0,
@@ -156,7 +158,7 @@ impl Pool {
             self.opened(peer, now);
         }
         let starts = match self.peers.get(&peer).map(|peer| peer.state) {
-            Some(State::Open { .. }) => true,
+            Some(State::Open { .. } | State::Lent(_)) => true,
             Some(State::Apart) | None => open,
             _ => false,
         };
@@ -228,7 +230,7 @@ impl Pool {
     /// The connection to a peer is over. Calls over it end by themselves.
     pub(super) fn closed(&mut self, peer: PeerNumber, now: Instant) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let State::Open { .. } | State::Closing | State::Released = entry.state {
+        if let State::Open { .. } | State::Lent(_) | State::Closing | State::Released = entry.state {
             entry.active = 0;
             self.set(peer, State::Apart);
             self.settle(peer, now);
@@ -239,8 +241,7 @@ impl Pool {
     pub(super) fn is_used(&mut self, peer: PeerNumber, now: Instant) {
         if self.peers.get(&peer).is_some_and(|peer| peer.state == State::Closing) {
             let until = now + self.random(self.config.pause);
-            self.set(peer, State::Open { owned: true, idle: Some(until) });
-            self.entry(peer).lent = true;
+            self.set(peer, State::Lent(until));
             self.settle(peer, now);
         }
     }
@@ -263,7 +264,7 @@ impl Pool {
 
     /// The application wants the connection for itself, if there is one.
     pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) {
-        if let Some(State::Open { owned: true, .. }) = self.peers.get(&peer).map(|peer| peer.state) {
+        if let Some(State::Open { owned: true, .. } | State::Lent(_)) = self.peers.get(&peer).map(|peer| peer.state) {
             self.set(peer, State::Open { owned: false, idle: None });
             self.settle(peer, now);
         }
@@ -285,14 +286,15 @@ impl Pool {
 
     /// The peers to which connections were made here.
     pub(super) fn made(&self) -> impl Iterator<Item = PeerNumber> {
-        let made = |peer: &Peer| matches!(peer.state, State::Open { owned: true, .. } | State::Closing);
+        let made =
+            |peer: &Peer| matches!(peer.state, State::Open { owned: true, .. } | State::Lent(_) | State::Closing);
         self.peers.iter().filter(move |(_, peer)| made(peer)).map(|(number, _)| *number)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.first().map(|(at, _)| *at);
-        let others = [self.pausing.first(), self.idle.first()];
+        let others = [self.pausing.first(), self.idle.first(), self.lent.first()];
         others.into_iter().flatten().map(|(at, _)| *at).chain(waiting).min()
     }
 
@@ -308,6 +310,9 @@ impl Pool {
         while let Some((_, peer)) = self.idle.first().copied().filter(|(at, _)| *at <= now) {
             self.close(peer);
         }
+        while let Some((_, peer)) = self.lent.first().copied().filter(|(at, _)| *at <= now) {
+            self.close(peer);
+        }
     }
 
     pub(super) fn poll_action(&mut self) -> Option<Action> {
@@ -321,7 +326,6 @@ impl Pool {
             active: 0,
             serial: 0,
             keep: false,
-            lent: false,
             failed: 0,
             there: true,
         })
@@ -331,10 +335,10 @@ impl Pool {
     fn set(&mut self, peer: PeerNumber, state: State) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let before = std::mem::replace(&mut entry.state, state);
-        if !matches!(before, State::Open { .. }) && matches!(state, State::Open { .. }) {
+        if !matches!(before, State::Open { .. } | State::Lent(_)) && matches!(state, State::Open { .. }) {
             self.next += 1;
             (entry.serial, entry.failed) = (self.next, 0);
-            (entry.active, entry.keep, entry.lent) = (0, false, false);
+            (entry.active, entry.keep) = (0, false);
         }
         self.places = self.places + usize::from(state.takes_place()) - usize::from(before.takes_place());
         self.closing = self.closing + usize::from(state == State::Closing) - usize::from(before == State::Closing);
@@ -342,12 +346,14 @@ impl Pool {
             State::Queued(ticket) => drop(self.queue.remove(&ticket)),
             State::Pausing(until) => drop(self.pausing.remove(&(until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.remove(&(until, peer))),
+            State::Lent(until) => drop(self.lent.remove(&(until, peer))),
             _ => {}
         }
         match state {
             State::Queued(ticket) => drop(self.queue.insert(ticket, peer)),
             State::Pausing(until) => drop(self.pausing.insert((until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.insert((until, peer))),
+            State::Lent(until) => drop(self.lent.insert((until, peer))),
             _ => {}
         }
     }
@@ -365,6 +371,10 @@ impl Pool {
             State::Dialling if !wanted => {
                 self.actions.push_back(Action::Abandon { peer });
                 self.set(peer, State::Apart);
+            }
+            State::Lent(_) if wanted => {
+                self.set(peer, State::Open { owned: true, idle: None });
+                self.settle_open(peer, now);
             }
             State::Open { .. } => self.settle_open(peer, now),
             _ => {}
@@ -386,9 +396,7 @@ impl Pool {
             entry.keep |= call.keep;
             self.actions.push_back(Action::Start { call: id, peer });
         }
-        let used = entry.active > 0;
-        entry.lent &= !used;
-        let kept = entry.lent || (entry.keep && entry.there);
+        let (used, kept) = (entry.active > 0, entry.keep && entry.there);
         match entry.state {
             State::Open { owned: true, .. } if used => self.set(peer, State::Open { owned: true, idle: None }),
             State::Open { owned: true, .. } if !kept => self.close(peer),
@@ -416,14 +424,10 @@ impl Pool {
         }
         // Who only might be called again makes room for who is.
         while self.closing < self.queue.len()
-            && let Some(peer) = self.idle.iter().map(|(_, peer)| *peer).find(|peer| !self.is_lent(*peer))
+            && let Some((_, peer)) = self.idle.first().copied()
         {
             self.close(peer);
         }
-    }
-
-    fn is_lent(&self, peer: PeerNumber) -> bool {
-        self.peers.get(&peer).is_some_and(|peer| peer.lent)
     }
 
     fn close(&mut self, peer: PeerNumber) {
