@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::core::{Core, State};
 use super::error::CallError;
 use super::link::{address, number};
+use super::parting::Parting;
 use super::pool::{Action, CallId, Incoming, NoConnection, Pool, PoolConfig};
 use super::session::Peer;
 use crate::node::{Connect, ConnectError, Event, Events, Node, NodeId, Root, Verdict};
@@ -35,6 +36,8 @@ pub(super) struct Connections {
     dials: HashMap<PeerNumber, (u64, AbortHandle)>,
     /// Nodes that the application has asked for.
     taken: HashSet<NodeId>,
+    /// How both ends of a connection agree to close it.
+    partings: HashMap<NodeId, Arc<Parting>>,
     /// Calls that are taken, of whose user, over each open node.
     serving: HashMap<NodeId, (Arc<str>, Serving)>,
     next: u64,
@@ -50,6 +53,7 @@ impl Connections {
             calls: HashMap::new(),
             dials: HashMap::new(),
             taken: HashSet::new(),
+            partings: HashMap::new(),
             serving: HashMap::new(),
             next: 0,
         }
@@ -82,6 +86,7 @@ impl Connections {
         }
         self.calls.clear();
         self.serving.clear();
+        self.partings.clear();
         self.pool.set_online(false);
         let made: Vec<Node> = self.pool.made().filter_map(|peer| self.nodes.get(&peer).cloned()).collect();
         made.iter().for_each(close);
@@ -197,14 +202,41 @@ impl Core {
                     state.connections.answer(call, node);
                 }
                 Action::Fail { call, why } => state.connections.answer(call, Err(why)),
-                Action::Close { peer } => match state.connections.nodes.get(&peer) {
-                    Some(node) if self.rpc.is_quiet(node) => close(node),
+                Action::Close { peer } => match state.connections.nodes.get(&peer).cloned() {
+                    Some(node) if self.rpc.is_quiet(&node) => self.part(state, peer, node),
                     Some(_) => state.connections.pool.is_used(peer, now()),
                     None => state.connections.pool.closed(peer, now()),
                 },
             }
         }
         self.timer.notify_one();
+    }
+
+    /// Closes a connection, if the other side does not use it.
+    fn part(self: &Arc<Self>, state: &State, peer: PeerNumber, node: Node) {
+        let Some(parting) = state.connections.partings.get(&node.id()).cloned() else { return close(&node) };
+        let core = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let may = parting.ask().await;
+            let Some(core) = core.upgrade() else { return };
+            let mut state = core.lock();
+            if may {
+                close(&node);
+            } else {
+                state.connections.pool.is_used(peer, now());
+                core.act(&mut state);
+            }
+        });
+    }
+
+    /// Whether the other side may close a connection. If so, no call begins over it any more.
+    pub(super) fn may_part(self: &Arc<Self>, peer: PeerNumber, node: &Node) -> bool {
+        let mut state = self.lock();
+        let connections = &mut state.connections;
+        let may = !connections.taken.contains(&node.id())
+            && (connections.nodes.get(&peer) != Some(node) || connections.pool.release(peer));
+        self.act(&mut state);
+        may
     }
 
     fn dial(self: &Arc<Self>, state: &mut State, peer: PeerNumber, timeout: std::time::Duration) {
@@ -277,10 +309,8 @@ impl Core {
         while let Some(event) = events.next().await {
             let mut state = self.lock();
             match event {
-                Event::Connection { node, via: Some(_) } => {
-                    if state.connections.peer(&node).is_some() {
-                        state.connections.incoming.made(node.address(), node.id());
-                    }
+                Event::Connection { node, .. } if state.connections.peer(&node).is_some() => {
+                    state.connections.incoming.made(node.address(), node.id());
                 }
                 Event::Open { node } => self.opened(&mut state, &node),
                 Event::Close { node, .. } => self.closed(&mut state, &node),
@@ -304,6 +334,11 @@ impl Core {
                 Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
             }
         }
+        if !state.connections.partings.contains_key(&node.id())
+            && let Some(parting) = Parting::begin(self, peer, node)
+        {
+            state.connections.partings.insert(node.id(), Arc::new(parting));
+        }
         state.connections.nodes.insert(peer, node.clone());
         state.connections.pool.opened(peer, now());
         self.act(state);
@@ -318,6 +353,7 @@ impl Core {
         connections.incoming.closed(node.id());
         connections.serving.remove(&node.id());
         connections.taken.remove(&node.id());
+        connections.partings.remove(&node.id());
         if let Some(peer) = number(node.address()).filter(|peer| connections.nodes.get(peer) == Some(node)) {
             connections.nodes.remove(&peer);
             connections.pool.closed(peer, now());
@@ -332,6 +368,7 @@ impl Core {
         state.connections.incoming.retain(&ids);
         state.connections.serving.retain(|node, _| ids.contains(node));
         state.connections.taken.retain(|node| ids.contains(node));
+        state.connections.partings.retain(|node, _| ids.contains(node));
         let over: Vec<Node> = state.connections.nodes.values().filter(|node| !node.is_open()).cloned().collect();
         over.iter().for_each(|node| self.closed(state, node));
         if let Some((directory, _)) = state.node.as_ref().filter(|(node, _)| !ids.contains(&node.id())) {

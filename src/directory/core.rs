@@ -17,7 +17,7 @@ use super::pool::PoolConfig;
 use super::presence::Presence;
 use crate::lock::lock;
 use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
-use crate::protocol::directory::{Notice, Refused, Request, Route};
+use crate::protocol::directory::{Introduction, Notice, Refused, Request, Route};
 use crate::protocol::frame::Undeliverable;
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Rpc;
@@ -177,7 +177,7 @@ impl Core {
                     refused.unwrap_or(Refused { code: "failed".into(), message: "the directory refused".into() });
                 state.answered(id, Err(refused));
             }
-            Ok(Notice::Introduce { route, data, .. }) => state.introduced(route, &data),
+            Ok(Notice::Introduce { what, route, data }) => state.introduced(what, route, &data),
             // Nothing is asked without an `id`.
             Ok(Notice::Error { id: None, .. } | Notice::TokenResponse { .. }) => state.counters.malformed += 1,
             Ok(notice) => return self.noticed(&mut state, &notice),
@@ -307,15 +307,18 @@ impl Core {
             state.counters.dropped += 1;
             return;
         };
-        state.next += 1;
-        let text = Request::Introduce { what, route, data: &data }.to_json(Some(state.next));
-        if texts.try_send(text).is_err() {
+        // Of an offer somebody waits to hear what has become.
+        let id = (what == Introduction::Request).then(|| state.next + 1);
+        if texts.try_send(Request::Introduce { what, route, data: &data }.to_json(id)).is_err() {
             return to_tree.undeliverable(to, Undeliverable::Busy);
         }
-        if state.introductions.len() >= INTRODUCTIONS {
-            state.introductions.pop_front();
+        if let Some(id) = id {
+            state.next = id;
+            if state.introductions.len() >= INTRODUCTIONS {
+                state.introductions.pop_front();
+            }
+            state.introductions.push_back((id, to));
         }
-        state.introductions.push_back((state.next, to));
     }
 
     /// Asks the directory for something. Dropping the future forgets the answer; what was asked for may be done all the same.
@@ -362,14 +365,20 @@ impl State {
     }
 
     /// A peer that the directory has named says something to the tree.
-    fn introduced(&mut self, route: Route, data: &str) {
+    fn introduced(&mut self, what: Introduction, route: Route, data: &str) {
         let Route { to, from, peer } = route;
         let is_ours = self.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
         match (link::payload(data), &self.node) {
             _ if !is_ours || self.presence.alias(from).is_none() => self.counters.foreign += 1,
             (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
             (Some(_), None) => self.counters.dropped += 1,
-            (None, _) => self.counters.originals += 1,
+            (None, node) => {
+                self.counters.originals += 1;
+                if let (Introduction::Response, Some((_, to_tree))) = (what, node) {
+                    // Its answer to a call of ours is of no use.
+                    to_tree.undeliverable(from, Undeliverable::Unknown);
+                }
+            }
         }
     }
 }

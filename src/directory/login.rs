@@ -23,7 +23,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A name and a password. They are wiped from memory when dropped, and not shown; the system and the layers below may have copies of
-/// what was sent.
+/// what was sent. The crate `tungstenite` shows it in its log at the level of `TRACE`, which should stay off.
 #[derive(Clone)]
 pub struct Credentials {
     name: Zeroizing<String>,
@@ -78,7 +78,7 @@ impl DirectoryUrl {
             // It is shown, and a secret must not be.
             return Err(invalid("it has a name, a password or a query"));
         }
-        let is_plain = match uri.scheme_str() {
+        let is_plain = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("ws") => true,
             Some("wss") => false,
             _ => return Err(invalid("it begins neither with ws:// nor with wss://")),

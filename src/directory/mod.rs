@@ -56,7 +56,8 @@
 //! already is used, whoever made it. [`Session::connect`] makes one that stays.
 //!
 //! Originals of BoneValue are seen and see this peer, but cannot be called: their data channels are others. Their introductions are
-//! counted ([`SessionCounters::originals`]) and dropped, and calls to them time out.
+//! counted ([`SessionCounters::originals`]) and dropped, and calls to them fail as
+//! [unreachable](crate::ConnectError::Unreachable).
 //!
 //! # When the directory is lost
 //!
@@ -67,6 +68,7 @@
 //!
 //! - `presence`, `pool`: who is there; which connections there are (pure)
 //! - `link`: the directory as a node; `login`: the way to its socket
+//! - `parting`: how the two ends of a connection agree to close it
 //! - `core`, `connections`, `tasks`: bring what happens to these, and carry out what follows
 //! - `builder`, `session`, `selection`, `target`, `event`, `error`: what an application holds
 
@@ -77,6 +79,7 @@ mod error;
 mod event;
 mod link;
 mod login;
+mod parting;
 mod pool;
 mod presence;
 mod selection;

@@ -79,7 +79,6 @@ async fn stay(
         if carry(core, socket, stop.clone()).await {
             backoff = Backoff::new();
         }
-        core.lost();
         let dialled = tokio::select! {
             dialled = dial_again(core, url, password, &mut backoff) => dialled,
             () = stopped(&mut stop) => return None,
@@ -111,7 +110,7 @@ async fn dial_again(
     }
 }
 
-/// Carries texts until the connection is over. Returns whether everybody who is there was known.
+/// Carries texts until the connection is over. Returns whether the session was online.
 async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>) -> bool {
     let (texts, outgoing) = mpsc::channel(TEXTS);
     let (sink, mut stream) = socket.split();
@@ -120,33 +119,35 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
     let mut from_tree: Option<FromTree> = None;
     let begun = Instant::now();
     let mut heard = begun;
-    loop {
+    let in_order = loop {
         tokio::select! {
             message = stream.next() => match message {
-                Some(Ok(message)) => {
+                Some(Ok(Message::Text(text))) => {
                     heard = Instant::now();
-                    if let Message::Text(text) = message
-                        && let Some(node) = core.receive(&text)
-                    {
+                    if let Some(node) = core.receive(&text) {
                         from_tree = Some(node);
                     }
                 }
-                Some(Err(_)) | None => break,
+                Some(Ok(Message::Close(_))) => break true,
+                Some(Ok(_)) => heard = Instant::now(),
+                Some(Err(_)) | None => break false,
             },
             Some((to, payload)) = next(&mut from_tree) => core.introduce(to, &payload),
             // It may have been that of an earlier login.
-            () = core.cut.notified() => if core.is_cut() { break },
-            () = &mut writing => break,
-            () = sleep_until(heard + SILENCE_LIMIT) => break,
-            () = sleep_until(begun + LOGIN_TIMEOUT), if !core.is_online() => break,
-            () = stopped(&mut stop) => {
-                core.lost();
-                writing.await;
-                break;
-            }
+            () = core.cut.notified() => if core.is_cut() { break true },
+            () = &mut writing => break false,
+            () = sleep_until(heard + SILENCE_LIMIT) => break false,
+            () = sleep_until(begun + LOGIN_TIMEOUT), if !core.is_online() => break true,
+            () = stopped(&mut stop) => break true,
         }
+    };
+    let was_online = core.is_online();
+    core.lost();
+    if in_order {
+        // What waits is sent, then the end.
+        let _ = timeout(CLOSE_TIMEOUT, writing).await;
     }
-    core.is_online()
+    was_online
 }
 
 /// Waits until the session is to end. Cancel safe.

@@ -102,6 +102,26 @@ async fn peers_beyond_the_bound_are_told_that_it_is_busy_and_call_again() {
 }
 
 #[tokio::test]
+async fn everybody_calls_everybody() {
+    let server = Server::start(&["alice"]).await;
+    let config = pool(|pool| {
+        (pool.outgoing, pool.incoming) = (2, 2);
+        pool.pause = (Duration::from_millis(20), Duration::from_millis(200));
+    });
+    let logins = join_all((0..8).map(|_| server.log_in_with("alice", config.clone()))).await;
+    let _echoes: Vec<_> = logins.iter().map(Login::echo).collect();
+    for login in &logins {
+        login.sees(&logins.iter().filter(|other| other.number() != login.number()).collect::<Vec<_>>()).await;
+    }
+    for keep in [false, true] {
+        let calls = logins.iter().map(|login| all(login.session.get("*").keep(keep).message("Echo", 1)));
+        for replies in join_all(calls).await {
+            assert!(replies.len() == 7 && replies.iter().all(|reply| reply.result.is_ok()), "{replies:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_application_connects_is_used_and_stays() {
     let server = Server::start(&["alice", "bob", "carol"]).await;
     let none = pool(|pool| pool.outgoing = 1);

@@ -7,4 +7,5 @@ mod calls;
 mod common;
 mod connections;
 mod lost;
+mod scripted;
 mod server;
