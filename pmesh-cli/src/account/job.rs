@@ -41,8 +41,12 @@ impl Jobs {
 
     /// Runs the command. Dropping the future kills it.
     pub(super) async fn run(&self, request: Request) -> std::result::Result<Value, Failure> {
-        // Dropped last, so that nothing runs any more when nobody looks.
+        // Dropped last, so that nothing runs any more when nobody looks at it.
         let mut stopped = self.stop.subscribe();
+        let stops = || Failure::new("the module is no more").with_code("stopped");
+        if *stopped.borrow() {
+            return Err(stops());
+        }
         let Some(Peer { name, number, .. }) = request.caller().data::<Peer>().cloned() else {
             return Err(Failure::new("only peers of the directory may call"));
         };
@@ -66,11 +70,11 @@ impl Jobs {
             done = time::timeout(self.timeout, job.finish(request.into_body())) => done.unwrap_or_else(|_| {
                 Err(Failure::new("the command takes too long").with_code("commandTimedOut"))
             }),
-            _ = stopped.wait_for(|stop| *stop) => Err(Failure::new("the module is no more").with_code("stopped")),
+            _ = stopped.wait_for(|stop| *stop) => Err(stops()),
         }
     }
 
-    /// Kills all that run, and waits until they are dead. None must be begun any more.
+    /// Kills all that run. None begins any more.
     pub(super) async fn stop(&self) {
         self.stop.send_replace(true);
         self.stop.closed().await;
