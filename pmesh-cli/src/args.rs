@@ -71,10 +71,12 @@ impl NetworkArgs {
     /// A root with these settings.
     pub(crate) fn root(&self) -> RootBuilder {
         let servers = self.ice_server.iter().map(|url| IceServer { urls: vec![url.clone()], ..IceServer::default() });
-        Root::builder()
-            .loopback(self.loopback)
-            .ice_servers(servers)
-            .connect_timeout(Duration::from_secs(self.connect_timeout))
+        Root::builder().loopback(self.loopback).ice_servers(servers).connect_timeout(self.connect_timeout())
+    }
+
+    /// How long connecting to a peer may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout)
     }
 }
 

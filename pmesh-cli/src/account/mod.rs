@@ -16,7 +16,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
-use pmesh::directory::{Directory, LoginError, Session};
+use pmesh::directory::{Directory, DirectoryBuilder, LoginError, PoolConfig, Session};
 use pmesh::rpc::Rpc;
 use pmesh::{Identity, Policy, Root};
 use tokio::io::{AsyncWriteExt, stdout};
@@ -56,7 +56,10 @@ impl Joined {
             Some(file) => args.network.root().identity(Identity::load(file)?),
             None => args.network.root(),
         };
-        Self::over(root.build(), &login, rpc).await
+        let mut pool = PoolConfig::default();
+        // With all attempts there are.
+        pool.wait = args.network.connect_timeout();
+        Self::over(root.build(), Directory::builder().rpc(rpc).pool(pool), &login).await
     }
 
     /// Logs in to speak with the directory only.
@@ -66,12 +69,11 @@ impl Joined {
 
     async fn with(login: &Login) -> Result<Self> {
         let root = Root::builder().firewall(Policy::refuse_all()).build();
-        Self::over(root, login, &Rpc::new()).await
+        Self::over(root, Directory::builder(), login).await
     }
 
-    async fn over(root: Root, login: &Login, rpc: &Rpc) -> Result<Self> {
-        let connected = login.connect(Directory::builder().root(&root).rpc(rpc)).await;
-        Ok(Self { session: connected.map_err(told)?, root })
+    async fn over(root: Root, builder: DirectoryBuilder, login: &Login) -> Result<Self> {
+        Ok(Self { session: login.connect(builder.root(&root)).await.map_err(told)?, root })
     }
 
     async fn close(&self) {
