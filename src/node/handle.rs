@@ -99,11 +99,6 @@ impl Node {
         self.inner.id
     }
 
-    /// Whether it was made through that node.
-    pub(crate) fn is_introduced_by(&self, via: &Node) -> bool {
-        self.inner.via == Some(via.inner.id)
-    }
-
     /// The peer's address, the URL of the onramp or directory, or the address of the overlay.
     pub fn address(&self) -> &Address {
         &self.inner.address
