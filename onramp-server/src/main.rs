@@ -51,15 +51,12 @@ async fn serve(options: Serve) -> Result<(), String> {
     let filter = options.log.clone().or_else(|| EnvFilter::try_from_default_env().ok());
     log_to_stderr(filter.unwrap_or_else(|| "info".into()));
     raise_descriptor_limit(options.max_connections);
-    // Rather nothing than everybody.
-    if options.accounts().await?.is_some() {
-        return Err("accounts are not served yet".into());
-    }
+    let accounts = options.accounts().await?;
     // Before the first line is printed: who reads it may send the signal at once.
     let stop = stop_signal().map_err(|error| format!("cannot wait for signals: {error}"))?;
 
     let ping_interval = (options.ping_interval > 0).then(|| Duration::from_secs(options.ping_interval));
-    let builder = Onramp::builder()
+    let mut builder = Onramp::builder()
         .announce(!options.no_announce)
         .max_frame_bytes(options.max_frame_bytes)
         .max_connections(options.max_connections)
@@ -67,6 +64,9 @@ async fn serve(options: Serve) -> Result<(), String> {
         .burst(options.burst)
         .queue_frames(options.outbound_queue)
         .ping_interval(ping_interval);
+    if let Some(accounts) = accounts {
+        builder = options.door.apply(builder.accounts(accounts));
+    }
     let host = options.host;
     let onramp = host.bind(builder).await.map_err(|error| format!("cannot listen on {host}: {error}"))?;
 

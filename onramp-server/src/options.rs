@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use pmesh::onramp::Builder;
 use pmesh::onramp::accounts::{Accounts, AccountsBuilder};
 use tracing_subscriber::EnvFilter;
 
@@ -79,6 +80,9 @@ pub(crate) struct Serve {
     accounts: Option<String>,
 
     #[command(flatten)]
+    pub(crate) door: Door,
+
+    #[command(flatten)]
     lifetimes: Lifetimes,
 
     #[command(flatten)]
@@ -87,6 +91,36 @@ pub(crate) struct Serve {
     /// What to log to standard error, such as "warn" or "pmesh=debug" [default: $RUST_LOG, or info].
     #[arg(long, value_name = "filter", value_parser = |filter: &str| EnvFilter::builder().parse(filter))]
     pub(crate) log: Option<EnvFilter>,
+}
+
+/// Who may log in from where, and how often.
+#[derive(Debug, Args)]
+pub(crate) struct Door {
+    /// Let web pages of this origin log in too, such as https://app.example. May be given more than once.
+    #[arg(long = "allow-origin", value_name = "origin", requires = "accounts")]
+    allow_origins: Vec<String>,
+
+    /// Take the last entry of X-Forwarded-For for the client's address. Only behind a proxy that nobody can go round.
+    #[arg(long, requires = "accounts")]
+    trust_forwarded: bool,
+
+    /// Most sessions of one account at a time. Further logins get HTTP 429.
+    #[arg(long, value_name = "number", default_value_t = 100, requires = "accounts")]
+    max_logins: usize,
+
+    /// Seconds after which changes of other processes to the accounts are seen.
+    #[arg(long, value_name = "seconds", default_value_t = 30, requires = "accounts")]
+    refresh_interval: u64,
+}
+
+impl Door {
+    pub(crate) fn apply(&self, builder: Builder) -> Builder {
+        builder
+            .allow_origins(&self.allow_origins)
+            .trust_forwarded(self.trust_forwarded)
+            .max_logins(self.max_logins)
+            .refresh_interval(Duration::from_secs(self.refresh_interval))
+    }
 }
 
 #[derive(Debug, Args)]

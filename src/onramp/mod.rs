@@ -40,6 +40,41 @@
 //! | an upgrade above [`max_connections`](Builder::max_connections) | HTTP 503 |
 //! | an upgrade while the onramp shuts down | closed without an answer |
 //!
+//! # Accounts
+//!
+//! With [`Builder::accounts`] whoever connects must log in, and meets only the peers of those whom it trusts, and its own. Nobody
+//! else's are shown, and nothing reaches them: who is not trusted, who is not here and who never was look the same.
+//!
+//! | request | is |
+//! |---|---|
+//! | an upgrade at `/directory` | a session of the directory, which speaks the protocol of BoneValue (p2p-platform); it needs no subprotocol |
+//! | an upgrade elsewhere, with `p` or `pmesh.1` | a peer as in the open mode, but of its own circle |
+//! | `POST /login`, `{"name", "password"}` or HTTP Basic | `{"token", "expiresIn"}`: a token by which one logs in for some minutes, as a browser must |
+//! | `POST /invite`, `{"invite", "name", "password"}` | an account for who was invited, or `{"code", "message"}` |
+//!
+//! Upgrades say who they are by HTTP Basic or a bearer token in `Authorization`, by a token as the parameter `token` of the query or as the
+//! subprotocol `bearer.TOKEN` (browsers need a second one that is answered: `pmesh.directory.1`), or by the cookies `uun` and `ppz` of
+//! the original; the first of them counts. Without any the answer is 401, with wrong ones 403, with too many wrong ones or as too many sessions
+//! 429, and 503 while too many log in at once. Web pages may log in from the onramp's own host and from
+//! [`allow_origins`](Builder::allow_origins). There is no TLS: put a proxy in front, and see
+//! [`trust_forwarded`](Builder::trust_forwarded).
+//!
+//! | from a session of the directory | happens |
+//! |---|---|
+//! | `peerRequest`, `peerResponse` to a peer that it may reach | arrives there as it is |
+//! | the same to another number | nothing; with an `id` the error `unreachable` |
+//! | the same from a number not its own, or between others | counted; with an `id` the error `forged` |
+//! | the same, too much waits there | dropped; with an `id` the error `busy` |
+//! | `requestToken`, `claimToken`, `revokeTrust`, `changePassword`, `deleteAccount` | is done, one after the other, and answered; reading pauses meanwhile |
+//! | `inviteUser`, `listTrusted` | `{"invite", "expiresIn"}`, aliases. Without an `id` they are refused: the original has no answer that could hold an invitation |
+//! | what is none of these | counted; with an `id` the error `malformed` |
+//! | too many announcements left unread (8,192), or nothing taken for [`stall_timeout`](Builder::stall_timeout) | it is disconnected: what a session was told is always what is so |
+//!
+//! Who claims or revokes has been told what changes before the answer; all sessions of the other side are told at the same time. Sessions
+//! end with close code 4001 when their account is deleted or deactivated, or gets another password. What is changed through the same
+//! [`Accounts`](accounts::Accounts) takes effect at once, what other processes do to the same database within
+//! [`refresh_interval`](Builder::refresh_interval).
+//!
 //! # Announcements
 //!
 //! Unless [switched off](Builder::announce), a newcomer gets `[0, address]` for every peer present, oldest first,

@@ -106,8 +106,8 @@ impl Builder {
     ///
     /// Others are answered with HTTP 403, and so are pages without an origin of their own. What is no browser sends no origin, and may
     /// always log in.
-    pub fn allow_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.account_options.origins = origins.into_iter().map(Into::into).collect();
+    pub fn allow_origins(mut self, origins: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.account_options.origins = origins.into_iter().map(|origin| origin.as_ref().to_owned()).collect();
         self
     }
 

@@ -128,6 +128,7 @@ pub(crate) struct Route {
 
 /// What a peer asks of the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "they are called as in the protocol")]
 pub(crate) enum Request<'a> {
     /// Pass this on as it is.
     Introduce { what: Introduction, route: Route, data: &'a str },

@@ -197,7 +197,7 @@ async fn ten_thousand_wrong_passwords_stop_nobody_else() {
         before.push(login(&server, "user").await);
     }
     let guess = async |n: usize| {
-        let name = if n % 2 == 0 { "victim".to_owned() } else { format!("guess {n}") };
+        let name = if n.is_multiple_of(2) { "victim".to_owned() } else { format!("guess {n}") };
         let body = json!({ "name": name, "password": format!("guess {n}") }).to_string();
         server.post("/login", "X-Forwarded-For: 192.0.2.66\r\n", &body).await.status
     };

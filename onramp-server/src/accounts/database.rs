@@ -11,12 +11,16 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 /// Statements that run at a time, in this process.
 const CONNECTIONS: u32 = 8;
 
-/// How long a call waits for a connection, and for other processes that write.
+/// How long a call waits for its turn, and for each answer of the database. Then it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long PostgreSQL waits for us within a transaction. Others could not write if our line were cut in one.
+const TAKE_BACK: &str = "SET idle_in_transaction_session_timeout = '20s'";
 
 /// Of the lock that those who write to a PostgreSQL database take. Arbitrary, and the same for ever.
 const LOCK: i64 = 0x706d_6573_6800_0001;
@@ -101,15 +105,17 @@ impl Database {
 
     /// The rows that a statement answers, which changes nothing.
     pub(super) async fn rows(&self, statement: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
-        let rows = match &self.pool {
-            Pool::Sqlite(pool) => query!(statement, values).fetch_all(pool).await.map(from_sqlite),
-            Pool::Postgres(pool) => query!(statement, values).fetch_all(pool).await.map(from_postgres),
-        };
-        rows.map_err(failed)
+        patiently(async {
+            match &self.pool {
+                Pool::Sqlite(pool) => query!(statement, values).fetch_all(pool).await.map(from_sqlite),
+                Pool::Postgres(pool) => query!(statement, values).fetch_all(pool).await.map(from_postgres),
+            }
+        })
+        .await
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
-        self.try_begin().await.map_err(failed)
+        patiently(self.try_begin()).await
     }
 
     async fn try_begin(&self) -> Result<Transaction<'_>, sqlx::Error> {
@@ -191,7 +197,10 @@ async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
     }
     // The pool tries again and again, and does not say what is wrong.
     options.connect().await?.close().await?;
-    let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
+    let pool =
+        PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE).after_connect(|connection, _| {
+            Box::pin(async { sqlx::raw_sql(TAKE_BACK).execute(connection).await.map(drop) })
+        });
     Ok(pool.connect_with(options).await?)
 }
 
@@ -208,24 +217,28 @@ pub(super) fn is_exposed(options: &PgConnectOptions) -> bool {
 impl Transaction<'_> {
     /// The rows that a statement answers.
     pub(super) async fn rows(&mut self, statement: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
-        let rows = match &mut self.inner {
-            Inner::Sqlite(inner) => query!(statement, values).fetch_all(&mut **inner).await.map(from_sqlite),
-            Inner::Postgres(inner) => query!(statement, values).fetch_all(&mut **inner).await.map(from_postgres),
-        };
-        rows.map_err(failed)
+        patiently(async {
+            match &mut self.inner {
+                Inner::Sqlite(inner) => query!(statement, values).fetch_all(&mut **inner).await.map(from_sqlite),
+                Inner::Postgres(inner) => query!(statement, values).fetch_all(&mut **inner).await.map(from_postgres),
+            }
+        })
+        .await
     }
 
     /// How many rows a statement has changed.
     pub(super) async fn execute(&mut self, statement: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
-        let rows = match &mut self.inner {
-            Inner::Sqlite(inner) => query!(statement, values).execute(&mut **inner).await.map(|r| r.rows_affected()),
-            Inner::Postgres(inner) => query!(statement, values).execute(&mut **inner).await.map(|r| r.rows_affected()),
-        };
-        rows.map_err(failed)
+        patiently(async {
+            Ok(match &mut self.inner {
+                Inner::Sqlite(inner) => query!(statement, values).execute(&mut **inner).await?.rows_affected(),
+                Inner::Postgres(inner) => query!(statement, values).execute(&mut **inner).await?.rows_affected(),
+            })
+        })
+        .await
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await.map_err(failed)
+        patiently(self.inner.commit()).await
     }
 }
 
@@ -258,6 +271,13 @@ fn from_sqlite(rows: Vec<SqliteRow>) -> Vec<Row> {
 
 fn from_postgres(rows: Vec<PgRow>) -> Vec<Row> {
     rows.into_iter().map(Row::Postgres).collect()
+}
+
+async fn patiently<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match timeout(PATIENCE, work).await {
+        Ok(result) => result.map_err(failed),
+        Err(elapsed) => Err(StoreError::Failed(Box::new(elapsed))),
+    }
 }
 
 fn failed(error: sqlx::Error) -> StoreError {

@@ -36,7 +36,7 @@ impl AccountsBuilder {
             bounds: Bounds {
                 hashing: available_parallelism().map_or(1, NonZeroUsize::get),
                 for_each_address: 256,
-                in_all: 4096,
+                in_all: 1024,
             },
         }
     }
@@ -66,14 +66,15 @@ impl AccountsBuilder {
     }
 
     /// Passwords that are hashed at a time, each on a thread, with the memory that hashing one takes. At least 1. Default: the number of
-    /// cores. Others wait, and addresses take turns.
+    /// cores. Others wait, and addresses take turns. For those who have logged in from where they are there are as many besides, so that
+    /// strangers do not keep them waiting.
     pub fn hashing_at_once(mut self, passwords: usize) -> Self {
         self.bounds.hashing = passwords.max(1);
         self
     }
 
     /// Attempts to log in that may be under way, those that wait included: from one address (of IPv6: the first 64 bits), and in all.
-    /// Default: 256 and 4,096. Further ones get [`LoginError::Busy`](super::LoginError::Busy).
+    /// Default: 256 and 1,024, and as many besides of those who have logged in from where they are. Further ones get [`LoginError::Busy`](super::LoginError::Busy).
     pub fn attempts_at_once(mut self, from_an_address: usize, in_all: usize) -> Self {
         self.bounds.for_each_address = from_an_address;
         self.bounds.in_all = in_all;
@@ -87,7 +88,8 @@ impl AccountsBuilder {
             passwords: self.passwords,
             token_lifetime: self.token_lifetime,
             invite_lifetime: self.invite_lifetime,
-            attempts: Attempts::new(self.bounds),
+            strangers: Attempts::new(self.bounds),
+            known: Attempts::new(self.bounds),
             throttle: Arc::new(Mutex::new(Throttle::new(self.throttling))),
             bearers: Mutex::new(Bearers::new(self.bearer_lifetime)),
             changes: Announcer::new(),

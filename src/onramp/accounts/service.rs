@@ -38,7 +38,10 @@ pub(super) struct Inner {
     pub(super) passwords: Arc<dyn Passwords>,
     pub(super) token_lifetime: Duration,
     pub(super) invite_lifetime: Duration,
-    pub(super) attempts: Arc<Attempts>,
+    /// Attempts of those who have not logged in to the account from where they are.
+    pub(super) strangers: Arc<Attempts>,
+    /// And of those who have. They have their own queue: the other may be full of attempts from a thousand addresses.
+    pub(super) known: Arc<Attempts>,
     pub(super) throttle: Arc<Mutex<Throttle>>,
     pub(super) bearers: Mutex<Bearers>,
     pub(super) changes: Announcer,
@@ -214,7 +217,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         names::check_password(new).map_err(AccountError::InvalidPassword)?;
         self.verify_id(account, old, from).await?;
-        let turn = self.turn(from).await?;
+        let turn = turn(&self.0.known, from).await?;
         let hash = self.hash(new, turn).await?;
         self.0.store.set_password_hash(account, &hash).await?;
         self.close(account);
@@ -264,7 +267,7 @@ impl Accounts {
         let digest = digest_of(secret);
         // Secrets that are wrong are not worth hashing a password.
         self.0.store.check_invite(digest, SystemTime::now()).await?;
-        let turn = self.turn(from).await?;
+        let turn = turn(&self.0.strangers, from).await?;
         let hash = self.hash(password, turn).await?;
         Ok(self.0.store.accept_invite(digest, name, &hash, SystemTime::now()).await?)
     }
@@ -280,8 +283,9 @@ impl Accounts {
         if names::check_name(name).is_err() || password.len() > MAX_PASSWORD_BYTES {
             return Err(LoginError::Wrong);
         }
-        let Inner { store, passwords, attempts, throttle, .. } = &*self.0;
+        let Inner { store, passwords, throttle, strangers, known, .. } = &*self.0;
         let (key, from) = (digest_of(name), Source::from(from));
+        let attempts = if lock(throttle).knows(key, from) { known } else { strangers };
         let attempt = attempts.enter(from).ok_or(LoginError::Busy)?;
         let check = || match lock(throttle).check(key, from, Instant::now()) {
             Verdict::Pass => Ok(None),
@@ -310,10 +314,6 @@ impl Accounts {
             account
         });
         checked.await.map_err(failed)?.ok_or(LoginError::Wrong)
-    }
-
-    async fn turn(&self, from: IpAddr) -> Result<Turn, AccountError> {
-        Ok(self.0.attempts.enter(from.into()).ok_or(AccountError::Busy)?.turn().await)
     }
 
     /// Hashes a password while `permit` is held.
@@ -357,6 +357,10 @@ impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accounts").finish_non_exhaustive()
     }
+}
+
+async fn turn(attempts: &Arc<Attempts>, from: IpAddr) -> Result<Turn, AccountError> {
+    Ok(attempts.enter(from.into()).ok_or(AccountError::Busy)?.turn().await)
 }
 
 /// 256 random bits, and their digest.

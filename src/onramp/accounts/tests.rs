@@ -111,6 +111,17 @@ async fn too_many_attempts_at_once_are_turned_away() {
 }
 
 #[tokio::test]
+async fn strangers_do_not_keep_those_waiting_who_were_there() {
+    let passwords = Plain::default();
+    let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(1, 1).build();
+    accounts.create("alice", PASSWORD).await.unwrap();
+    accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
+    let _stranger = accounts.0.strangers.enter(ELSEWHERE.into()).unwrap();
+    assert!(matches!(accounts.log_in("alice", PASSWORD, Ipv4Addr::LOCALHOST.into()).await, Err(LoginError::Busy)));
+    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+}
+
+#[tokio::test]
 async fn an_attempt_that_nobody_waits_for_is_counted() {
     let (accounts, passwords, _) = accounts().await;
     for _ in 0..10 {
@@ -126,7 +137,7 @@ async fn an_attempt_that_nobody_waits_for_is_counted() {
         let _ = attempt.await;
     }
     // The tenth is counted when its thread lets go of its place.
-    while accounts.0.attempts.is_at_work() {
+    while accounts.0.strangers.is_at_work() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Throttled { .. })));

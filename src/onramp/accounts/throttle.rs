@@ -78,6 +78,11 @@ impl Throttle {
         Self { throttling, pairs: cache(), addresses: cache(), accounts: cache(), known: cache() }
     }
 
+    /// Whether one has logged in to this account from there.
+    pub(super) fn knows(&self, account: Digest, from: Source) -> bool {
+        self.known.contains(&(account, from))
+    }
+
     /// Whether an attempt may be made now.
     pub(super) fn check(&mut self, account: Digest, from: Source, now: Instant) -> Verdict {
         let Throttling { pair, address, account: slow, delay } = self.throttling;
@@ -96,7 +101,7 @@ impl Throttle {
     pub(super) fn failed(&mut self, account: Digest, from: Source, now: Instant) {
         let Throttling { pair, address, account: slow, .. } = self.throttling;
         pair.charge(&mut self.pairs, (account, from), now);
-        if !self.known.contains(&(account, from)) {
+        if !self.knows(account, from) {
             address.charge(&mut self.addresses, from, now);
             slow.charge(&mut self.accounts, account, now);
         }
@@ -181,6 +186,7 @@ mod tests {
             }
         }
         throttle.succeeded(A, from);
+        assert!(throttle.knows(A, from) && !throttle.knows(B, from));
         assert_eq!(throttle.check(A, from, now), Verdict::Pass);
         assert!(matches!(throttle.check(B, from, now), Verdict::Refuse(_)));
     }

@@ -1,11 +1,13 @@
 //! What only databases do.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use pmesh::onramp::accounts::AccountStore;
+use pmesh::onramp::accounts::{AccountStore, Digest, NewToken};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::places::Schema;
 use crate::accounts::SqlStore;
@@ -50,12 +52,76 @@ async fn many_make_the_tables_of_postgres_at_once() {
     schema.remove().await;
 }
 
+/// As two servers would do it, on one database.
+async fn of_two_claims_from_two_processes_one_succeeds(url: &str) {
+    let stores = [SqlStore::open(url).await.unwrap(), SqlStore::open(url).await.unwrap()];
+    let [a, b] = ["a", "b"].map(|name| stores[0].create(name, "hash"));
+    let (issuer, claimer) = (a.await.unwrap(), b.await.unwrap());
+    let (now, other) = (SystemTime::now(), stores[1].create("c", "hash").await.unwrap());
+    for round in 0..50 {
+        let digest = Digest([round; 32]);
+        let token = NewToken { issuer, alias: "X".into(), digest, expires: now + Duration::from_secs(600) };
+        stores[0].add_token(token, now).await.unwrap();
+        let claims = (stores[0].claim(digest, claimer, "A", now), stores[1].claim(digest, other, "A", now));
+        let code = match tokio::join!(claims.0, claims.1) {
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => error.code(),
+            (first, second) => panic!("{first:?} and {second:?}"),
+        };
+        assert_eq!(code, "unknownToken");
+        stores[1].revoke(issuer, "X").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_claims_on_one_file_one_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    of_two_claims_from_two_processes_one_succeeds(&url(&folder)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_claims_on_one_server_one_succeeds() {
+    let Some(schema) = Schema::make().await else { return };
+    of_two_claims_from_two_processes_one_succeeds(&schema.url).await;
+    schema.remove().await;
+}
+
 #[tokio::test]
 async fn sqlite_writes_through_and_minds_references() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(&url(&folder)).await.unwrap();
     for (pragma, expected) in [("PRAGMA synchronous", 2), ("PRAGMA foreign_keys", 1), ("PRAGMA busy_timeout", 10_000)] {
         assert_eq!(database.rows(pragma, &[]).await.unwrap()[0].get::<i64>(0).unwrap(), expected, "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_takes_its_lock_back() {
+    let Some(schema) = Schema::make().await else { return };
+    let database = Database::open(&schema.url).await.unwrap();
+    let rows = database.rows("SHOW idle_in_transaction_session_timeout", &[]).await.unwrap();
+    assert_eq!(rows[0].get::<String>(0).unwrap(), "20s");
+    schema.remove().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_given_up_leaves_nothing_and_lets_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = Schema::make().await;
+    for url in [Some(url(&folder)), schema.as_ref().map(|schema| schema.url.clone())].into_iter().flatten() {
+        let (ours, theirs) = (Database::open(&url).await.unwrap(), Database::open(&url).await.unwrap());
+        let insert = "INSERT INTO accounts (name, password_hash, is_active) VALUES ('x', 'x', 1)";
+        let mut transaction = ours.begin().await.unwrap();
+        assert_eq!(transaction.execute(insert, &[]).await.unwrap(), 1);
+        let mut other = Box::pin(theirs.begin());
+        let waits = timeout(Duration::from_millis(300), &mut other).await;
+        assert!(waits.is_err(), "one at a time, over all processes");
+        drop(transaction);
+        let mut other = other.await.unwrap();
+        assert!(other.rows("SELECT id FROM accounts", &[]).await.unwrap().is_empty());
+        other.commit().await.unwrap();
+    }
+    if let Some(schema) = schema {
+        schema.remove().await;
     }
 }
 

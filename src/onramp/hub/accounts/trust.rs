@@ -199,22 +199,26 @@ impl<B: Clone> AccountHub<B> {
 
     /// What those of `viewers` who see such a place are told when it comes.
     fn arrival(&self, place: &Place, alias: &str, viewers: &Known, told: &mut Vec<(PeerId, Utf8Bytes)>) {
-        let text = match place {
-            Place::Directory(id) => Notice::PeerConnect(Presence { name: alias.to_owned(), id: *id }).to_json(),
-            Place::Peer { address, .. } if self.limits.announce => frame::announcement(address),
-            Place::Peer { .. } => return,
-        };
-        self.for_each(viewers, text, |viewer| viewer.is_directory() == place.is_directory(), told);
+        match place {
+            Place::Directory(id) => {
+                let text = || Notice::PeerConnect(Presence { name: alias.to_owned(), id: *id }).to_json();
+                self.for_each(viewers, text, Place::is_directory, told);
+            }
+            Place::Peer { address, .. } if self.limits.announce => {
+                self.for_each(viewers, || frame::announcement(address), |viewer| !viewer.is_directory(), told);
+            }
+            Place::Peer { .. } => {}
+        }
     }
 
     /// What they are told when it leaves.
     fn departure(&self, place: &Place, viewers: &Known, told: &mut Vec<(PeerId, Utf8Bytes)>) {
         match place {
             Place::Directory(id) => {
-                self.for_each(viewers, Notice::PeerDisconnect(*id).to_json(), Place::is_directory, told);
+                self.for_each(viewers, || Notice::PeerDisconnect(*id).to_json(), Place::is_directory, told);
             }
             Place::Peer { address, .. } if self.limits.announce => {
-                self.for_each(viewers, frame::left(address), Place::takes_extension, told);
+                self.for_each(viewers, || frame::left(address), Place::takes_extension, told);
             }
             Place::Peer { .. } => {}
         }
@@ -223,13 +227,16 @@ impl<B: Clone> AccountHub<B> {
     fn for_each(
         &self,
         viewers: &Known,
-        text: String,
+        text: impl FnOnce() -> String,
         which: impl Fn(&Place) -> bool,
         told: &mut Vec<(PeerId, Utf8Bytes)>,
     ) {
-        let text = Utf8Bytes::from(text);
         let which = |id: &&PeerId| self.logins.get(id).is_some_and(|login| which(&login.place));
-        told.extend(viewers.logins.iter().filter(which).map(|id| (*id, text.clone())));
+        let mut viewers = viewers.logins.iter().filter(which).peekable();
+        if viewers.peek().is_some() {
+            let text = Utf8Bytes::from(text());
+            told.extend(viewers.map(|id| (*id, text.clone())));
+        }
     }
 
     fn tell_of_peers(&mut self, told: Vec<(PeerId, Utf8Bytes)>, bells: &mut Vec<B>) {
@@ -245,17 +252,16 @@ impl<B: Clone> AccountHub<B> {
     fn tell_users(&mut self, account: AccountId, notice: &Notice, bells: &mut Vec<B>) {
         let mut told = Vec::new();
         if let Some(known) = self.accounts.get(&account) {
-            self.for_each(known, notice.to_json(), Place::is_directory, &mut told);
+            self.for_each(known, || notice.to_json(), Place::is_directory, &mut told);
         }
         self.tell_all_of(told, bells);
     }
 
-    /// Whether one login may send to another.
+    /// Whether one login may send to another of its kind.
     pub(super) fn may_reach(&self, from: PeerId, to: PeerId) -> bool {
         let (Some(from), Some(to)) = (self.logins.get(&from), self.logins.get(&to)) else { return false };
         from.ended.is_none()
             && to.ended.is_none()
-            && from.place.is_directory() == to.place.is_directory()
             && (from.account == to.account || self.trust(from.account, to.account).is_some())
     }
 

@@ -1,8 +1,10 @@
 //! The hub with accounts in virtual time: what each login is told, and who reaches whom.
 
 mod model;
+mod performance;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::onramp::accounts::Trusted;

@@ -158,11 +158,9 @@ impl Model {
                     Err(other) => panic!("{other:?}"),
                 }
             }
-            Step::Leave(login) => {
-                if self.here.get(login).is_some_and(Option::is_some) {
-                    self.here[login] = None;
-                    self.world.leave(login);
-                }
+            Step::Leave(login) if self.here.get(login).is_some_and(Option::is_some) => {
+                self.here[login] = None;
+                self.world.leave(login);
             }
             Step::Pull(login) => self.pull(login),
             Step::Trust(a, b) if a != b => {
