@@ -36,7 +36,13 @@ for target in "${targets[@]}"; do
     corpus=$corpus-fixed
     rm -rf "$corpus"
     # Those whose runs take longer.
-    case $target in identity) runs=10000 ;; signal) runs=20000 ;; pipe) runs=40000 ;; *) runs=150000 ;; esac
+    case $target in
+      handshake) runs=5000 ;;
+      identity) runs=10000 ;;
+      peer_relay | signal) runs=20000 ;;
+      pipe | topics) runs=40000 ;;
+      *) runs=150000 ;;
+    esac
     # To read the corpus again after a second, or to watch the memory in a thread, makes a difference too.
     options+=(-seed=1 -runs=$runs -reload=0 -rss_limit_mb=0)
   else

@@ -50,7 +50,7 @@ as_root() {
   else echo "this needs root: $*"; return 1
   fi
 }
-install() { # install PACKAGE...
+install_by_apt() { # install_by_apt PACKAGE...
   echo "installing: $*"
   if have apt-get; then
     as_root apt-get -q update && as_root apt-get -q install -y --no-install-recommends "$@"
@@ -60,7 +60,7 @@ install() { # install PACKAGE...
 }
 postgres_is_there() { [ -n "${PMESH_TEST_POSTGRES:-}" ] || have initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
 install_postgres() {
-  postgres_is_there || install postgresql
+  postgres_is_there || install_by_apt postgresql
   postgres_is_there || { echo "MISSING: PostgreSQL (Debian: apt-get install postgresql)"; return 1; }
 }
 install_packages() {
@@ -68,7 +68,7 @@ install_packages() {
   browser_is_there || wanted+=(chromium)
   have node || wanted+=(nodejs)
   have npm || wanted+=(npm)
-  [ ${#wanted[@]} -gt 0 ] && install "${wanted[@]}"
+  [ ${#wanted[@]} -gt 0 ] && install_by_apt "${wanted[@]}"
   local good=0
   browser_is_there || { echo "MISSING: Chromium (Debian: apt-get install chromium; elsewhere: set CHROMIUM to its path)"; good=1; }
   node_is_new_enough || { echo "MISSING: node 18.19 or newer"; good=1; }

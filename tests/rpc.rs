@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use futures_util::future::join_all;
 use pmesh::overlay::{Overlay, OverlayId};
 use pmesh::rpc::{CallError, Failure, IncomingCall, ModuleError, Request, Responses, Rpc, ServeError, Serving};
 use pmesh::{Connect, Node, Verdict};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
@@ -85,4 +87,419 @@ async fn answers_and_failures_over_a_node() {
     assert_eq!(soon(to.call_typed("Add", &(20, 22))).await, Ok(42));
     // An onramp knows no calls.
     assert_eq!(soon(rpc.on(&pair.a.onramp).call("Add", json!(1))).await, Err(CallError::Unsupported));
+}
+
+/// Says when it is dropped.
+struct Dropped(mpsc::Sender<()>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(());
+    }
+}
+
+/// A module that begins, tells so, and never ends; and what tells that its future was dropped.
+fn endless(rpc: &Rpc) -> (Arc<Notify>, mpsc::Receiver<()>) {
+    let (begun, (dropped, drops)) = (Arc::new(Notify::new()), mpsc::channel(1000));
+    let tell = begun.clone();
+    let module = rpc.module("Endless", move |_: Request| {
+        let (tell, dropped) = (tell.clone(), Dropped(dropped.clone()));
+        async move {
+            tell.notify_one();
+            let _dropped = dropped;
+            std::future::pending().await
+        }
+    });
+    module.unwrap().detach();
+    (begun, drops)
+}
+
+#[tokio::test]
+async fn who_gives_up_has_the_handler_dropped() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let (there, _serving) = serving(&pair);
+    let (begun, mut dropped) = endless(&there);
+    let to = Rpc::new().on(&pair.here);
+    // By dropping the future.
+    {
+        let call = to.call("Endless", json!(null));
+        tokio::select! {
+            _ = call => panic!("an answer"),
+            () = soon(begun.notified()) => {}
+        }
+    }
+    soon(dropped.recv()).await.unwrap();
+    // By time.
+    let short = to.clone().timeout(Duration::from_millis(50));
+    assert_eq!(soon(short.call("Endless", json!(null))).await, Err(CallError::TimedOut));
+    soon(dropped.recv()).await.unwrap();
+    // By dropping a stream.
+    let mut stream = to.stream("Endless", json!(null));
+    begun.notified().await;
+    tokio::select! {
+        _ = stream.next() => panic!("an answer"),
+        () = soon(begun.notified()) => {}
+    }
+    drop(stream);
+    soon(dropped.recv()).await.unwrap();
+    assert_eq!(soon(to.call_typed("Add", &(1, 1))).await, Ok(2));
+}
+
+#[tokio::test]
+async fn a_stream_is_sent_as_fast_as_it_is_read() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let (there, _serving) = serving(&pair);
+    let to = Rpc::new().on(&pair.here);
+    let all: Vec<u64> = soon(to.stream("Count", 1000).map(|item| item.unwrap().as_u64().unwrap()).collect()).await;
+    assert_eq!(all, (0..1000).collect::<Vec<_>>());
+    assert_eq!(soon(to.stream("My.Echo.Module", json!({})).count()).await, 1, "one answer is a stream of one");
+    let nothing: Vec<_> = soon(to.stream("Nothing", json!({})).collect()).await;
+    assert_eq!(nothing, [Err(CallError::UnknownModule)]);
+
+    let (sent, mut sends) = mpsc::channel(1000);
+    let module = there.streaming("Watched", move |_, responses: Responses| {
+        let sent = sent.clone();
+        async move {
+            for n in 0..100 {
+                responses.send(n).await?;
+                sent.send(n).await?;
+            }
+            Err(Failure::new("at the end"))
+        }
+    });
+    let _module = module.unwrap();
+    let mut stream = to.items(8).stream("Watched", json!(null));
+    assert_eq!(soon(stream.next()).await, Some(Ok(json!(0))));
+    for n in 0..8 {
+        assert_eq!(soon(sends.recv()).await, Some(n));
+    }
+    // The next ones come after a round trip at least, if at all: calls that follow are answered before.
+    assert_eq!(soon(to_add(&pair.here)).await, Err(CallError::InUse));
+    for n in 1..100 {
+        assert_eq!(soon(stream.next()).await, Some(Ok(json!(n))));
+        while sends.try_recv().is_ok_and(|sent| sent <= n + 8) {}
+    }
+    assert_eq!(soon(stream.next()).await, Some(Err(CallError::Failed(Failure::new("at the end")))));
+    assert_eq!(soon(stream.next()).await, None);
+}
+
+/// A call by somebody else.
+async fn to_add(node: &Node) -> Result<i64, CallError> {
+    Rpc::new().on(node).call_typed("Add", &(1, 1)).await
+}
+
+#[tokio::test]
+async fn both_sides_call_each_other_and_many_calls_wait_for_places() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let (b, _serving_b) = serving(&pair);
+    let a = Rpc::new();
+    modules(&a);
+    let _serving_a = a.serve(&pair.a.root).unwrap();
+    let most = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    let counting = most.clone();
+    let module = b.typed("Slow", move |n: usize, _| {
+        let most = counting.clone();
+        async move {
+            let now = most.0.fetch_add(1, Ordering::SeqCst) + 1;
+            most.1.fetch_max(now, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            most.0.fetch_sub(1, Ordering::SeqCst);
+            Ok(n)
+        }
+    });
+    module.unwrap().detach();
+    let (to_b, to_a) = (a.on(&pair.here), b.on(&pair.there));
+    let there = join_all((0..1000usize).map(|n| to_b.call_typed::<usize>("Slow", Box::leak(Box::new(n)))));
+    let back = join_all((0..500i64).map(|n| to_a.call_typed::<i64>("Add", Box::leak(Box::new((n, 1))))));
+    let (there, back) = soon(futures_util::future::join(there, back)).await;
+    assert!(there.into_iter().enumerate().all(|(n, answer)| answer == Ok(n)));
+    assert!(back.into_iter().enumerate().all(|(n, answer)| answer == Ok(n as i64 + 1)));
+    assert!((2..=64).contains(&most.1.load(Ordering::SeqCst)), "{most:?}");
+    // More than may wait.
+    let never = join_all((0..64 + 1024).map(|_| to_b.clone().timeout(Duration::from_millis(300)).call_owned("Never")));
+    let refused = join_all((0..10).map(|_| to_b.call("Add", json!([1, 1]))));
+    let (never, refused) = soon(futures_util::future::join(never, refused)).await;
+    assert!(never.into_iter().all(|answer| answer == Err(CallError::TimedOut)));
+    assert!(refused.into_iter().all(|answer| answer == Err(CallError::Busy)));
+    assert_eq!(soon(to_b.call_typed("Add", &(1, 1))).await, Ok(2));
+}
+
+trait Owned {
+    async fn call_owned(self, module: &str) -> Result<Value, CallError>;
+}
+
+impl Owned for pmesh::rpc::Target {
+    async fn call_owned(self, module: &str) -> Result<Value, CallError> {
+        self.call(module, json!(null)).await
+    }
+}
+
+#[tokio::test]
+async fn a_firewall_decides_call_by_call() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let friend = pair.a.root.peer_id();
+    let rpc = Rpc::builder()
+        .firewall(move |call: &IncomingCall| match call.module() {
+            "Panic" => panic!("a firewall that fails"),
+            "Never" => Verdict::Ignore,
+            "Add" => (call.caller().peer_id() == Some(friend)).into(),
+            _ => Verdict::Refuse,
+        })
+        .build();
+    modules(&rpc);
+    let _serving = rpc.serve(&pair.b.root).unwrap();
+    let to = Rpc::new().on(&pair.here);
+    for refused in ["My.Echo.Module", "Panic", "Unknown"] {
+        assert_eq!(soon(to.call(refused, json!(null))).await, Err(CallError::Refused));
+    }
+    let ignored = soon(to.clone().timeout(Duration::from_millis(50)).call("Never", json!(null))).await;
+    assert_eq!(ignored, Err(CallError::TimedOut));
+    assert_eq!(soon(to.call_typed("Add", &(1, 2))).await, Ok(3));
+    let stranger = server.peer().await;
+    let (here, _) = stranger.meet(&pair.b).await;
+    assert_eq!(soon(Rpc::new().on(&here).call("Add", json!([1, 2]))).await, Err(CallError::Refused));
+}
+
+#[tokio::test]
+async fn modules_come_and_go() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let rpc = Rpc::builder().modules(2).build();
+    let hello = async |_: Request| Ok(json!("hello"));
+    let guard = rpc.module("Hello", hello).unwrap();
+    assert_eq!(rpc.module("Hello", hello).unwrap_err(), ModuleError::InUse);
+    assert_eq!(rpc.module("", hello).unwrap_err(), ModuleError::InvalidName);
+    assert_eq!(rpc.module(&"x".repeat(129), hello).unwrap_err(), ModuleError::InvalidName);
+    rpc.module(&"x".repeat(128), hello).unwrap().detach();
+    assert_eq!(rpc.module("Third", hello).unwrap_err(), ModuleError::TooMany { limit: 2 });
+    let _serving = rpc.serve(&pair.b.root).unwrap();
+    let to = Rpc::new().on(&pair.here);
+    assert_eq!(soon(to.call("Hello", json!(null))).await, Ok(json!("hello")));
+    drop(guard);
+    assert_eq!(soon(to.call("Hello", json!(null))).await, Err(CallError::UnknownModule));
+    let _again = rpc.module("Hello", async |_: Request| Ok(json!("again"))).unwrap();
+    assert_eq!(soon(to.call("Hello", json!(null))).await, Ok(json!("again")));
+}
+
+#[tokio::test]
+async fn calls_end_with_what_they_go_over() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let (there, serving) = serving(&pair);
+    let (begun, mut dropped) = endless(&there);
+    let here = Rpc::new();
+    let to = here.on(&pair.here);
+    let in_progress = || {
+        let to = to.clone();
+        tokio::spawn(async move { to.call("Endless", json!(null)).await })
+    };
+    // A root is served once, and a node has one who calls over it.
+    assert_eq!(Rpc::new().serve(&pair.b.root).unwrap_err(), ServeError::InUse);
+    assert_eq!(Rpc::new().serve_node(&pair.there, ()).unwrap_err(), ServeError::InUse);
+
+    let call = in_progress();
+    soon(begun.notified()).await;
+    drop(serving);
+    assert_eq!(soon(call).await.unwrap(), Err(CallError::Closed));
+    soon(dropped.recv()).await.unwrap();
+    assert_eq!(soon(to.call("Add", json!([1, 2]))).await, Err(CallError::Refused));
+
+    let _serving = there.serve_node(&pair.there, String::from("a name")).unwrap();
+    let _name =
+        there.typed("Name", async |(): (), caller: pmesh::rpc::Caller| Ok(caller.data::<String>().cloned())).unwrap();
+    while to.call_typed::<String>("Name", &()).await != Ok("a name".into()) {
+        tokio::task::yield_now().await;
+    }
+    let call = in_progress();
+    soon(begun.notified()).await;
+    drop((there, _name));
+    assert_eq!(soon(call).await.unwrap(), Err(CallError::Closed));
+    soon(dropped.recv()).await.unwrap();
+
+    // Another one takes its place.
+    let (there, _serving) = soon(async {
+        let rpc = Rpc::new();
+        modules(&rpc);
+        loop {
+            if let Ok(serving) = rpc.serve_node(&pair.there, ()) {
+                return (rpc, serving);
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (begun, mut dropped) = endless(&there);
+    soon(async { while to.call_typed::<i64>("Add", &(1, 2)).await != Ok(3) {} }).await;
+    let call = in_progress();
+    soon(begun.notified()).await;
+    soon(pair.there.close()).await;
+    assert_eq!(soon(call).await.unwrap(), Err(CallError::Closed));
+    soon(dropped.recv()).await.unwrap();
+    soon(pair.here.closed()).await;
+    assert_eq!(soon(to.call("Add", json!([1, 2]))).await, Err(CallError::NotOpen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies_are_taken_up_to_a_bound_and_small_calls_pass_them() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let (there, _serving) = serving(&pair);
+    let to = Rpc::new().on(&pair.here);
+    let most = "x".repeat((1 << 20) - 2);
+    assert_eq!(soon(to.call("Same", most.clone())).await, Ok(json!(most)));
+    let limit = 1 << 20;
+    assert_eq!(soon(to.call("Same", format!("{most}x"))).await, Err(CallError::TooLarge { limit }));
+    // Small ones are answered while large ones are on their way: those are not parsed here, which takes longer than to send them.
+    let _length = there.typed("Length", async |body: Box<RawValue>, _| Ok(body.get().len())).unwrap();
+    let raw = RawValue::from_string(json!(most).to_string()).unwrap();
+    let mut large = pin!(join_all((0..16).map(|_| to.call_typed::<usize>("Length", &raw))));
+    let mut small = 0;
+    loop {
+        tokio::select! {
+            biased;
+            all = &mut large => {
+                assert!(all.into_iter().all(|answer| answer == Ok(1 << 20)));
+                break;
+            }
+            sum = soon(to.call_typed("Add", &(1, 2))) => {
+                assert_eq!(sum, Ok(3));
+                small += 1;
+            }
+        }
+    }
+    assert!(small >= 10, "only {small} small calls were answered meanwhile");
+}
+
+#[tokio::test]
+async fn notices_arrive_without_an_answer() {
+    let server = Server::start().await;
+    let pair = pair(&server).await;
+    let rpc = Rpc::new();
+    let (tell, mut told) = mpsc::channel(1000);
+    let module = rpc.typed("Log", move |line: u32, _| {
+        let tell = tell.clone();
+        async move { Ok(tell.send(line).await?) }
+    });
+    module.unwrap().detach();
+    let _serving = rpc.serve(&pair.b.root).unwrap();
+    let to = Rpc::new().on(&pair.here);
+    soon(to.notify("Nothing", "is told")).await.unwrap();
+    for line in 0..500 {
+        soon(to.notify("Log", line)).await.unwrap();
+    }
+    let mut lines = Vec::new();
+    for _ in 0..500 {
+        lines.push(soon(told.recv()).await.unwrap());
+    }
+    lines.sort_unstable();
+    assert_eq!(lines, (0..500).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn over_a_node_that_a_relay_has_introduced() {
+    let server = Server::start().await;
+    let (a, b, c) = (server.peer().await, server.peer().await, server.peer().await);
+    let (to_b, _) = a.meet(&b).await;
+    b.meet(&c).await;
+    let rpc = Rpc::new();
+    modules(&rpc);
+    // Nodes that come later are served too.
+    let _serving = rpc.serve(&c.root).unwrap();
+    server.stop().await;
+    let to_c = soon(to_b.connect(Connect::to(&c.address))).await.unwrap();
+    let calls = Rpc::new();
+    assert_eq!(soon(calls.on(&to_c).call_typed("Add", &(1, 2))).await, Ok(3));
+    // Who has no `Rpc` takes no calls.
+    let nobody = calls.on(&to_b).timeout(Duration::from_millis(200));
+    assert_eq!(soon(nobody.call("Add", json!([1, 2]))).await, Err(CallError::Unsupported));
+}
+
+/// Three in an overlay, where the last two know the first only to begin with.
+async fn overlays() -> [Overlay; 3] {
+    let start = async |at: Option<&Overlay>| {
+        let root = builder().build();
+        let here = Overlay::builder(&root).listen("127.0.0.1:0".parse().unwrap());
+        let url = at.map(|at| format!("ws://{}", at.local_addr().unwrap()));
+        let overlay = soon(url.into_iter().fold(here, |here, url| here.bootstrap(url)).start()).await.unwrap();
+        if let Some(at) = at {
+            soon(overlay.neighbour(&at.id())).await;
+        }
+        overlay
+    };
+    let a = start(None).await;
+    let (b, c) = (start(Some(&a)).await, start(Some(&a)).await);
+    [a, b, c]
+}
+
+#[tokio::test]
+async fn calls_go_over_the_overlay() {
+    let [_a, b, c] = overlays().await;
+    let rpc = Rpc::new();
+    modules(&rpc);
+    let _who = rpc
+        .typed("Who", async |(): (), caller: pmesh::rpc::Caller| Ok(caller.overlay_id().map(|id| id.to_string())))
+        .unwrap();
+    let calls = Rpc::new();
+    let to_c = calls.over(&b, c.id());
+    assert_eq!(soon(to_c.call("Add", json!([1, 2]))).await, Err(CallError::Unsupported));
+    let serving = rpc.serve_overlay(&c).unwrap();
+    assert_eq!(rpc.serve_overlay(&c).unwrap_err(), ServeError::InUse);
+    assert_eq!(soon(to_c.call_typed("Who", &())).await, Ok(b.id().to_string()));
+    let all: Vec<u64> = soon(to_c.stream("Count", 1000).map(|item| item.unwrap().as_u64().unwrap()).collect()).await;
+    assert_eq!(all, (0..1000).collect::<Vec<_>>());
+    let large = "x".repeat(50_000);
+    let at_once = (0..70).map(|_| to_c.call("Same", large.clone()));
+    assert!(soon(join_all(at_once)).await.into_iter().all(|answer| answer == Ok(json!(large))));
+    let nobody = calls.over(&b, OverlayId::from_bytes([7; 20])).timeout(Duration::from_millis(300));
+    assert_eq!(soon(nobody.call("Add", json!([1, 2]))).await, Err(CallError::Unsupported));
+    assert!(matches!(soon(calls.over(&b, b.id()).call("Add", 1)).await, Err(CallError::Unreachable(_))));
+
+    let (begun, mut dropped) = endless(&rpc);
+    let call = tokio::spawn(async move { to_c.call("Endless", json!(null)).await });
+    soon(begun.notified()).await;
+    drop(serving);
+    assert_eq!(soon(call).await.unwrap(), Err(CallError::Closed));
+    soon(dropped.recv()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_nonsense_ends_its_own_calls_only() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let [_a, b, c] = overlays().await;
+    let rpc = Rpc::new();
+    modules(&rpc);
+    let _serving = rpc.serve_overlay(&c).unwrap();
+    let other = overlay_at(&c).await;
+    let calls = Rpc::new();
+    let good = calls.over(&other, c.id());
+    assert_eq!(soon(good.call_typed("Add", &(1, 2))).await, Ok(3));
+    let hello = [&[0, 0, 0, 14, 0, 1][..], &[0, 0, 0, 64], &[0, 1, 0, 0], &[0, 1, 0, 0]].concat();
+    let call = |number: u32| {
+        let frame = [&[1][..], &number.to_be_bytes(), &[0; 7], &[5], b"Never", &[0, 0, 0, 1], b"1"].concat();
+        [&(frame.len() as u32).to_be_bytes()[..], &frame].concat()
+    };
+    let flood: Vec<u8> = (1..100_000).flat_map(call).collect();
+    for wrong in
+        [vec![0xff; 100], vec![0; 5], call(1), [hello.clone(), hello.clone()].concat(), [hello, flood].concat()]
+    {
+        let mut stream = soon(b.dial(c.id(), "pmesh.rpc")).await.unwrap();
+        // It may be cut off while it writes.
+        let _ = soon(stream.write_all(&wrong)).await;
+        let mut end = Vec::new();
+        let _ = soon(stream.read_to_end(&mut end)).await;
+        assert!(end.len() < 100_000, "{} bytes of answers", end.len());
+        assert_eq!(soon(good.call_typed("Add", &(1, 2))).await, Ok(3));
+    }
+}
+
+async fn overlay_at(at: &Overlay) -> Overlay {
+    let root = builder().build();
+    let url = format!("ws://{}", at.local_addr().unwrap());
+    let overlay = soon(Overlay::builder(&root).bootstrap(url).start()).await.unwrap();
+    soon(overlay.neighbour(&at.id())).await;
+    overlay
 }

@@ -10,6 +10,8 @@ mod error;
 mod identity;
 #[path = "../../src/lock.rs"]
 mod lock;
+#[allow(dead_code, reason = "the targets do not use all of it")]
+pub mod overlay;
 #[path = "../../src/protocol/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the targets do not use all of it")]
 mod protocol;

@@ -183,6 +183,11 @@ impl Channel {
         self.node.inner.queues.buffered(&self.lane)
     }
 
+    /// Waits until about so many bytes are [buffered](Self::buffered) at most, or nothing more can be sent. Cancel safe.
+    pub(crate) async fn drained(&self, to: usize) {
+        self.node.inner.queues.drained(&self.lane, to).await;
+    }
+
     /// Messages from the other side, JSON and binary, in the order of arrival.
     ///
     /// Several streams of one channel each get every message. What arrives while there is no stream waits for the next

@@ -200,7 +200,7 @@ pub(super) fn serve(core: Arc<Core>, link: Link, reach: Reach) -> impl Future<Ou
             {
                 ready.push(packet);
             }
-            core.count_dropped(core.receive(&id, &mut ready).hold().await);
+            core.count_dropped(core.receive(&linked, &mut ready).hold().await);
         }
         drop(linked);
         is_used

@@ -79,8 +79,8 @@ impl RpcBuilder {
     }
 
     /// The largest body, of a request or an answer, that is taken, in bytes of JSON: 1 MiB by default. Callers get
-    /// [`CallError::TooLarge`]. The requests of one peer that are in progress have 16 times as much together; beyond that it gets
-    /// [`CallError::Busy`].
+    /// [`CallError::TooLarge`]. The requests of one peer that are in progress have 16 times as much together; with further ones it waits,
+    /// or gets [`CallError::Busy`].
     pub fn max_body(mut self, bytes: usize) -> Self {
         let bytes = bytes.min(u32::MAX as usize);
         self.limits.body = bytes;
@@ -88,9 +88,9 @@ impl RpcBuilder {
         self
     }
 
-    /// Calls to one peer that wait until it has a place for them: 1,024 by default. Further ones get [`CallError::Busy`].
+    /// Calls to one peer that wait until it has a place for them: 1,024 by default, 1 at least. Further ones get [`CallError::Busy`].
     pub fn waiting(mut self, calls: usize) -> Self {
-        self.limits.waiting = calls;
+        self.limits.waiting = calls.max(1);
         self
     }
 
@@ -285,15 +285,19 @@ impl Shared {
         }
     }
 
+    #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
     pub(super) fn node_link(self: &Arc<Self>, node: &Node) -> Result<Arc<Link>, CallError> {
         let mut links = lock(&self.links);
         let links = links.as_mut().ok_or(CallError::NotOpen)?;
         let key = Key::Node(node.clone());
-        if let Some(link) = links.get(&key) {
-            return Ok(link.clone());
-        }
         if node.kind() != NodeKind::WebRtc {
             return Err(CallError::Unsupported);
+        }
+        if !node.is_open() {
+            return Err(CallError::NotOpen);
+        }
+        if let Some(link) = links.get(&key) {
+            return Ok(link.clone());
         }
         let only = node.take_calls().ok_or(CallError::InUse)?;
         let channel = node.reserved_channel(NAME).map_err(|error| match error {
@@ -313,6 +317,7 @@ impl Shared {
         Ok(link)
     }
 
+    #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
     fn dialled(self: &Arc<Self>, overlay: &Overlay, id: OverlayId) -> Result<Arc<Link>, CallError> {
         let mut links = lock(&self.links);
         let links = links.as_mut().ok_or(CallError::NotOpen)?;

@@ -17,14 +17,14 @@ use super::handle::Shared;
 use super::port::{Over, Port, Receiver, Sender};
 use super::request::{Caller, IncomingCall, Invocation, ResponseError, Responses};
 use super::table::{Output, Start, Table};
-use super::wire::Mode;
+use super::wire::{Mode, PART};
 use crate::lock::lock;
 use crate::node::Verdict;
 
-/// Bytes of requests that wait to be sent, and as many of items, each counted with its overhead. At it, calls and handlers wait.
+/// Bytes of large requests that wait to be sent, and as many of items. At it, calls and handlers wait.
 const ROOM: usize = 4 * 1024 * 1024;
 
-/// What each body takes of the room besides its bytes.
+/// What each item takes of the room besides its bytes.
 const OVERHEAD: usize = 64;
 
 /// How long a link that was dialled stays open without a call.
@@ -151,7 +151,8 @@ impl Link {
         timeout: Option<Duration>,
     ) -> Result<Ticket, CallError> {
         let begun = Instant::now();
-        let cost = cost(&body);
+        // Small ones do not wait for large ones: they are bounded by how many may wait.
+        let cost = if body.len() > PART { body.len().min(ROOM) } else { 0 };
         let room = self.requests.acquire_many(cost as u32);
         let room = match timeout {
             Some(within) => tokio::time::timeout(within, room).await.map_err(|_| CallError::TimedOut)?,
@@ -184,7 +185,8 @@ impl Link {
             return Err(ResponseError::TooLarge { limit });
         }
         let credit = credit.acquire().await.map_err(|_| ResponseError::Gone)?;
-        let cost = cost(&body);
+        // One that is larger than all of the room goes alone.
+        let cost = (body.len() + OVERHEAD).min(ROOM);
         self.items.acquire_many(cost as u32).await.map_err(|_| ResponseError::Gone)?.forget();
         credit.forget();
         let mut state = lock(&self.state);
@@ -273,7 +275,10 @@ impl Link {
     /// A handler is done; `None` if the caller is to hear nothing.
     fn finish(self: &Arc<Self>, number: u32, answer: Option<Result<Bytes, CallError>>) {
         let mut state = lock(&self.state);
-        state.handlers.remove(&number);
+        if let Some(handling) = state.handlers.remove(&number) {
+            // Somebody else may have its responses.
+            handling.credit.close();
+        }
         match answer {
             Some(answer) => state.table.answer(number, answer),
             None => state.table.ignore(number),
@@ -304,6 +309,7 @@ impl Link {
         let hello = lock(&self.state).table.hello();
         sender.send(&hello).await?;
         loop {
+            sender.ready().await;
             let frame = {
                 let mut state = lock(&self.state);
                 let frame = state.table.next_frame();
@@ -377,11 +383,6 @@ async fn run(shared: &Shared, invocation: Invocation) -> Option<Result<Bytes, Ca
     })
 }
 
-/// What a body takes of the room. One that is larger than all of it may wait alone.
-fn cost(body: &Bytes) -> usize {
-    (body.len() + OVERHEAD).min(ROOM)
-}
-
 impl Ticket {
     /// The next that comes: items, then the end. Cancel safe.
     pub(super) async fn next(&mut self) -> Reply {
@@ -420,5 +421,33 @@ impl Drop for Ticket {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("is_over", &*self.over.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::Rpc;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_without_a_call_is_idle_after_a_while_and_calls_end_in_time() {
+        let rpc = Rpc::new();
+        let link = Link::new(rpc.shared().clone());
+        let begun = Instant::now();
+        let call = link.call((Mode::Call, "m", 0), Bytes::new(), Some(2 * IDLE)).await.unwrap();
+        let (reply, ()) = tokio::join!(
+            async {
+                let mut call = call;
+                let reply = call.next().await;
+                assert_eq!(begun.elapsed().as_secs(), 60);
+                reply
+            },
+            link.watch_time(Some(IDLE)),
+        );
+        assert!(matches!(reply, Reply::End(Err(CallError::Unsupported))));
+        assert_eq!(begun.elapsed().as_secs(), 90);
+        link.end(CallError::NotOpen);
+        let after = link.call((Mode::Call, "m", 0), Bytes::new(), None).await;
+        assert_eq!(after.err(), Some(CallError::NotOpen));
     }
 }

@@ -1,4 +1,4 @@
-//! What waits to be sent on a link: calls take turns, part by part, so small ones do not wait for large ones.
+//! What waits to be sent on a link: calls take turns, part by part, so small ones do not wait for large ones, nor large ones for ever.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -39,8 +39,10 @@ struct Message {
 /// The messages of all calls that wait. What bounds them is up to the table.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// Calls with messages, in the order of their turns.
-    turns: VecDeque<Key>,
+    /// Calls by their next message, in the order of their turns, see [`class`].
+    turns: [VecDeque<Key>; 3],
+    /// Whether a small message had the last turn.
+    small: bool,
     messages: HashMap<Key, VecDeque<Message>>,
     freed: (usize, usize),
 }
@@ -53,19 +55,33 @@ pub(super) struct Next {
     pub(super) ended: Option<Key>,
 }
 
+/// First, or the other side would see a call in the place of one of whose end it does not know yet.
+const CONTROL: usize = 0;
+/// What fits into one frame: takes turns with what does not.
+const SMALL: usize = 1;
+const LARGE: usize = 2;
+
+fn class(head: &Head, bytes: usize) -> usize {
+    match head {
+        Head::Cancel | Head::Credit(_) => CONTROL,
+        _ if bytes <= PART => SMALL,
+        _ => LARGE,
+    }
+}
+
 impl Outbox {
     /// Queues a message. `cost` is the room it takes from its side.
     pub(super) fn push(&mut self, key: Key, head: Head, body: Bytes, cost: usize) {
         let messages = self.messages.entry(key).or_default();
         if messages.is_empty() {
-            self.turns.push_back(key);
+            self.turns[class(&head, body.len())].push_back(key);
         }
         messages.push_back(Message { head, body, begun: false, cost });
     }
 
     /// The frame whose turn it is.
     pub(super) fn next(&mut self) -> Option<Next> {
-        let key = *self.turns.front()?;
+        let key = self.take_turn()?;
         let messages = self.messages.get_mut(&key)?;
         let message = messages.front_mut()?;
         let size = message.body.len() as u32;
@@ -87,23 +103,31 @@ impl Outbox {
             && let Some(sent) = messages.pop_front()
         {
             ended = matches!(sent.head, Head::Answer | Head::Failure(_)).then_some(key);
-            let is_over = messages.is_empty();
             self.free(key.0, sent.cost);
-            if is_over {
-                self.messages.remove(&key);
-            }
         }
-        self.turns.pop_front();
-        if self.messages.contains_key(&key) {
-            self.turns.push_back(key);
+        match self.messages.get(&key).and_then(VecDeque::front) {
+            Some(next) if next.begun => self.turns[LARGE].push_back(key),
+            Some(next) => self.turns[class(&next.head, next.body.len())].push_back(key),
+            None => drop(self.messages.remove(&key)),
         }
         Some(Next { frame, ended })
+    }
+
+    /// The call whose turn it is.
+    fn take_turn(&mut self) -> Option<Key> {
+        if let Some(key) = self.turns[CONTROL].pop_front() {
+            return Some(key);
+        }
+        self.small = if self.small { self.turns[LARGE].is_empty() } else { !self.turns[SMALL].is_empty() };
+        self.turns[if self.small { SMALL } else { LARGE }].pop_front()
     }
 
     /// Forgets what a call still has to send. Returns whether its request was among it, with nothing of it sent.
     pub(super) fn forget(&mut self, key: Key) -> bool {
         let Some(messages) = self.messages.remove(&key) else { return false };
-        self.turns.retain(|turn| *turn != key);
+        for turns in &mut self.turns {
+            turns.retain(|turn| *turn != key);
+        }
         self.free(key.0, messages.iter().map(|message| message.cost).sum());
         messages.front().is_some_and(|message| matches!(message.head, Head::Call(_)) && !message.begun)
     }
@@ -122,12 +146,13 @@ impl Outbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.messages.is_empty()
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        for key in std::mem::take(&mut self.turns) {
+        let keys: Vec<Key> = self.messages.keys().copied().collect();
+        for key in keys {
             self.forget(key);
         }
     }
@@ -150,12 +175,23 @@ mod tests {
             sent.push(next.frame);
             freed.push(outbox.take_freed().0);
         }
-        assert!(
-            matches!(&sent[0], Frame::Call { number: 1, size, part, .. } if *size as usize == 3 * PART && part.len() == PART)
-        );
-        assert!(matches!(&sent[1], Frame::Call { number: 2, size: 1, .. }));
+        assert!(matches!(&sent[0], Frame::Call { number: 2, size: 1, .. }));
+        assert!(matches!(&sent[1], Frame::Call { number: 1, part, .. } if part.len() == PART));
         assert!(matches!(&sent[2..], [Frame::Request { number: 1, .. }, Frame::Request { number: 1, .. }]));
-        assert_eq!(freed, [0, 7, 0, 5]);
+        assert_eq!(freed, [7, 0, 0, 5]);
+        // Nor does a large one wait for many small ones, or the end of a call for anything.
+        outbox.push((Side::Caller, 3), head(), vec![0; 2 * PART].into(), 0);
+        for number in 4..9 {
+            outbox.push((Side::Caller, number), head(), Bytes::new(), 0);
+        }
+        outbox.push((Side::Caller, 9), Head::Cancel, Bytes::new(), 0);
+        let order: Vec<_> = std::iter::from_fn(|| outbox.next())
+            .map(|next| match next.frame {
+                Frame::Cancel { number } | Frame::Call { number, .. } | Frame::Request { number, .. } => number,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(order, [9, 4, 3, 5, 3, 6, 7, 8]);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::overlay::stream::Stream;
 /// The channel of a node, and the service of the overlay.
 pub(super) const NAME: &str = "pmesh.rpc";
 
+/// What may wait in the queue of a channel while further frames wait for their turn: enough for a full packet.
+const QUEUED: usize = 64 * 1024;
+
 pub(super) struct Port {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
@@ -42,6 +45,13 @@ impl Port {
 }
 
 impl Sender {
+    /// Waits until a frame that is sent now would not wait for much.
+    pub(super) async fn ready(&self) {
+        if let Self::Channel(channel) = self {
+            channel.drained(QUEUED).await;
+        }
+    }
+
     /// Sends a frame, once there is room. Not cancel safe.
     pub(super) async fn send(&mut self, frame: &Frame) -> Result<(), Over> {
         let frame = frame.encode();

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::error::{CallError, ServeError};
 use super::handle::{Key, Shared};
 use super::link::{Link, Reason};
 use super::port::{NAME, Port};
 use super::request::Caller;
-use crate::node::{Event, Events, Node, NodeKind, Only, Root};
+use crate::node::{Event, Events, Node, NodeId, NodeKind, Only, Root};
 use crate::overlay::stream::{Listener, Stream};
 use crate::overlay::{Overlay, OverlayId};
 
 /// When a link is over and its node is not, the peer may have begun anew: it is made again after the first of these, then after twice
-/// as long each time, up to the second.
+/// as long each time, up to the second, unless it has lasted so long.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// What a node is served with.
@@ -68,8 +68,12 @@ impl Drop for Served {
 pub(super) fn root(shared: &Arc<Shared>, root: &Root) -> Result<Serving, ServeError> {
     let only = root.take_calls().ok_or(ServeError::InUse)?;
     // Before the nodes there are, so none is missed.
-    let events = root.events();
-    let task = tokio::spawn(serve_root(Arc::downgrade(shared), events, root.peers()));
+    let (events, nodes) = (root.events(), root.peers());
+    for node in &nodes {
+        // Nobody else gets those there are meanwhile. Why one cannot be had, its task finds out.
+        let _ = shared.node_link(node);
+    }
+    let task = tokio::spawn(serve_root(Arc::downgrade(shared), events, nodes));
     Ok(Serving { task: task.abort_handle(), _only: Some(only) })
 }
 
@@ -81,7 +85,7 @@ async fn serve_root(shared: Weak<Shared>, mut events: Events, mut nodes: Vec<Nod
     let mut look_again = false;
     loop {
         for node in nodes.drain(..).filter(|node| node.kind() == NodeKind::WebRtc && node.is_open()) {
-            if kept.insert(node.clone()) {
+            if kept.insert(node.id()) {
                 keepers.spawn(keep(shared.clone(), node, Reason::All, None));
             }
         }
@@ -118,11 +122,12 @@ pub(super) fn node(shared: &Arc<Shared>, node: &Node, data: Arc<dyn Any + Send +
     Ok(Serving { task: task.abort_handle(), _only: None })
 }
 
-/// Takes the calls of a node as long as it is open. Returns the node.
-async fn keep(shared: Weak<Shared>, node: Node, reason: Reason, data: Data) -> Node {
+/// Takes the calls of a node as long as it is open. Returns which it was.
+async fn keep(shared: Weak<Shared>, node: Node, reason: Reason, data: Data) -> NodeId {
     let mut pause = AGAIN.0;
     while node.is_open() {
         let Some(shared) = shared.upgrade() else { break };
+        let begun = Instant::now();
         let link = match shared.node_link(&node) {
             Ok(link) => Some(link),
             Err(CallError::Unsupported) => break,
@@ -133,12 +138,15 @@ async fn keep(shared: Weak<Shared>, node: Node, reason: Reason, data: Data) -> N
             let served = Served::begin(link, reason, Caller::of_node(node.clone(), data.clone()));
             served.link.over().await;
         }
+        if begun.elapsed() > AGAIN.1 {
+            pause = AGAIN.0;
+        }
         tokio::select! {
             () = sleep(pause) => pause = (2 * pause).min(AGAIN.1),
             _ = node.closed() => {}
         }
     }
-    node
+    node.id()
 }
 
 pub(super) fn overlay(shared: &Arc<Shared>, overlay: &Overlay) -> Result<Serving, ServeError> {

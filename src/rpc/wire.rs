@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! frame:   kind (1 byte), and except in a hello the number of a call (4), then:
-//! 0 hello    version (1), calls (4), bytes (4)   so many calls may be in progress, with bodies so large: comes first
+//! 0 hello    version (1), calls (4), body (4), bodies (4)   comes first: so many calls may be in progress, with bodies so large, each,
+//!            and together those of more than a part
 //! caller:
 //! 1 call     mode (1: 0 one answer, 1 a stream, 2 none), milliseconds (4, 0 for no limit), items (2),
 //!            length of the name (1), name, size (4), part      the call of a module, for so long
@@ -66,7 +67,7 @@ pub(super) enum Code {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
-    Hello { calls: u32, bytes: u32 },
+    Hello { calls: u32, body: u32, bodies: u32 },
     Call { number: u32, head: CallHead, size: u32, part: Bytes },
     Request { number: u32, part: Bytes },
     Cancel { number: u32 },
@@ -100,10 +101,11 @@ impl Frame {
             out.put_u32(number);
         };
         match self {
-            Self::Hello { calls, bytes } => {
+            Self::Hello { calls, body, bodies } => {
                 out.put_slice(&[0, VERSION]);
-                out.put_u32(*calls);
-                out.put_u32(*bytes);
+                for number in [calls, body, bodies] {
+                    out.put_u32(*number);
+                }
             }
             Self::Call { number, head, size, .. } => {
                 begin(1, *number);
@@ -160,8 +162,8 @@ impl Frame {
         if kind == 0 {
             // Later versions may say more.
             let version = from.try_get_u8().map_err(|_| NoFrame)?;
-            let (calls, bytes) = (number(&mut from)?, number(&mut from)?);
-            return if version == VERSION { Ok(Some(Self::Hello { calls, bytes })) } else { Err(NoFrame) };
+            let (calls, body, bodies) = (number(&mut from)?, number(&mut from)?, number(&mut from)?);
+            return if version == VERSION { Ok(Some(Self::Hello { calls, body, bodies })) } else { Err(NoFrame) };
         }
         if kind > 8 {
             return Ok(None);
@@ -288,7 +290,11 @@ mod tests {
             .prop_map(|(mode, millis, items, module)| CallHead { mode, millis, items, module });
         let part = || proptest::collection::vec(any::<u8>(), 1..100).prop_map(Bytes::from);
         prop_oneof![
-            (any::<u32>(), any::<u32>()).prop_map(|(calls, bytes)| Frame::Hello { calls, bytes }),
+            (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(calls, body, bodies)| Frame::Hello {
+                calls,
+                body,
+                bodies
+            }),
             (any::<u32>(), head, body()).prop_map(|(number, head, (size, part))| Frame::Call {
                 number,
                 head,
@@ -347,7 +353,7 @@ mod tests {
             Frame::Call { number: 1, head: long_name, size: 0, part: Bytes::new() }.encode(),
             Bytes::new(),
             Bytes::from_static(&[3, 0, 0, 0, 1, 0]),
-            Bytes::from_static(&[0, 2, 0, 0, 0, 1, 0, 0, 0, 1]),
+            Bytes::from_static(&[0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]),
             vec![9; MAX_FRAME + 1].into(),
         ];
         for wrong in wrong {

@@ -19,8 +19,9 @@ const CONNECTIONS: u32 = 8;
 /// How long a call waits for its turn, and for each answer of the database. Then it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long PostgreSQL waits for us within a transaction. Others could not write if our line were cut in one.
-const TAKE_BACK: &str = "SET idle_in_transaction_session_timeout = '20s'";
+/// PostgreSQL is not to wait for us for ever within a transaction: if our line were cut in one, nobody could write. And we know that there
+/// are tables already.
+const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '20s'; SET client_min_messages = warning";
 
 /// Of the lock that those who write to a PostgreSQL database take. Arbitrary, and the same for ever.
 const LOCK: i64 = 0x706d_6573_6800_0001;
@@ -199,7 +200,7 @@ async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
     options.connect().await?.close().await?;
     let pool =
         PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE).after_connect(|connection, _| {
-            Box::pin(async { sqlx::raw_sql(TAKE_BACK).execute(connection).await.map(drop) })
+            Box::pin(async { sqlx::raw_sql(POSTGRES_SETTINGS).execute(connection).await.map(drop) })
         });
     Ok(pool.connect_with(options).await?)
 }

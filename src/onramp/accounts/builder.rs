@@ -12,7 +12,10 @@ use super::service::Inner;
 use super::throttle::{Throttle, Throttling};
 use super::{AccountStore, Accounts, Passwords};
 
-/// The options of [`Accounts`].
+/// Longer is not needed, and time would overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The options of [`Accounts`]. Lifetimes are 100 years at most.
 #[must_use = "nothing happens before it is built"]
 pub struct AccountsBuilder {
     store: Box<dyn AccountStore>,
@@ -43,19 +46,19 @@ impl AccountsBuilder {
 
     /// How long a token can be claimed. Default: 10 minutes.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
-        self.token_lifetime = lifetime;
+        self.token_lifetime = lifetime.min(FOREVER);
         self
     }
 
     /// How long one can log in by a bearer token. Default: 5 minutes.
     pub fn bearer_lifetime(mut self, lifetime: Duration) -> Self {
-        self.bearer_lifetime = lifetime;
+        self.bearer_lifetime = lifetime.min(FOREVER);
         self
     }
 
     /// How long an invitation can be accepted. Default: 7 days.
     pub fn invite_lifetime(mut self, lifetime: Duration) -> Self {
-        self.invite_lifetime = lifetime;
+        self.invite_lifetime = lifetime.min(FOREVER);
         self
     }
 

@@ -1,4 +1,41 @@
 //! Accounts of an onramp: who may log in, and who trusts whom.
+//!
+//! [`Accounts`] is the service. It is given an [`AccountStore`], where accounts are kept, and [`Passwords`], which hashes: the program
+//! `onramp-server` has stores in SQLite and PostgreSQL, and argon2id.
+//!
+//! ```
+//! use pmesh::onramp::accounts::{Accounts, MemoryStore, Passwords};
+//! # struct Argon2id;
+//! # impl Passwords for Argon2id {
+//! #     fn hash(&self, password: &str) -> String { password.into() }
+//! #     fn verify(&self, password: &str, hash: Option<&str>) -> bool { hash == Some(password) }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!
+//! let accounts = Accounts::new(MemoryStore::new(), Argon2id);
+//! let alice = accounts.create("alice", "correct horse").await?;
+//! accounts.create("bob", "battery staple").await?;
+//! let bob = accounts.log_in("bob", "battery staple", "192.0.2.1".parse()?).await?;
+//!
+//! // Alice gives Bob the token. He claims it, and they trust each other.
+//! let token = accounts.request_token(alice, "Bob").await?;
+//! accounts.claim_token(bob.id, "Alice", &token).await?;
+//! assert_eq!(accounts.trusted(alice).await?[0].alias, "Bob");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is held against wrong passwords
+//!
+//! | wrong passwords | happens |
+//! |---|---|
+//! | for one account from one address | 10, then one each half a minute; [`LoginError::Throttled`] |
+//! | from one address | 100, then one each two seconds, but for accounts that have logged in from there |
+//! | for one account, from wherever | 20, then attempts take 3 seconds longer, but from where it has logged in before |
+//!
+//! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits. What is refused is not hashed, and costs next to nothing. A
+//! login resets the first count only. All this is forgotten when the program ends.
 
 mod admin;
 mod attempts;

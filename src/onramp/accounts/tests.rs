@@ -266,3 +266,13 @@ async fn tokens_end_in_time() {
     let token = accounts.request_token(alice, "Bob").await.unwrap();
     assert_eq!(accounts.claim_token(bob, "Ali", &token).await.unwrap_err().code(), "expired");
 }
+
+#[tokio::test]
+async fn times_may_be_as_long_as_they_are() {
+    let builder = Accounts::builder(MemoryStore::new(), Plain::default()).token_lifetime(Duration::MAX);
+    let accounts = builder.bearer_lifetime(Duration::MAX).invite_lifetime(Duration::MAX).build();
+    let alice = accounts.create("alice", PASSWORD).await.unwrap();
+    let bearer = accounts.bearer("alice", PASSWORD, HOME).await.unwrap();
+    assert_eq!(accounts.log_in_by_bearer(&bearer.token, HOME).await.unwrap().id, alice);
+    assert!(accounts.request_token(alice, "Bob").await.is_ok() && accounts.invite(alice, "a@b").await.is_ok());
+}

@@ -16,12 +16,15 @@ use super::store::Digest;
 /// Keys of each kind that are remembered. The one that was used longest ago gives way.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not 0");
 
+/// Longest time for one more attempt: beyond, time would overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How many wrong passwords are let pass at once, and how long it takes until one more is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     /// At once, after a rest. At least 1.
     pub burst: u32,
-    /// For each further one.
+    /// For each further one. At most a day.
     pub every: Duration,
 }
 
@@ -74,7 +77,11 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    pub(super) fn new(throttling: Throttling) -> Self {
+    pub(super) fn new(mut throttling: Throttling) -> Self {
+        let Throttling { pair, address, account, .. } = &mut throttling;
+        for Allowance { every, .. } in [pair, address, account] {
+            *every = (*every).min(LONGEST);
+        }
         Self { throttling, pairs: cache(), addresses: cache(), accounts: cache(), known: cache() }
     }
 
@@ -217,6 +224,17 @@ mod tests {
         assert_eq!(throttle.check(A, cafe, now), Verdict::Slow(delay));
         assert_eq!(throttle.check(A, home, now), Verdict::Pass, "it has logged in from there");
         assert_eq!(throttle.check(A, cafe, now + account.every * account.burst), Verdict::Pass);
+    }
+
+    #[test]
+    fn numbers_may_be_as_large_as_they_are() {
+        let most = Allowance { burst: u32::MAX, every: Duration::MAX };
+        let delay = Duration::MAX;
+        let mut throttle = Throttle::new(Throttling { pair: most, address: most, account: most, delay });
+        let (from, now) = (source("192.0.2.1"), Instant::now());
+        throttle.failed(A, from, now);
+        throttle.failed(A, from, now);
+        assert_eq!(throttle.check(A, from, now), Verdict::Pass);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub(super) struct Entry {
     pub(super) sender: Arc<Sender>,
     /// The node of the tree, if it is one.
     pub(super) node: Option<Node>,
+    since: Instant,
+    /// When something last came over it.
+    heard: Instant,
     /// Since when it takes nothing, and how many packets it had taken by then: who waits for room may get it when nobody else finds any.
     full: Option<(Instant, u64)>,
     patience: Patience,
@@ -43,8 +46,15 @@ pub(super) enum Handed {
 }
 
 impl Entry {
-    fn new(number: u64, sender: Sender, node: Option<Node>) -> Self {
-        Self { number, sender: Arc::new(sender), node, full: None, patience: Patience::default() }
+    fn new(number: u64, sender: Sender, node: Option<Node>, now: Instant) -> Self {
+        let (sender, patience) = (Arc::new(sender), Patience::default());
+        Self { number, sender, node, since: now, heard: now, full: None, patience }
+    }
+
+    /// Whether it is better than another, when something has come over it. A connection between the two is better than a WebSocket; but one
+    /// over which nothing has come since the other was made may be that of an earlier run of the peer.
+    fn is_better_than(&self, other: &Self) -> bool {
+        self.node.is_some() && other.node.is_none() || other.heard < self.since
     }
 
     /// Hands a packet to the link. If that is full, what is `patient` may wait for room, and others as long as there is [`Patience`].
@@ -152,7 +162,7 @@ impl Core {
             let first = links.is_empty();
             // A connection between the two is better than a WebSocket.
             let at = if node.is_some() { 0 } else { links.partition_point(|entry| entry.node.is_some()) };
-            links.insert(at, Entry::new(number, sender, node));
+            links.insert(at, Entry::new(number, sender, node, now));
             while links.len() > LINKS_PER_PEER {
                 let oldest = (0..links.len()).min_by_key(|at| links[*at].number).unwrap_or_default();
                 links.remove(oldest).sender.close();
@@ -297,6 +307,16 @@ impl Core {
 }
 
 impl State {
+    /// Something has come over this link.
+    pub(super) fn heard_over(&mut self, linked: &Linked, now: Instant) {
+        let Some(links) = self.links.get_mut(&linked.peer) else { return };
+        let Some(at) = links.iter().position(|entry| entry.number == linked.number) else { return };
+        links[at].heard = now;
+        if at > 0 && links[at].is_better_than(&links[0]) {
+            links[..=at].rotate_right(1);
+        }
+    }
+
     /// Hands a packet to the best link of a peer that is not over.
     pub(super) fn hand(&mut self, to: &OverlayId, packet: Bytes, patient: bool, now: Instant) -> Handed {
         let links = self.links.get_mut(to).map_or(&mut [][..], |links| &mut links[..]);
@@ -337,6 +357,13 @@ pub(in crate::overlay) struct Linked {
     core: Arc<Core>,
     peer: OverlayId,
     number: u64,
+}
+
+impl Linked {
+    /// To whom.
+    pub(super) fn peer(&self) -> OverlayId {
+        self.peer
+    }
 }
 
 impl Drop for Linked {

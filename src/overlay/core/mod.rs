@@ -17,7 +17,7 @@ mod patience;
 mod signals;
 mod topics;
 
-use self::links::{Entry, Handed, Purposes};
+use self::links::{Entry, Handed, Linked, Purposes};
 use self::originals::Originals;
 pub(super) use self::originals::{Dial, Reserved};
 use self::patience::HOLD;
@@ -282,13 +282,14 @@ impl Core {
         }
     }
 
-    /// Brings the router packets of a neighbour, and carries out what it decides. Takes them all.
-    pub(super) fn receive(&self, from: &OverlayId, packets: &mut Vec<Bytes>) -> Outcome {
+    /// Brings the router packets that have come over a link, and carries out what it decides. Takes them all.
+    pub(super) fn receive(&self, from: &Linked, packets: &mut Vec<Bytes>) -> Outcome {
         let mut state = lock(&self.state);
         let (now, mut outcome) = (now(), Outcome::default());
+        state.heard_over(from, now);
         for packet in packets.drain(..) {
             state.router.set_full(self.inbox.is_full());
-            state.router.receive(from, packet, now);
+            state.router.receive(&from.peer(), packet, now);
             // Before the next: what is delivered may fill the inbox.
             self.poll_outputs(&mut state, &mut outcome, false, now);
         }

@@ -1,6 +1,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::overlay::Overlay;
 use crate::overlay::keys::Keys;
@@ -77,4 +79,36 @@ async fn a_link_over_a_node_is_made_again_soon_if_it_was_one() {
     }
     let pauses: Vec<u64> = made.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
     assert_eq!(pauses, [2, 4, 8, 1, 1, 2]);
+}
+
+/// Takes packets until one begins with this byte.
+async fn packet(link: &mut Link, kind: u8) {
+    while soon(link.packets.next()).await.expect("the link is there")[0] != kind {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_begun_anew_is_answered_over_its_new_link() {
+    const HELLO: &[u8] = &[0, 1, 0, 7, 7, 7, 7, 7, 7, 7, 7, 1];
+    const PING: &[u8] = &[5];
+    const PONG: u8 = 6;
+    let (core, before, after) = (core(), Mesh::default(), Mesh::default());
+    let (direct, there) = before.connected().await;
+    let reach = Reach::Node { node: direct.clone(), routed: false };
+    tokio::spawn(serve(core.clone(), link_over(&direct).unwrap(), reach));
+    let mut old = link_over(&there).unwrap();
+    old.sender.try_send(Bytes::from_static(HELLO)).unwrap();
+    packet(&mut old, HELLO[0]).await;
+    old.sender.try_send(Bytes::from_static(PING)).unwrap();
+    packet(&mut old, PONG).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+
+    // Nobody has noticed yet that the old link is dead.
+    let (other, there) = after.connected().await;
+    tokio::spawn(serve(core, link_over(&other).unwrap(), Reach::WebSocket));
+    let mut new = link_over(&there).unwrap();
+    new.sender.try_send(Bytes::from_static(HELLO)).unwrap();
+    packet(&mut new, HELLO[0]).await;
+    // If it lives all the same, it is the better one.
+    old.sender.try_send(Bytes::from_static(PING)).unwrap();
+    packet(&mut old, PONG).await;
 }

@@ -176,6 +176,13 @@ impl Queues {
         if body.len() > limit { Err(Rejected::TooLarge(limit)) } else { Ok(()) }
     }
 
+    /// Waits until no more bytes than this wait to be sent on a channel, with the overhead of their messages; at once if it is over.
+    /// Cancel safe.
+    pub(crate) async fn drained(&self, lane: &Lane, to: usize) {
+        let room = lane.capacity.saturating_sub(to);
+        let _ = lane.room.acquire_many(u32::try_from(room).unwrap_or(u32::MAX)).await;
+    }
+
     /// Queues a message for which there is room. Gives the room back if it cannot be queued.
     fn enqueue(&self, lane: &Lane, kind: Kind, body: Bytes, room: SemaphorePermit<'_>) -> Result<(), Rejected> {
         let cost = cost(lane, &body);

@@ -16,7 +16,7 @@ async fn link() -> (Mesh, Entry, Packets, Link) {
     let (to_b, to_a) = mesh.connected().await;
     let over = |node: Node| Link::over(node.reserved_channel(CHANNEL).unwrap()).unwrap();
     let Link { sender, packets, .. } = over(to_b);
-    (mesh, Entry::new(1, sender, None), packets, over(to_a))
+    (mesh, Entry::new(1, sender, None, Instant::now()), packets, over(to_a))
 }
 
 fn packet() -> Bytes {

@@ -1,0 +1,4 @@
+mod hostile;
+mod net;
+mod rules;
+mod sim;
