@@ -138,6 +138,7 @@
 //! `ping_pong`, `firewall`, `onramp_embedded`, `relay_chain`, `chat_topic`, `file_transfer`), the program `onramp-server`, and the
 //! command `pmesh`, which is a peer for the shell and other languages.
 
+pub mod directory;
 mod error;
 mod identity;
 mod lock;

@@ -324,5 +324,6 @@ fn kind(node: &Node) -> &'static str {
         NodeKind::WebSocket => "websocket",
         NodeKind::WebRtc => "webrtc",
         NodeKind::Overlay => "overlay",
+        NodeKind::Directory => "directory",
     }
 }

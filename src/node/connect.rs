@@ -154,8 +154,8 @@ impl Connecting {
         Self::to_onramp(root, NodeKind::WebSocket, connect, None)
     }
 
-    pub(super) fn to_overlay(root: &Root, connect: Connect, transport: Arc<dyn Transport>) -> Self {
-        Self::to_onramp(root, NodeKind::Overlay, connect, Some(transport))
+    pub(super) fn attached(root: &Root, kind: NodeKind, connect: Connect, transport: Arc<dyn Transport>) -> Self {
+        Self::to_onramp(root, kind, connect, Some(transport))
     }
 
     fn to_onramp(root: &Root, kind: NodeKind, connect: Connect, transport: Option<Arc<dyn Transport>>) -> Self {

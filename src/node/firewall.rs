@@ -100,6 +100,9 @@ pub enum Verdict {
     Accept,
     /// Say no. A pmesh peer hears of it at once; an original P runs into its own timeout.
     Refuse,
+    /// Say that there is no room now. A pmesh peer hears of it at once, as [`ConnectError::Busy`](crate::ConnectError::Busy), and may
+    /// call again later; for an original P it is as with `Refuse`.
+    Busy,
     /// Say nothing: the peer cannot tell that a firewall was asked. (Offers that no firewall is asked about are answered: those
     /// with a proof of identity that does not fit, or while too many go on.)
     Ignore,
@@ -220,7 +223,7 @@ impl Policy {
         Self::new(Or(self, Self::new(other)))
     }
 
-    /// Accepts what this one refuses or ignores, and refuses what it accepts. Also as the operator `!`.
+    /// Accepts what this one does not accept, and refuses what it accepts. Also as the operator `!`.
     #[must_use]
     #[expect(clippy::should_implement_trait, reason = "the trait is implemented too")]
     pub fn not(self) -> Self {
@@ -302,7 +305,7 @@ impl Firewall for Not {
     async fn check(&self, offer: &Offer) -> Verdict {
         match self.0.check(offer).await {
             Verdict::Accept => Verdict::Refuse,
-            Verdict::Refuse | Verdict::Ignore => Verdict::Accept,
+            Verdict::Refuse | Verdict::Busy | Verdict::Ignore => Verdict::Accept,
         }
     }
 }

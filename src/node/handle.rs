@@ -30,6 +30,8 @@ pub enum NodeKind {
     WebRtc,
     /// The overlay: it introduces any peer by its overlay id. Takes no messages: those sent to it are dropped.
     Overlay,
+    /// A directory: it introduces peers by their number. Takes no messages: those sent to it are dropped.
+    Directory,
 }
 
 /// Where a node is in its life. It only moves forward.
@@ -43,7 +45,7 @@ pub enum NodeState {
     Closed(CloseReason),
 }
 
-/// A node of the tree: an onramp, a peer, or the overlay.
+/// A node of the tree: an onramp, a peer, the overlay, or a directory.
 ///
 /// Handles are cheap to clone, and equal if they are of the same node. Dropping them does nothing: the tree keeps the
 /// connection until either side closes it, it is lost, or the last [`Root`](super::Root) is dropped.
@@ -56,10 +58,10 @@ pub struct Node {
 #[derive(Debug)]
 pub(super) struct NodeInner {
     pub(super) id: NodeId,
-    /// Who introduced it.
-    via: Option<NodeId>,
     pub(super) address: Address,
     pub(super) kind: NodeKind,
+    /// Who introduced it.
+    pub(super) via: Option<NodeId>,
     pub(super) queues: Arc<Queues>,
     /// Written by the driver only, together with the event, under the lock of the watch: see [`Node::events`].
     pub(super) state: watch::Sender<NodeState>,
@@ -78,9 +80,9 @@ impl Node {
     pub(super) fn new(id: NodeId, via: Option<NodeId>, address: Address, kind: NodeKind, shared: Arc<Shared>) -> Self {
         let inner = NodeInner {
             id,
-            via,
             address,
             kind,
+            via,
             queues: shared.new_queues(),
             state: watch::Sender::new(NodeState::Connecting),
             events: OnceLock::new(),
@@ -102,7 +104,7 @@ impl Node {
         self.inner.via == Some(via.inner.id)
     }
 
-    /// The peer's address, the onramp's URL, or that of the overlay.
+    /// The peer's address, the URL of the onramp or directory, or the address of the overlay.
     pub fn address(&self) -> &Address {
         &self.inner.address
     }
@@ -117,6 +119,11 @@ impl Node {
     /// comes, and when the node is open. `None` before, for an onramp, and for an original P or whoever passes for one.
     pub fn peer_id(&self) -> Option<PeerId> {
         self.inner.queues.peer()
+    }
+
+    /// The node that introduced it: only there its address means anything.
+    pub(crate) fn via(&self) -> Option<NodeId> {
+        self.inner.via
     }
 
     /// What the node is connected by.
@@ -210,7 +217,7 @@ impl Node {
         Binaries::new(self.messages())
     }
 
-    /// Like [`messages`](Self::messages), of those that are addresses: on a WebSocket node, the peers that the onramp
+    /// Like [`messages`](Self::messages), of those that are addresses: on the node of an onramp or a directory, the peers that it
     /// announces, first those who are there, then those who come. All other messages are left out.
     pub fn announcements(&self) -> Announcements {
         Announcements::new(self.messages())

@@ -14,7 +14,7 @@ use super::connect::{Connect, Connecting, Request};
 use super::driver::Driver;
 use super::error::Event;
 use super::firewall::Policy;
-use super::handle::{Node, NodeState};
+use super::handle::{Node, NodeKind, NodeState};
 use super::streams::{self, Arrivals, Events, RootBinaries, RootMessages};
 use super::tree::{Counters, NodeId};
 use crate::error::CloseReason;
@@ -212,6 +212,11 @@ impl Root {
         &self.shared().settings.identity
     }
 
+    /// The firewall of nodes that have none of their own.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.shared().policy
+    }
+
     pub(crate) fn peer_timeout(&self) -> Duration {
         self.shared().settings.peer_timeout
     }
@@ -234,8 +239,13 @@ impl Root {
 
     /// Adds a node whose link this transport makes, once, and which for the rest is an onramp: it introduces peers. Its
     /// address tells it from other nodes.
-    pub(crate) fn attach(&self, address: impl Into<Connect>, transport: Arc<dyn Transport>) -> Connecting {
-        Connecting::to_overlay(self, address.into(), transport)
+    pub(crate) fn attach(
+        &self,
+        kind: NodeKind,
+        address: impl Into<Connect>,
+        transport: Arc<dyn Transport>,
+    ) -> Connecting {
+        Connecting::attached(self, kind, address.into(), transport)
     }
 
     /// All nodes that are not closed, oldest first.

@@ -233,6 +233,8 @@ async fn an_ignored_offer_ends_in_a_timeout_and_a_panic_is_a_refusal() {
     let mut errors = b.events();
     assert_eq!(onramp.connect(&silent).await.unwrap_err(), ConnectError::TimedOut);
     assert_eq!(onramp.connect(&broken).await.unwrap_err(), ConnectError::Refused);
+    let (_e, _, full) = world.peer_with(|_: &Offer| Verdict::Busy).await;
+    assert_eq!(onramp.connect(&full).await.unwrap_err(), ConnectError::Busy);
     assert!(matches!(errors.next().await, Some(Event::Error { error: NodeError::FirewallPanicked { .. }, .. })));
     let patient = Connect::to(&slow).timeout(Duration::from_secs(100));
     assert_eq!(onramp.connect(patient).await.unwrap_err(), ConnectError::Refused);

@@ -23,7 +23,7 @@ use super::seal::Session;
 use super::stream::Streams;
 use super::tasks::{self, Tasks};
 use super::topics::{Topics, TopicsConfig};
-use crate::node::{Connect, Root};
+use crate::node::{Connect, NodeKind, Root};
 
 #[derive(Debug, Clone)]
 enum Choice {
@@ -207,7 +207,7 @@ impl OverlayBuilder {
             let dials = core.take_originals(MachineConfig { url, dial_answers, ..MachineConfig::default() });
             originals::Tasks { bootstrap, dials, identity: identity.clone(), peer_timeout }
         });
-        let connecting = self.root.attach(Connect::to(format!("overlay:{id}")), transport);
+        let connecting = self.root.attach(NodeKind::Overlay, Connect::to(format!("overlay:{id}")), transport);
         let node = connecting.await.map_err(|_| OverlayError::RootClosed)?;
         let (streams, datagrams) = (packets(), packets());
         let port = |outbound: &Arc<PacketQueue>, inbound: &Arc<PacketQueue>| {

@@ -257,6 +257,12 @@ impl Rpc {
         serve::overlay(self.shared(), overlay)
     }
 
+    /// Whether no calls of the other side of a node are in progress.
+    pub(crate) fn is_quiet(&self, node: &Node) -> bool {
+        let links = lock(&self.shared().links);
+        links.as_ref().and_then(|links| links.get(&Key::Node(node.clone()))).is_none_or(|link| link.is_quiet())
+    }
+
     /// Messages that came for calls that were over, or never were, on the links there are: those that cross the end of a call, and
     /// those of peers that do not keep to the protocol.
     pub fn stray(&self) -> u64 {

@@ -138,6 +138,11 @@ impl Link {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
+    /// Whether nothing of the other side's calls is left to do or to send.
+    pub(super) fn is_quiet(&self) -> bool {
+        lock(&self.state).table.is_quiet()
+    }
+
     /// Frames that were skipped, as their call is over.
     pub(super) fn stray(&self) -> u64 {
         lock(&self.state).table.stray()
@@ -374,6 +379,7 @@ async fn run(shared: &Shared, invocation: Invocation) -> Option<Result<Bytes, Ca
         match verdict.unwrap_or(Verdict::Refuse) {
             Verdict::Accept => {}
             Verdict::Refuse => return Some(Err(CallError::Refused)),
+            Verdict::Busy => return Some(Err(CallError::Busy)),
             Verdict::Ignore => return None,
         }
     }

@@ -209,6 +209,11 @@ impl Table {
         self.outgoing.is_empty() && self.outbox.is_empty()
     }
 
+    /// Whether nothing of the other side's calls is left to do or to send.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.incoming.is_empty() && self.outbox.is_empty()
+    }
+
     /// Frames that were skipped because their call is over, or never was.
     pub(super) fn stray(&self) -> u64 {
         self.stray

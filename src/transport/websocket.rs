@@ -1,5 +1,6 @@
 //! WebSocket links to onramps, `ws` and `wss`, on tokio-tungstenite.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
@@ -41,6 +43,20 @@ pub(crate) struct Dialler {
     extra_roots: Vec<CertificateDer<'static>>,
     /// Made at the first `wss` connection: reading the system's certificates takes a while.
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
+}
+
+/// Why a server did not let us in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// It has answered, and said no.
+    Away {
+        /// As in HTTP.
+        status: u16,
+        /// When to try again, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// No WebSocket came of it; the text says why.
+    Failed(String),
 }
 
 /// Makes WebSocket links: [`Target::Url`]. Must be used within a tokio runtime.
@@ -136,8 +152,40 @@ impl Dialler {
             let protocols = HeaderValue::from_str(&protocols.join(", ")).map_err(|error| error.to_string())?;
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
         }
+        let connected = self.connect(request, max_message).await;
+        let (socket, response) = connected.map_err(|error| error.to_string())?;
+        let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+        Ok((socket, chosen.map(str::to_owned)))
+    }
+
+    /// Connects to a URL with a value for the header `Authorization`, and without a subprotocol. Messages may have so many bytes
+    /// in both directions.
+    ///
+    /// # Errors
+    ///
+    /// [`Turned`]. No text in it has anything of the credentials.
+    pub(crate) async fn log_in(&self, url: &str, authorization: &str, max_message: usize) -> Result<Socket, Turned> {
+        let mut request = url.into_client_request().map_err(|error| Turned::Failed(error.to_string()))?;
+        let mut value = HeaderValue::from_str(authorization).map_err(|error| Turned::Failed(error.to_string()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+        match self.connect(request, max_message).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(Error::Http(response)) => {
+                let retry_after =
+                    response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                Err(Turned::Away {
+                    status: response.status().as_u16(),
+                    retry_after: retry_after.map(Duration::from_secs),
+                })
+            }
+            Err(error) => Err(Turned::Failed(error.to_string())),
+        }
+    }
+
+    async fn connect(&self, request: Request, max_message: usize) -> Result<(Socket, Response), Error> {
         let connector = match request.uri().scheme_str() {
-            Some("wss") => Connector::Rustls(self.tls().await?),
+            Some("wss") => Connector::Rustls(self.tls().await.map_err(|why| Error::Io(io::Error::other(why)))?),
             _ => Connector::Plain,
         };
         let config = WebSocketConfig::default()
@@ -146,10 +194,7 @@ impl Dialler {
             .max_write_buffer_size(2 * max_message)
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
-        let (socket, response) = connected.map_err(|error| error.to_string())?;
-        let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
-        Ok((socket, chosen.map(str::to_owned)))
+        connect_async_tls_with_config(request, Some(config), true, Some(connector)).await
     }
 
     async fn tls(&self) -> Result<Arc<ClientConfig>, String> {

@@ -190,8 +190,10 @@ impl<P: Clone> Tree<P> {
         if verdict != Verdict::Accept {
             self.counters.offers_refused += 1;
             // Who is dialled by us knows that we are here: silence would only keep it from answering.
-            if verdict == Verdict::Refuse || crossing.is_some() {
-                self.refuse(via, &from, offer.session(), Refusal::Refused);
+            match verdict {
+                Verdict::Busy => self.refuse(via, &from, offer.session(), Refusal::Busy),
+                Verdict::Ignore if crossing.is_none() => {}
+                _ => self.refuse(via, &from, offer.session(), Refusal::Refused),
             }
             self.go_on_without(via, &from);
             return;

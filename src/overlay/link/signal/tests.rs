@@ -118,7 +118,7 @@ async fn alone(secret: u8, build: impl FnOnce(RootBuilder) -> Root) -> (Root, No
     let root = build(Root::builder().identity(identity));
     let (transport, from, to) = signals(id);
     let signals = Signals { from, to };
-    let overlay = root.attach("overlay", transport).await.unwrap();
+    let overlay = root.attach(NodeKind::Overlay, "overlay", transport).await.unwrap();
     (root, overlay, id, signals)
 }
 
@@ -273,8 +273,8 @@ async fn the_overlay_may_end_first() {
 async fn an_attachment_is_one_node() {
     let (transport, _from, _to) = signals(OverlayId::from_bytes([7; 20]));
     let root = in_memory(Root::builder());
-    root.attach("overlay", transport.clone()).await.unwrap();
-    let again = root.attach("overlay again", transport).await;
+    root.attach(NodeKind::Overlay, "overlay", transport.clone()).await.unwrap();
+    let again = root.attach(NodeKind::Overlay, "overlay again", transport).await;
     assert!(matches!(again.unwrap_err(), ConnectError::Failed(_)));
 }
 

@@ -1,0 +1,365 @@
+//! Carries out what the [pool](super::pool) decides, and tells it what happens in the tree.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::core::{Core, State};
+use super::error::CallError;
+use super::link::{address, number};
+use super::pool::{Action, CallId, Incoming, NoConnection, Pool, PoolConfig};
+use super::session::Peer;
+use crate::node::{Connect, ConnectError, Event, Events, Node, NodeId, Root, Verdict};
+use crate::protocol::{Address, PeerNumber};
+use crate::rpc::Serving;
+
+/// Logins whose connections are remembered as those of this directory. Connections of older ones are not used for calls any more.
+const LOGINS: usize = 32;
+
+/// The connections of a session.
+pub(super) struct Connections {
+    pool: Pool,
+    incoming: Incoming,
+    /// The nodes of the directory, of the latest logins: an address means a peer only where one of these has introduced it. Others may
+    /// call anybody anything.
+    logins: VecDeque<NodeId>,
+    /// The open connections that the pool knows of.
+    nodes: HashMap<PeerNumber, Node>,
+    /// Calls that wait for a connection.
+    calls: HashMap<CallId, oneshot::Sender<Result<Node, NoConnection>>>,
+    /// Attempts to connect, each with a number of its own. As many as the pool has places.
+    dials: HashMap<PeerNumber, (u64, AbortHandle)>,
+    /// Nodes that the application has asked for.
+    taken: HashSet<NodeId>,
+    /// Calls that are taken, of whose user, over each open node.
+    serving: HashMap<NodeId, (Arc<str>, Serving)>,
+    next: u64,
+}
+
+impl Connections {
+    pub(super) fn new(config: PoolConfig, seed: u64) -> Self {
+        Self {
+            incoming: Incoming::new(config.incoming),
+            pool: Pool::new(config, seed),
+            logins: VecDeque::new(),
+            nodes: HashMap::new(),
+            calls: HashMap::new(),
+            dials: HashMap::new(),
+            taken: HashSet::new(),
+            serving: HashMap::new(),
+            next: 0,
+        }
+    }
+
+    /// This is the directory's node from now on.
+    pub(super) fn introduced_by(&mut self, node: &Node) {
+        if self.logins.len() >= LOGINS {
+            self.logins.pop_front();
+        }
+        self.logins.push_back(node.id());
+    }
+
+    /// Whether a peer that makes an offer has a place.
+    pub(super) fn room(&mut self, root: &Root, from: &Address) -> Verdict {
+        // The tree says so to who is connected.
+        let is_open = root.peer(from).is_some_and(|node| node.is_open());
+        if is_open || self.incoming.admit(from, now()) { Verdict::Accept } else { Verdict::Busy }
+    }
+
+    /// Takes no more calls of a user.
+    pub(super) fn distrust(&mut self, alias: &str) {
+        self.serving.retain(|_, (user, _)| **user != *alias);
+    }
+
+    /// Ends everything. Returns the connections that were made for calls, which are being closed.
+    pub(super) fn end(&mut self) -> Vec<Node> {
+        for (_, (_, dial)) in self.dials.drain() {
+            dial.abort();
+        }
+        self.calls.clear();
+        self.serving.clear();
+        self.pool.set_online(false);
+        let made: Vec<Node> = self.pool.made().filter_map(|peer| self.nodes.get(&peer).cloned()).collect();
+        made.iter().for_each(close);
+        made
+    }
+
+    /// Whether there is an open connection to a peer.
+    pub(super) fn is_open(&self, peer: PeerNumber) -> bool {
+        self.nodes.contains_key(&peer)
+    }
+
+    /// The peer of the directory at the other end of a node.
+    fn peer(&self, node: &Node) -> Option<PeerNumber> {
+        let introduced = node.via().is_some_and(|via| self.logins.contains(&via));
+        number(node.address()).filter(|_| introduced)
+    }
+
+    /// The open connection to a peer, whoever made it.
+    fn open(&self, root: &Root, peer: PeerNumber) -> Option<Node> {
+        root.peer(&address(peer)).filter(|node| node.is_open() && self.peer(node) == Some(peer))
+    }
+}
+
+/// A call that has a connection, or waits for one. Dropping it says that it is over.
+pub(super) struct Lease {
+    core: Arc<Core>,
+    call: CallId,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.core.lock();
+        state.connections.calls.remove(&self.call);
+        state.connections.pool.finished(self.call, now());
+        self.core.act(&mut state);
+    }
+}
+
+impl Core {
+    /// Waits for a connection to a peer, for as long as a call may. The connection is for this call until the lease is dropped.
+    /// Dropping the future gives the wish up.
+    pub(super) async fn connection(self: &Arc<Self>, peer: PeerNumber, keep: bool) -> Result<(Lease, Node), CallError> {
+        let (lease, answer) = {
+            let mut state = self.lock();
+            if self.is_over() {
+                return Err(CallError::Ended);
+            }
+            if state.presence.alias(peer).is_none() {
+                return Err(CallError::Gone);
+            }
+            let connections = &mut state.connections;
+            connections.next += 1;
+            let call = CallId(connections.next);
+            let (sender, answer) = oneshot::channel();
+            connections.calls.insert(call, sender);
+            let open = connections.open(&self.root, peer);
+            let is_open = open.is_some();
+            connections.nodes.extend(open.map(|node| (peer, node)));
+            connections.pool.call(call, peer, keep, is_open, now());
+            self.act(&mut state);
+            (Lease { core: self.clone(), call }, answer)
+        };
+        match answer.await {
+            Ok(Ok(node)) => Ok((lease, node)),
+            Ok(Err(why)) => Err(why.into()),
+            Err(_) => Err(CallError::Ended),
+        }
+    }
+
+    /// Connects to a peer for the application, which has the connection to itself from then on.
+    pub(super) async fn connect(self: &Arc<Self>, peer: PeerNumber) -> Result<Node, ConnectError> {
+        let connecting = {
+            let state = self.lock();
+            let (directory, _) = state.node.as_ref().ok_or(ConnectError::ViaClosed)?;
+            directory.connect(address(peer))
+        };
+        let node = connecting.await?;
+        let mut state = self.lock();
+        if state.connections.peer(&node) != Some(peer) {
+            return Err(elsewhere());
+        }
+        if node.is_open() {
+            state.connections.taken.insert(node.id());
+        }
+        state.connections.pool.give_away(peer, now());
+        self.act(&mut state);
+        Ok(node)
+    }
+
+    pub(super) fn set_online(self: &Arc<Self>, state: &mut State, online: bool) {
+        state.connections.pool.set_online(online);
+        self.act(state);
+    }
+
+    /// The directory does not name a peer any more.
+    pub(super) fn peer_left(self: &Arc<Self>, state: &mut State, peer: PeerNumber) {
+        state.connections.pool.left(peer, now());
+        self.act(state);
+    }
+
+    /// Does what the pool says.
+    fn act(self: &Arc<Self>, state: &mut State) {
+        while let Some(action) = state.connections.pool.poll_action() {
+            match action {
+                Action::Dial { peer, timeout } => self.dial(state, peer, timeout),
+                Action::Abandon { peer } => {
+                    if let Some((_, dial)) = state.connections.dials.remove(&peer) {
+                        dial.abort();
+                    }
+                }
+                Action::Start { call, peer } => {
+                    let node = state.connections.nodes.get(&peer).cloned().ok_or(NoConnection::Gone);
+                    state.connections.answer(call, node);
+                }
+                Action::Fail { call, why } => state.connections.answer(call, Err(why)),
+                Action::Close { peer } => match state.connections.nodes.get(&peer) {
+                    Some(node) if self.rpc.is_quiet(node) => close(node),
+                    Some(_) => state.connections.pool.is_used(peer, now()),
+                    None => state.connections.pool.closed(peer, now()),
+                },
+            }
+        }
+        self.timer.notify_one();
+    }
+
+    fn dial(self: &Arc<Self>, state: &mut State, peer: PeerNumber, timeout: std::time::Duration) {
+        let Some((directory, _)) = &state.node else {
+            state.connections.pool.dialled(peer, Err(ConnectError::ViaClosed), now());
+            return;
+        };
+        state.connections.next += 1;
+        let dial = state.connections.next;
+        let connecting = directory.connect(Connect::from(address(peer)).timeout(timeout));
+        let (core, made) = (self.clone(), connecting.node().id());
+        let task = tokio::spawn(async move {
+            let result = connecting.await;
+            core.dialled(peer, dial, made, result);
+        });
+        state.connections.dials.insert(peer, (dial, task.abort_handle()));
+    }
+
+    fn dialled(self: &Arc<Self>, peer: PeerNumber, dial: u64, made: NodeId, result: Result<Node, ConnectError>) {
+        let mut state = self.lock();
+        let connections = &mut state.connections;
+        if connections.dials.get(&peer).is_none_or(|(current, _)| *current != dial) {
+            // Abandoned in the last moment.
+            result.iter().filter(|node| node.id() == made).for_each(close);
+            return;
+        }
+        connections.dials.remove(&peer);
+        connections.incoming.merged(&address(peer));
+        let result = match result {
+            Ok(node) if connections.peer(&node) != Some(peer) => Err(elsewhere()),
+            Ok(node) => {
+                let is_ours = node.id() == made && !connections.taken.contains(&made);
+                connections.nodes.insert(peer, node);
+                Ok(is_ours)
+            }
+            Err(error) => Err(error),
+        };
+        connections.pool.dialled(peer, result, now());
+        if connections.nodes.get(&peer).is_some_and(|node| !node.is_open()) {
+            // Its end has been told already.
+            connections.nodes.remove(&peer);
+            connections.pool.closed(peer, now());
+        }
+        self.act(&mut state);
+    }
+
+    /// Keeps the pool's time. Never ends.
+    pub(super) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let at = self.lock().connections.pool.next_timeout().map(Instant::from_std);
+            let due = async {
+                match at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {
+                    let mut state = self.lock();
+                    state.connections.pool.handle_timeout(now());
+                    self.act(&mut state);
+                }
+                () = self.timer.notified() => {}
+            }
+        }
+    }
+
+    /// Follows what happens in the tree, until the root is closed.
+    pub(super) async fn watch(self: Arc<Self>, mut events: Events) {
+        while let Some(event) = events.next().await {
+            let mut state = self.lock();
+            match event {
+                Event::Connection { node, .. } if state.connections.peer(&node).is_some() => {
+                    state.connections.incoming.made(node.address(), node.id());
+                }
+                Event::Open { node } => self.opened(&mut state, &node),
+                Event::Close { node, .. } => self.closed(&mut state, &node),
+                Event::Lagged(_) => self.look_again(&mut state),
+                _ => {}
+            }
+        }
+    }
+
+    fn opened(self: &Arc<Self>, state: &mut State, node: &Node) {
+        if state.node.as_ref().is_some_and(|(directory, _)| directory == node) {
+            return self.check_online(state);
+        }
+        let Some(peer) = state.connections.peer(node).filter(|_| node.is_open()) else { return };
+        if let Some(alias) = state.presence.alias(peer).cloned()
+            && !state.connections.serving.contains_key(&node.id())
+        {
+            let caller = Peer::new(&alias, peer);
+            match self.rpc.serve_node(node, caller) {
+                Ok(serving) => drop(state.connections.serving.insert(node.id(), (alias, serving))),
+                Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
+            }
+        }
+        state.connections.nodes.insert(peer, node.clone());
+        state.connections.pool.opened(peer, now());
+        self.act(state);
+    }
+
+    fn closed(self: &Arc<Self>, state: &mut State, node: &Node) {
+        if state.node.as_ref().is_some_and(|(directory, _)| directory == node) {
+            // Without it nobody can be introduced.
+            self.cut.notify_one();
+        }
+        let connections = &mut state.connections;
+        connections.incoming.closed(node.id());
+        connections.serving.remove(&node.id());
+        connections.taken.remove(&node.id());
+        if let Some(peer) = number(node.address()).filter(|peer| connections.nodes.get(peer) == Some(node)) {
+            connections.nodes.remove(&peer);
+            connections.pool.closed(peer, now());
+            self.act(state);
+        }
+    }
+
+    /// Events were lost.
+    fn look_again(self: &Arc<Self>, state: &mut State) {
+        let there = self.root.peers();
+        let ids: HashSet<NodeId> = there.iter().map(Node::id).collect();
+        state.connections.incoming.retain(&ids);
+        state.connections.serving.retain(|node, _| ids.contains(node));
+        state.connections.taken.retain(|node| ids.contains(node));
+        let over: Vec<Node> = state.connections.nodes.values().filter(|node| !node.is_open()).cloned().collect();
+        over.iter().for_each(|node| self.closed(state, node));
+        if let Some((directory, _)) = state.node.as_ref().filter(|(node, _)| !ids.contains(&node.id())) {
+            tracing::debug!(address = %directory.address(), "the node of the directory is gone");
+            self.cut.notify_one();
+        }
+        there.iter().filter(|node| node.is_open()).for_each(|node| self.opened(state, node));
+    }
+}
+
+impl Connections {
+    fn answer(&mut self, call: CallId, answer: Result<Node, NoConnection>) {
+        if let Some(waiting) = self.calls.remove(&call) {
+            // Who is gone has said so, or will.
+            let _ = waiting.send(answer);
+        }
+    }
+}
+
+/// Closes a node in the background, after what is queued.
+fn close(node: &Node) {
+    // Once polled, the closing goes on.
+    let _ = node.close().now_or_never();
+}
+
+/// Somebody else has the address that the peer would have in the tree.
+fn elsewhere() -> ConnectError {
+    ConnectError::Failed("the address is that of a connection that others have introduced".into())
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

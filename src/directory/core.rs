@@ -1,0 +1,384 @@
+//! What a session knows and does, under one lock. Who brings something, a task or a handle, carries out what follows before it lets
+//! go, and nothing in that waits. What is about connections to peers is in [`super::connections`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::connections::Connections;
+use super::error::{LoginError, RequestError};
+use super::event::SessionEvent;
+use super::link::{self, FromTree, ToTree};
+use super::pool::PoolConfig;
+use super::presence::Presence;
+use crate::lock::lock;
+use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
+use crate::protocol::directory::{Introduction, Notice, Refused, Request, Route};
+use crate::protocol::frame::Undeliverable;
+use crate::protocol::{Address, PeerNumber};
+use crate::rpc::Rpc;
+
+/// Events that a slow reader may be behind before it loses some.
+const EVENTS: usize = 1024;
+/// Requests that may wait for their answers. Further ones fail.
+const REQUESTS: usize = 64;
+/// Introductions of which it is remembered for whom they were, until they are answered. Of older ones no answer is expected.
+const INTRODUCTIONS: usize = 256;
+/// How long a request waits for its answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not logged in, at first or any more.
+    Joining,
+    /// Everybody who is there is known, and may be called.
+    Online,
+    /// Over, and why if it was not this side that ended it.
+    Over(Option<LoginError>),
+}
+
+/// What was dropped or ignored in a session so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionCounters {
+    /// Texts of the directory that are none.
+    pub malformed: u64,
+    /// Notices that contradict what is known, or are beyond what is kept.
+    pub ignored: u64,
+    /// Introductions from or for somebody whom the directory has not named.
+    pub foreign: u64,
+    /// Introductions by originals of BoneValue, whose data channels are others.
+    pub originals: u64,
+    /// What the node tree could not take in time, or was no introduction of its.
+    pub dropped: u64,
+}
+
+pub(super) struct Core {
+    pub(super) root: Root,
+    pub(super) rpc: Rpc,
+    url: Address,
+    state: Mutex<State>,
+    phase: watch::Sender<Phase>,
+    events: broadcast::Sender<SessionEvent>,
+    /// When the pool's timer is due may have changed.
+    pub(super) timer: Notify,
+    /// The connection to the directory is of no use any more.
+    pub(super) cut: Notify,
+}
+
+pub(super) struct State {
+    pub(super) presence: Presence,
+    pub(super) connections: Connections,
+    /// The latest own number.
+    number: Option<PeerNumber>,
+    /// What is to be sent to the directory. `None` if there is no connection.
+    texts: Option<mpsc::Sender<String>>,
+    /// The directory as a node, once our number is known.
+    pub(super) node: Option<(Node, ToTree)>,
+    requests: HashMap<u64, oneshot::Sender<Result<Value, Refused>>>,
+    introductions: VecDeque<(u64, PeerNumber)>,
+    next: u64,
+    /// Its `ignored` is counted by the presence.
+    counters: SessionCounters,
+}
+
+impl Core {
+    pub(super) fn new(root: Root, rpc: Rpc, url: &str, pool: PoolConfig) -> Arc<Self> {
+        Arc::new(Self {
+            root,
+            rpc,
+            url: Address::new(url).unwrap_or_else(|_| Address::new("directory").expect("it has 1 to 512 bytes")),
+            state: Mutex::new(State {
+                presence: Presence::new(),
+                connections: Connections::new(pool, rand::random()),
+                number: None,
+                texts: None,
+                node: None,
+                requests: HashMap::new(),
+                introductions: VecDeque::new(),
+                next: 0,
+                counters: SessionCounters::default(),
+            }),
+            phase: watch::Sender::new(Phase::Joining),
+            events: broadcast::Sender::new(EVENTS),
+            timer: Notify::new(),
+            cut: Notify::new(),
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Over(_))
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        *self.phase.borrow() == Phase::Online
+    }
+
+    /// Whether the directory's node is over, without which nobody can be introduced.
+    pub(super) fn is_cut(&self) -> bool {
+        let state = self.lock();
+        state.node.as_ref().is_some_and(|(node, _)| matches!(node.state(), NodeState::Closed(_)))
+    }
+
+    pub(super) fn number(&self) -> Option<PeerNumber> {
+        self.lock().number
+    }
+
+    pub(super) fn counters(&self) -> SessionCounters {
+        let state = self.lock();
+        let now = state.node.as_ref().map_or(0, |(_, to_tree)| to_tree.dropped());
+        SessionCounters { ignored: state.presence.ignored(), dropped: state.counters.dropped + now, ..state.counters }
+    }
+
+    /// What is there, and what happens from now on.
+    pub(super) fn listen(&self) -> (Vec<SessionEvent>, broadcast::Receiver<SessionEvent>) {
+        let state = self.lock();
+        let mut known = state.presence.snapshot();
+        if let Phase::Over(error) = &*self.phase.borrow() {
+            known.push(SessionEvent::Ended { error: error.clone() });
+        }
+        (known, self.events.subscribe())
+    }
+
+    fn emit(&self, event: SessionEvent) {
+        // Nobody listens: nothing is lost that could not be read again.
+        let _ = self.events.send(event);
+    }
+
+    // The connection to the directory.
+
+    /// There is a connection, to which these texts go.
+    pub(super) fn joining(&self, texts: mpsc::Sender<String>) {
+        let mut state = self.lock();
+        state.presence.begin();
+        state.texts = Some(texts);
+    }
+
+    /// Takes a text of the directory. Returns what the tree wants to say, when there is a node for it.
+    pub(super) fn receive(self: &Arc<Self>, text: &str) -> Option<FromTree> {
+        let mut state = self.lock();
+        match Notice::parse(text) {
+            Ok(Notice::Ok { id, data }) => state.answered(id, Ok(data)),
+            Ok(Notice::Error { id: Some(id), refused }) => {
+                let refused =
+                    refused.unwrap_or(Refused { code: "failed".into(), message: "the directory refused".into() });
+                state.answered(id, Err(refused));
+            }
+            Ok(Notice::Introduce { what, route, data }) => state.introduced(what, route, &data),
+            // Nothing is asked without an `id`.
+            Ok(Notice::Error { id: None, .. } | Notice::TokenResponse { .. }) => state.counters.malformed += 1,
+            Ok(notice) => return self.noticed(&mut state, &notice),
+            Err(_) => state.counters.malformed += 1,
+        }
+        None
+    }
+
+    fn noticed(self: &Arc<Self>, state: &mut State, notice: &Notice) -> Option<FromTree> {
+        let mut events = Vec::new();
+        let was_complete = state.presence.is_complete();
+        state.presence.handle(notice, &mut events);
+        let mut from_tree = None;
+        let mut here = Vec::new();
+        for event in events {
+            match &event {
+                SessionEvent::Connected { number } => {
+                    state.number = Some(*number);
+                    from_tree = Some(self.attach(state, *number));
+                }
+                SessionEvent::PeerConnect { number, .. } => here.push(*number),
+                SessionEvent::PeerDisconnect { number } => {
+                    self.peer_left(state, *number);
+                    here.retain(|peer| peer != number);
+                    if let Some((_, to_tree)) = &state.node {
+                        to_tree.left(*number);
+                    }
+                }
+                SessionEvent::UserRemoved { alias } => state.connections.distrust(alias),
+                _ => {}
+            }
+            self.emit(event);
+        }
+        if !was_complete && state.presence.is_complete() {
+            // To the new node all are new.
+            here = state.presence.peers().map(|(number, _)| number).collect();
+            self.check_online(state);
+        }
+        if let Some((_, to_tree)) = state.node.as_ref().filter(|_| state.presence.is_complete()) {
+            to_tree.here(here);
+        }
+        from_tree
+    }
+
+    /// Makes the node of this login.
+    fn attach(self: &Arc<Self>, state: &mut State, own: PeerNumber) -> FromTree {
+        let (transport, from_tree, to_tree) = link::link(own);
+        let core = Arc::downgrade(self);
+        let room = move |offer: &Offer| core.upgrade().map_or(Verdict::Refuse, |core| core.room(offer));
+        let connect = Connect::from(&self.url).firewall(self.root.policy().clone().and(room));
+        let node = self.root.attach(NodeKind::Directory, connect, transport).detach();
+        state.connections.introduced_by(&node);
+        state.node = Some((node, to_tree));
+        from_tree
+    }
+
+    /// What the firewall of the application has accepted needs a place. Who comes through a peer has inherited this, and needs none.
+    fn room(&self, offer: &Offer) -> Verdict {
+        if *offer.via() != self.url {
+            return Verdict::Accept;
+        }
+        let mut state = self.lock();
+        let is_known = link::number(offer.from()).is_some_and(|peer| state.presence.alias(peer).is_some());
+        if !is_known { Verdict::Refuse } else { state.connections.room(&self.root, offer.from()) }
+    }
+
+    /// Whether everybody is known, and the node open: then calls may be made.
+    pub(super) fn check_online(self: &Arc<Self>, state: &mut State) {
+        let is_open = state.node.as_ref().is_some_and(|(node, _)| node.is_open());
+        if is_open && state.presence.is_complete() && *self.phase.borrow() == Phase::Joining {
+            self.phase.send_replace(Phase::Online);
+            self.set_online(state, true);
+        }
+    }
+
+    /// The connection is lost. Who was there counts as there.
+    pub(super) fn lost(self: &Arc<Self>) {
+        let mut state = self.lock();
+        self.forget_link(&mut state);
+        if state.presence.own().is_some() {
+            state.presence.begin();
+            self.emit(SessionEvent::Disconnected);
+        }
+        self.phase.send_if_modified(|phase| {
+            let was_online = *phase == Phase::Online;
+            if was_online {
+                *phase = Phase::Joining;
+            }
+            was_online
+        });
+        self.set_online(&mut state, false);
+    }
+
+    fn forget_link(&self, state: &mut State) {
+        state.texts = None;
+        if let Some((_, to_tree)) = state.node.take() {
+            state.counters.dropped += to_tree.dropped();
+        }
+        // Who waits is told that the answer is lost.
+        state.requests.clear();
+        state.introductions.clear();
+    }
+
+    /// The session is over. Returns the connections that it had made and that are being closed.
+    pub(super) fn end(&self, error: Option<LoginError>) -> Vec<Node> {
+        if self.is_over() {
+            return Vec::new();
+        }
+        let mut state = self.lock();
+        self.forget_link(&mut state);
+        self.phase.send_replace(Phase::Over(error.clone()));
+        self.emit(SessionEvent::Ended { error });
+        state.connections.end()
+    }
+
+    /// Passes on what the tree wants to say to a peer.
+    pub(super) fn introduce(&self, to: PeerNumber, payload: &str) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let (Some(own), Some(texts), Some((_, to_tree))) = (state.presence.own(), &state.texts, &state.node) else {
+            return;
+        };
+        if state.presence.alias(to).is_none() {
+            return to_tree.undeliverable(to, Undeliverable::Unknown);
+        }
+        let Some((what, route, data)) = link::introduction(own, to, payload) else {
+            state.counters.dropped += 1;
+            return;
+        };
+        // Of an offer somebody waits to hear what has become.
+        let id = (what == Introduction::Request).then(|| state.next + 1);
+        if texts.try_send(Request::Introduce { what, route, data: &data }.to_json(id)).is_err() {
+            return to_tree.undeliverable(to, Undeliverable::Busy);
+        }
+        if let Some(id) = id {
+            state.next = id;
+            if state.introductions.len() >= INTRODUCTIONS {
+                state.introductions.pop_front();
+            }
+            state.introductions.push_back((id, to));
+        }
+    }
+
+    /// Asks the directory for something. Dropping the future forgets the answer; what was asked for may be done all the same.
+    pub(super) async fn request(&self, request: Request<'_>) -> Result<Value, RequestError> {
+        let (id, answer) = {
+            let mut state = self.lock();
+            let texts =
+                state.texts.clone().filter(|_| state.presence.is_complete()).ok_or(RequestError::NotConnected)?;
+            // Those that nobody waits for any more.
+            state.requests.retain(|_, request| !request.is_closed());
+            if state.requests.len() >= REQUESTS {
+                return Err(RequestError::Busy);
+            }
+            state.next += 1;
+            let id = state.next;
+            texts.try_send(request.to_json(Some(id))).map_err(|_| RequestError::Busy)?;
+            let (sender, answer) = oneshot::channel();
+            state.requests.insert(id, sender);
+            (id, answer)
+        };
+        match timeout(REQUEST_TIMEOUT, answer).await {
+            Ok(Ok(result)) => Ok(result?),
+            Ok(Err(_)) => Err(RequestError::Lost),
+            Err(_) => {
+                self.lock().requests.remove(&id);
+                Err(RequestError::TimedOut)
+            }
+        }
+    }
+}
+
+impl State {
+    fn answered(&mut self, id: u64, answer: Result<Value, Refused>) {
+        if let Some(request) = self.requests.remove(&id) {
+            // Nobody may wait any more.
+            let _ = request.send(answer);
+        } else if let Some(at) = self.introductions.iter().position(|(introduction, _)| *introduction == id) {
+            let to = self.introductions.remove(at).map(|(_, to)| to);
+            if let (Err(refused), Some(to), Some((_, to_tree))) = (answer, to, &self.node) {
+                let is_busy = refused.code == "busy";
+                to_tree.undeliverable(to, if is_busy { Undeliverable::Busy } else { Undeliverable::Unknown });
+            }
+        }
+    }
+
+    /// A peer that the directory has named says something to the tree.
+    fn introduced(&mut self, what: Introduction, route: Route, data: &str) {
+        let Route { to, from, peer } = route;
+        let is_ours = self.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
+        match (link::payload(data), &self.node) {
+            _ if !is_ours || self.presence.alias(from).is_none() => self.counters.foreign += 1,
+            (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
+            (Some(_), None) => self.counters.dropped += 1,
+            (None, node) => {
+                self.counters.originals += 1;
+                if let (Introduction::Response, Some((_, to_tree))) = (what, node) {
+                    // Its answer to a call of ours is of no use.
+                    to_tree.undeliverable(from, Undeliverable::Unknown);
+                }
+            }
+        }
+    }
+}

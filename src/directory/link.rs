@@ -1,0 +1,244 @@
+//! The directory as a node of the tree: like an onramp it announces peers and passes the frames of negotiations on, to numbers.
+//!
+//! There are two ends: the node's, which is a [`Transport`], and that of the session, [`FromTree`] and [`ToTree`]. The address of a
+//! peer is its number.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use crate::error::CloseReason;
+use crate::lock::lock;
+use crate::protocol::directory::{Introduction, Route};
+use crate::protocol::frame::{self, Frame, Undeliverable};
+use crate::protocol::limits::MAX_SIGNAL_BYTES;
+use crate::protocol::signal::{Description, Signal};
+use crate::protocol::{Address, PeerNumber};
+use crate::transport::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage};
+
+/// Payloads that may wait for the session. At it, the tree is told that the directory is busy.
+const OUTGOING: usize = 64;
+/// Payloads, answers and notices that may wait for the tree. At it, further ones are dropped.
+const INCOMING: usize = 256;
+
+/// The address that a peer has in the tree.
+pub(super) fn address(peer: PeerNumber) -> Address {
+    Address::new(peer.to_string()).expect("it has 1 to 16 bytes")
+}
+
+/// The number of a peer with this address. Written otherwise it would not be the address that its answers come from.
+pub(super) fn number(address: &Address) -> Option<PeerNumber> {
+    address.as_str().parse().ok().filter(|number: &PeerNumber| number.to_string() == address.as_str())
+}
+
+/// The data of an introduction. An original of BoneValue reads `spd`; pmesh peers read `pmesh`, which holds everything.
+#[derive(Serialize, Deserialize)]
+struct Data<'a> {
+    #[serde(flatten)]
+    route: Route,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    spd: Option<Description>,
+    #[serde(borrow)]
+    pmesh: Option<&'a RawValue>,
+}
+
+/// What the directory is to pass on so that a peer gets a payload of the tree. `None` if the payload is none.
+pub(super) fn introduction(own: PeerNumber, to: PeerNumber, payload: &str) -> Option<(Introduction, Route, String)> {
+    let raw: &RawValue = serde_json::from_str(payload).ok()?;
+    let (what, spd) = match Signal::parse(raw).ok()? {
+        Signal::Offer { description, .. } => (Introduction::Request, Some(description)),
+        Signal::Answer { description, .. } => (Introduction::Response, Some(description)),
+        Signal::Candidate { .. } | Signal::Refusal { .. } => (Introduction::Response, None),
+    };
+    let route = Route { to, from: own, peer: Some(own) };
+    let data = serde_json::to_string(&Data { route, spd, pmesh: Some(raw) }).ok()?;
+    Some((what, route, data))
+}
+
+/// The payload for the tree in the data of an introduction. `None` if there is none: it is an original's, whose data channels are
+/// others.
+pub(super) fn payload(data: &str) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Only<'a> {
+        #[serde(borrow)]
+        pmesh: &'a RawValue,
+    }
+    let Only { pmesh } = serde_json::from_str(data).ok()?;
+    (pmesh.get().len() <= MAX_SIGNAL_BYTES).then_some(pmesh.get())
+}
+
+/// The two ends of a node for a login in which we have this number. The first is to be [attached](crate::Root::attach) to a root, as one
+/// node.
+pub(super) fn link(own: PeerNumber) -> (Arc<dyn Transport>, FromTree, ToTree) {
+    let (to_session, outgoing) = mpsc::channel(OUTGOING);
+    let (incoming, from_session) = mpsc::channel(INCOMING);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let pump = Pump { own, to_session, from_session, dropped: dropped.clone() };
+    (Arc::new(Attachment(Mutex::new(Some(pump)))), FromTree(outgoing), ToTree { incoming, dropped })
+}
+
+/// What the tree wants passed on to other peers.
+#[derive(Debug)]
+pub(super) struct FromTree(mpsc::Receiver<(PeerNumber, String)>);
+
+/// What the directory says to the tree. Dropping it closes the node.
+#[derive(Debug)]
+pub(super) struct ToTree {
+    incoming: mpsc::Sender<Incoming>,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Payload { from: PeerNumber, payload: String },
+    Undeliverable { to: PeerNumber, why: Undeliverable },
+    Here(Vec<PeerNumber>),
+    Left(PeerNumber),
+}
+
+impl FromTree {
+    /// The next payload, JSON, and whom it is for. `None` when the node is closed. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<(PeerNumber, String)> {
+        self.0.recv().await
+    }
+}
+
+impl ToTree {
+    /// Hands the tree a payload of a peer that the directory has named.
+    pub(super) fn deliver(&self, from: PeerNumber, payload: String) {
+        self.push(Incoming::Payload { from, payload });
+    }
+
+    /// Tells the tree that a payload could not be brought to this peer, so that its call need not wait.
+    pub(super) fn undeliverable(&self, to: PeerNumber, why: Undeliverable) {
+        self.push(Incoming::Undeliverable { to, why });
+    }
+
+    /// Announces peers.
+    pub(super) fn here(&self, peers: Vec<PeerNumber>) {
+        if !peers.is_empty() {
+            self.push(Incoming::Here(peers));
+        }
+    }
+
+    /// Says that a peer has left.
+    pub(super) fn left(&self, peer: PeerNumber) {
+        self.push(Incoming::Left(peer));
+    }
+
+    /// What was dropped so far, in both directions.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Never waits: what finds too many before it is dropped and counted.
+    fn push(&self, incoming: Incoming) {
+        if self.incoming.try_send(incoming).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The node's end, until its link is started.
+struct Attachment(Mutex<Option<Pump>>);
+
+impl Transport for Attachment {
+    fn start(&self, _: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
+        let (commands, receiver) = mpsc::channel(1);
+        let pump = lock(&self.0).take();
+        tokio::spawn(async move {
+            match pump {
+                Some(pump) => pump.run(&pipe, receiver).await,
+                None => pipe.finish(CloseReason::Failed("a login is one node only".into())).await,
+            }
+        });
+        Box::new(Handle(commands))
+    }
+}
+
+/// Dropping it closes the channel, which ends the task.
+struct Handle(mpsc::Sender<Command>);
+
+impl Link for Handle {
+    fn command(&self, command: Command) {
+        // The only command is to close: one in the channel is enough.
+        let _ = self.0.try_send(command);
+    }
+}
+
+struct Pump {
+    own: PeerNumber,
+    to_session: mpsc::Sender<(PeerNumber, String)>,
+    from_session: mpsc::Receiver<Incoming>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Pump {
+    async fn run(mut self, pipe: &Pipe, mut commands: mpsc::Receiver<Command>) {
+        pipe.open(Framing::Plain { max_message: MAX_SIGNAL_BYTES }, None);
+        pipe.emit(LinkEvent::Opened { extension: true }).await;
+        pipe.emit(LinkEvent::Frame(frame::welcome(&address(self.own)))).await;
+        let reason = loop {
+            let frame = tokio::select! {
+                outgoing = pipe.next_outgoing() => match outgoing {
+                    Outgoing::Text(text) => self.send(&text),
+                    Outgoing::Binary(_) | Outgoing::Stream { .. } => self.drop_one(),
+                    Outgoing::Finished => break CloseReason::Local,
+                },
+                incoming = self.from_session.recv() => match incoming {
+                    Some(Incoming::Payload { from, payload }) => Some(frame::relayed(&address(from), &payload)),
+                    Some(Incoming::Undeliverable { to, why }) => Some(frame::undeliverable(&address(to), why)),
+                    Some(Incoming::Left(peer)) => Some(frame::left(&address(peer))),
+                    Some(Incoming::Here(peers)) => {
+                        self.announce(pipe, peers).await;
+                        None
+                    }
+                    None => break CloseReason::Remote,
+                },
+                command = commands.recv() => match command {
+                    Some(_) => {
+                        pipe.start_closing();
+                        None
+                    }
+                    None => return,
+                },
+            };
+            if let Some(frame) = frame {
+                pipe.emit(LinkEvent::Frame(frame)).await;
+            }
+        };
+        pipe.finish(reason).await;
+    }
+
+    /// Passes a frame of the tree on, or returns the answer to it.
+    fn send(&self, text: &[u8]) -> Option<String> {
+        let frame = std::str::from_utf8(text).ok().and_then(|text| Frame::parse(text).ok());
+        let Some(Frame::Relay { to, payload }) = frame else { return self.drop_one() };
+        match number(&to) {
+            Some(peer) if peer == self.own => Some(frame::relayed(&to, payload.get())),
+            Some(peer) => {
+                let sent = self.to_session.try_send((peer, payload.get().to_owned()));
+                sent.is_err().then(|| frame::undeliverable(&to, Undeliverable::Busy))
+            }
+            None => Some(frame::undeliverable(&to, Undeliverable::Unknown)),
+        }
+    }
+
+    async fn announce(&self, pipe: &Pipe, peers: Vec<PeerNumber>) {
+        for peer in peers {
+            let text = frame::announcement(&address(peer));
+            // Introductions do not wait for a reader of announcements: what is too much for it is dropped.
+            if pipe.deliver(WireMessage::Text(text.into()), WhenFull::Overflow).await.is_err() {
+                self.drop_one();
+            }
+        }
+    }
+
+    fn drop_one(&self) -> Option<String> {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}

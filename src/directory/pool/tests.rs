@@ -1,0 +1,496 @@
+//! The pool in virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Address, NodeId};
+
+fn peer(number: u64) -> PeerNumber {
+    PeerNumber::new(number).unwrap()
+}
+
+/// Carries out what the pool says, and checks that it may say so.
+struct World {
+    pool: Pool,
+    config: PoolConfig,
+    now: Instant,
+    next: u64,
+    dialling: BTreeSet<PeerNumber>,
+    /// And whether the pool has made it.
+    open: BTreeMap<PeerNumber, bool>,
+    closing: BTreeSet<PeerNumber>,
+    waiting: BTreeMap<CallId, PeerNumber>,
+    started: BTreeMap<CallId, PeerNumber>,
+    failed: BTreeMap<CallId, NoConnection>,
+    /// Of connections that are over.
+    lost: BTreeSet<CallId>,
+    /// In order.
+    dials: Vec<PeerNumber>,
+}
+
+impl World {
+    fn new(config: PoolConfig) -> Self {
+        Self::with_seed(config, 7)
+    }
+
+    fn with_seed(config: PoolConfig, seed: u64) -> Self {
+        let mut pool = Pool::new(config.clone(), seed);
+        pool.set_online(true);
+        Self {
+            pool,
+            config,
+            now: Instant::now(),
+            next: 0,
+            dialling: BTreeSet::new(),
+            open: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            started: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            dials: Vec::new(),
+        }
+    }
+
+    fn call(&mut self, number: u64, keep: bool) -> CallId {
+        self.next += 1;
+        let id = CallId(self.next);
+        self.waiting.insert(id, peer(number));
+        let open = self.open.contains_key(&peer(number));
+        self.pool.call(id, peer(number), keep, open, self.now);
+        self.act();
+        id
+    }
+
+    fn finish(&mut self, call: CallId) {
+        self.started.remove(&call);
+        self.lost.remove(&call);
+        self.waiting.remove(&call);
+        self.pool.finished(call, self.now);
+        self.act();
+    }
+
+    fn dialled(&mut self, number: u64, result: Result<(), ConnectError>) {
+        let peer = peer(number);
+        assert!(self.dialling.remove(&peer), "{peer} is not dialled");
+        if result.is_ok() {
+            self.open.insert(peer, true);
+        }
+        assert!(self.pool.dialled(peer, result.map(|()| true), self.now));
+        self.act();
+    }
+
+    /// The connection is over, for whatever reason.
+    fn closed(&mut self, number: u64) {
+        let peer = peer(number);
+        self.open.remove(&peer);
+        self.closing.remove(&peer);
+        self.lost.extend(self.started.extract_if(.., |_, used| *used == peer).map(|(call, _)| call));
+        self.pool.closed(peer, self.now);
+        self.act();
+    }
+
+    fn left(&mut self, number: u64) {
+        self.pool.left(peer(number), self.now);
+        self.act();
+        assert!(self.waiting.values().all(|waiting| *waiting != peer(number)));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.pool.next_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.pool.handle_timeout(self.now);
+            self.act();
+        }
+        self.now = end;
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.pool.poll_action() {
+            match action {
+                Action::Dial { peer, timeout } => {
+                    assert!(!self.open.contains_key(&peer) && !self.closing.contains(&peer), "{peer} is open");
+                    assert!(self.dialling.insert(peer), "{peer} is dialled already");
+                    let (from, to) = self.config.connect_timeout;
+                    assert!((from..=to).contains(&timeout));
+                    self.dials.push(peer);
+                }
+                Action::Abandon { peer } => assert!(self.dialling.remove(&peer)),
+                Action::Start { call, peer } => {
+                    assert_eq!(self.waiting.remove(&call), Some(peer));
+                    assert!(self.open.contains_key(&peer), "{peer} is not open");
+                    self.started.insert(call, peer);
+                }
+                Action::Fail { call, why } => {
+                    assert!(self.waiting.remove(&call).is_some());
+                    self.failed.insert(call, why);
+                }
+                Action::Close { peer } => {
+                    assert_eq!(self.open.remove(&peer), Some(true), "{peer} is not the pool's");
+                    assert!(self.started.values().all(|used| *used != peer), "{peer} is used");
+                    assert!(self.closing.insert(peer));
+                }
+            }
+        }
+        let owned = self.open.values().filter(|owned| **owned).count();
+        assert!(owned + self.dialling.len() + self.closing.len() <= self.config.outgoing);
+        assert!(self.waiting.len() <= self.config.waiting);
+    }
+}
+
+fn slots(outgoing: usize) -> PoolConfig {
+    PoolConfig { outgoing, ..PoolConfig::default() }
+}
+
+#[test]
+fn a_call_that_does_not_keep_its_connection_closes_it_at_once() {
+    let mut world = World::new(slots(5));
+    let call = world.call(1, false);
+    world.dialled(1, Ok(()));
+    assert!(world.started.contains_key(&call));
+    let other = world.call(1, false);
+    assert!(world.started.contains_key(&other), "a connection serves many calls");
+    world.finish(call);
+    assert!(world.closing.is_empty());
+    world.finish(other);
+    assert_eq!(world.closing, [peer(1)].into());
+}
+
+#[test]
+fn a_kept_connection_is_closed_five_to_ten_seconds_after_its_last_call() {
+    for seed in 0..20 {
+        let mut world = World::with_seed(slots(5), seed);
+        let kept = world.call(1, true);
+        world.dialled(1, Ok(()));
+        world.finish(kept);
+        world.pass(Duration::from_millis(4999));
+        let other = world.call(1, false);
+        assert!(world.started.contains_key(&other), "it is there for the next call");
+        world.pass(Duration::from_secs(60));
+        world.finish(other);
+        world.pass(Duration::from_millis(4999));
+        assert!(world.closing.is_empty());
+        world.pass(Duration::from_millis(5002));
+        assert_eq!(world.closing, [peer(1)].into());
+    }
+}
+
+#[test]
+fn a_hundred_peers_get_their_turns_in_five_places() {
+    let mut world = World::new(slots(5));
+    for number in 0..100 {
+        world.call(number, number >= 50);
+    }
+    let mut done = 0;
+    while let Some(dialled) = world.dialling.first().copied() {
+        world.dialled(dialled.get(), Ok(()));
+        let calls: Vec<_> = world.started.keys().copied().collect();
+        for call in calls {
+            world.finish(call);
+            done += 1;
+        }
+        for peer in world.closing.clone() {
+            world.closed(peer.get());
+        }
+    }
+    assert_eq!(done, 100);
+    // Without any time: who is only kept gives way.
+    assert_eq!(world.dials, (0..100).map(peer).collect::<Vec<_>>());
+    assert_eq!(world.open.len(), 5, "the last ones are kept, as nobody waits");
+}
+
+#[test]
+fn who_is_connected_is_called_without_a_place() {
+    let mut world = World::new(slots(1));
+    world.call(1, false);
+    world.open.insert(peer(2), false);
+    let call = world.call(2, false);
+    assert!(world.started.contains_key(&call));
+    world.finish(call);
+    // A peer that waits for a place calls by itself.
+    let other = world.call(3, false);
+    world.open.insert(peer(3), false);
+    world.pool.opened(peer(3), world.now);
+    world.act();
+    assert!(world.started.contains_key(&other));
+    world.finish(other);
+    assert!(world.closing.is_empty(), "what others have made stays");
+}
+
+#[test]
+fn who_does_not_answer_is_dialled_again_behind_the_others() {
+    let mut world = World::new(PoolConfig { retries: 1, ..slots(1) });
+    let (silent, other) = (world.call(1, false), world.call(2, false));
+    world.dialled(1, Err(ConnectError::TimedOut));
+    assert_eq!(world.dials, [peer(1), peer(2)]);
+    world.dialled(2, Ok(()));
+    world.finish(other);
+    world.closed(2);
+    world.dialled(1, Err(ConnectError::TimedOut));
+    assert_eq!(world.failed[&silent], NoConnection::Failed(ConnectError::TimedOut));
+    assert_eq!(world.dials.len(), 3);
+}
+
+#[test]
+fn who_is_busy_is_asked_again_after_a_pause_and_holds_no_place() {
+    let mut world = World::new(PoolConfig { retries: 0, ..slots(1) });
+    let (call, other) = (world.call(1, false), world.call(2, false));
+    world.dialled(1, Err(ConnectError::Busy));
+    assert_eq!(world.dialling, [peer(2)].into(), "the place is free");
+    world.dialled(2, Ok(()));
+    world.finish(other);
+    world.closed(2);
+    world.pass(Duration::from_millis(1500));
+    for _ in 0..10 {
+        world.dialled(1, Err(ConnectError::Busy));
+        world.pass(Duration::from_millis(499));
+        assert!(world.dialling.is_empty());
+        world.pass(Duration::from_millis(1002));
+    }
+    world.dialled(1, Err(ConnectError::Refused));
+    assert_eq!(world.failed[&call], NoConnection::Failed(ConnectError::Refused));
+}
+
+#[test]
+fn no_call_waits_for_ever() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, false);
+    world.pass(Duration::from_millis(59_999));
+    assert!(world.failed.is_empty());
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.failed[&call], NoConnection::TimedOut);
+    assert!(world.dialling.is_empty(), "an attempt that nobody waits for is dropped");
+}
+
+#[test]
+fn calls_to_a_peer_that_leaves_fail_unless_they_are_on_their_way() {
+    let mut world = World::new(slots(1));
+    let (active, waiting) = (world.call(1, true), world.call(2, true));
+    world.dialled(1, Ok(()));
+    world.left(1);
+    world.left(2);
+    assert_eq!(world.failed[&waiting], NoConnection::Gone);
+    assert!(world.started.contains_key(&active));
+    world.finish(active);
+    assert_eq!(world.closing, [peer(1)].into(), "nobody can be called there any more");
+    world.closed(1);
+    world.call(3, true);
+    world.left(3);
+    assert!(world.dialling.is_empty());
+}
+
+#[test]
+fn a_connection_that_the_other_side_uses_is_left_for_a_while() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, false);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert!(world.closing.remove(&peer(1)));
+    world.open.insert(peer(1), true);
+    world.pool.is_used(peer(1), world.now);
+    world.act();
+    assert!(world.closing.is_empty());
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.closing, [peer(1)].into());
+}
+
+#[test]
+fn what_the_application_takes_over_is_not_closed_and_frees_its_place() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, false);
+    world.dialled(1, Ok(()));
+    world.open.insert(peer(1), false);
+    world.pool.give_away(peer(1), world.now);
+    world.call(2, false);
+    assert_eq!(world.dialling, [peer(2)].into());
+    world.finish(call);
+    assert!(world.closing.is_empty());
+}
+
+#[test]
+fn without_the_directory_calls_wait() {
+    let mut world = World::new(slots(5));
+    world.call(1, false);
+    world.pool.set_online(false);
+    world.dialled(1, Err(ConnectError::ViaClosed));
+    let other = world.call(2, false);
+    world.pass(Duration::from_secs(30));
+    assert!(world.dialling.is_empty() && world.failed.is_empty());
+    world.pool.set_online(true);
+    world.act();
+    assert_eq!(world.dialling, [peer(1), peer(2)].into());
+    world.dialled(2, Ok(()));
+    assert!(world.started.contains_key(&other));
+}
+
+#[test]
+fn the_calls_of_a_connection_that_is_lost_do_not_count_for_the_next_one() {
+    let mut world = World::new(slots(1));
+    let old = world.call(1, false);
+    world.dialled(1, Ok(()));
+    world.closed(1);
+    let new = world.call(1, false);
+    world.dialled(1, Ok(()));
+    world.finish(old);
+    assert!(world.closing.is_empty(), "the new call uses it");
+    world.finish(new);
+    assert_eq!(world.closing, [peer(1)].into());
+}
+
+#[test]
+fn too_many_calls_fail_at_once() {
+    let mut world = World::new(PoolConfig { waiting: 3, ..slots(1) });
+    for number in 0..3 {
+        world.call(number, false);
+    }
+    let beyond = world.call(3, false);
+    assert_eq!(world.failed[&beyond], NoConnection::Full);
+    world.dialled(0, Ok(()));
+    let call = world.call(0, false);
+    assert!(world.started.contains_key(&call));
+}
+
+#[test]
+fn so_many_peers_may_connect_as_was_said() {
+    let mut incoming = Incoming::new(2);
+    let address = |number: u64| Address::new(number.to_string()).unwrap();
+    let now = Instant::now();
+    assert!(incoming.admit(&address(1), now) && incoming.admit(&address(2), now));
+    assert!(incoming.admit(&address(1), now), "who has a place keeps it");
+    assert!(!incoming.admit(&address(3), now));
+    assert!(incoming.made(&address(1), NodeId(1)));
+    assert!(!incoming.made(&address(3), NodeId(3)), "one of our own");
+    incoming.merged(&address(2));
+    assert!(incoming.admit(&address(3), now));
+    assert!(!incoming.admit(&address(4), now));
+    // Nothing came of it.
+    assert!(incoming.admit(&address(4), now + RESERVED));
+    incoming.closed(NodeId(1));
+    assert!(incoming.admit(&address(5), now + RESERVED));
+}
+
+const RESERVED: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone)]
+enum Op {
+    Call(u64, bool),
+    Finish(usize),
+    Dialled(usize, Option<ConnectError>),
+    Closed(usize),
+    OpenedElsewhere(u64),
+    Left(u64),
+    Online(bool),
+    Used(usize),
+    Pass(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let error = prop_oneof![
+        Just(ConnectError::TimedOut),
+        Just(ConnectError::Busy),
+        Just(ConnectError::Refused),
+        Just(ConnectError::ViaClosed),
+        Just(ConnectError::Unreachable),
+    ];
+    prop_oneof![
+        6 => (0u64..12, any::<bool>()).prop_map(|(peer, keep)| Op::Call(peer, keep)),
+        4 => any::<usize>().prop_map(Op::Finish),
+        4 => (any::<usize>(), proptest::option::weighted(0.4, error)).prop_map(|(n, error)| Op::Dialled(n, error)),
+        3 => any::<usize>().prop_map(Op::Closed),
+        1 => (0u64..12).prop_map(Op::OpenedElsewhere),
+        1 => (0u64..12).prop_map(Op::Left),
+        1 => any::<bool>().prop_map(Op::Online),
+        1 => any::<usize>().prop_map(Op::Used),
+        2 => (0u64..20_000).prop_map(Op::Pass),
+    ]
+}
+
+impl World {
+    fn apply(&mut self, op: Op) {
+        fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
+            let len = items.len();
+            items.skip(n.checked_rem(len)?).next()
+        }
+        match op {
+            Op::Call(number, keep) => drop(self.call(number, keep)),
+            Op::Finish(n) => {
+                let calls: Vec<_> = self.lost.iter().chain(self.started.keys()).copied().collect();
+                if let Some(call) = nth(calls.iter().copied(), n) {
+                    self.finish(call);
+                }
+            }
+            Op::Dialled(n, error) => {
+                if let Some(peer) = nth(self.dialling.iter().copied(), n) {
+                    self.dialled(peer.get(), error.map_or(Ok(()), Err));
+                }
+            }
+            Op::Closed(n) => {
+                let closing: Vec<_> = self.closing.iter().chain(self.open.keys()).copied().collect();
+                if let Some(peer) = nth(closing.iter().copied(), n) {
+                    self.closed(peer.get());
+                }
+            }
+            Op::OpenedElsewhere(number) => {
+                let peer = peer(number);
+                if !self.dialling.contains(&peer) && !self.closing.contains(&peer) && !self.open.contains_key(&peer) {
+                    self.open.insert(peer, false);
+                    self.pool.opened(peer, self.now);
+                    self.act();
+                }
+            }
+            Op::Left(number) => self.left(number),
+            Op::Online(online) => {
+                self.pool.set_online(online);
+                self.act();
+            }
+            Op::Used(n) => {
+                if let Some(peer) = nth(self.closing.iter().copied(), n) {
+                    self.closing.remove(&peer);
+                    self.open.insert(peer, true);
+                    self.pool.is_used(peer, self.now);
+                    self.act();
+                }
+            }
+            Op::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds)),
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens, the checks of [`World`] hold; in the end every call is over, and nothing is left behind.
+    #[test]
+    fn every_call_ends_and_nothing_is_left(
+        ops in prop::collection::vec(op(), 1..200),
+        outgoing in 1usize..4,
+        seed: u64,
+    ) {
+        let mut world = World::with_seed(PoolConfig { waiting: 20, ..slots(outgoing) }, seed);
+        for op in ops {
+            world.apply(op);
+        }
+        world.pool.set_online(true);
+        world.act();
+        // From now on everybody answers.
+        for _ in 0..1000 {
+            if let Some(peer) = world.dialling.first().copied() {
+                world.dialled(peer.get(), Ok(()));
+            } else if let Some(call) = world.lost.first().or(world.started.keys().next()).copied() {
+                world.finish(call);
+            } else if let Some(peer) = world.closing.first().copied() {
+                world.closed(peer.get());
+            } else if !world.waiting.is_empty() || world.open.values().any(|owned| *owned) {
+                world.pass(Duration::from_secs(2));
+            } else {
+                break;
+            }
+        }
+        prop_assert!(world.waiting.is_empty() && world.started.is_empty());
+        let pool = &world.pool;
+        prop_assert!(pool.peers.is_empty() && pool.calls.is_empty() && pool.queue.is_empty());
+        prop_assert!(pool.pausing.is_empty() && pool.idle.is_empty() && pool.waiting.is_empty());
+        prop_assert_eq!((pool.places, pool.closing, pool.next_timeout()), (0, 0, None));
+    }
+}
