@@ -54,7 +54,8 @@ impl Database {
     /// None, and a word about it past the harness, which would keep it to itself, if there is no server to test with.
     pub(crate) async fn postgres(test: &str) -> Option<Self> {
         let Ok(server) = std::env::var("PMESH_TEST_POSTGRES") else {
-            writeln!(std::io::stderr(), "SKIPPED: a test with PostgreSQL; see scripts/with-postgres.sh").unwrap();
+            let told = "SKIPPED: a test with PostgreSQL; see scripts/with-postgres.sh\n";
+            std::io::stderr().write_all(told.as_bytes()).unwrap();
             return None;
         };
         let schema = format!("servers_{test}_{}", std::process::id());
