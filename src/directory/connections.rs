@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::core::{Core, State};
 use super::error::CallError;
@@ -20,6 +21,10 @@ use crate::rpc::Serving;
 
 /// Logins whose connections are remembered as those of this directory. Connections of older ones are not used for calls any more.
 const LOGINS: usize = 32;
+/// How often an application's attempt to connect is repeated while the connection before it is being closed, at either end, and after
+/// how long each.
+const PATIENCE: u32 = 100;
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The connections of a session.
 pub(super) struct Connections {
@@ -158,22 +163,44 @@ impl Core {
 
     /// Connects to a peer for the application, which has the connection to itself from then on.
     pub(super) async fn connect(self: &Arc<Self>, peer: PeerNumber) -> Result<Node, ConnectError> {
-        let connecting = {
-            let state = self.lock();
-            let (directory, _) = state.node.as_ref().ok_or(ConnectError::ViaClosed)?;
-            directory.connect(address(peer))
-        };
-        let node = connecting.await?;
+        for _ in 0..PATIENCE {
+            let connecting = {
+                let state = self.lock();
+                let (directory, _) = state.node.as_ref().ok_or(ConnectError::ViaClosed)?;
+                directory.connect(address(peer))
+            };
+            let node = match connecting.await {
+                // It has not noticed yet that the connection is over.
+                Err(ConnectError::AlreadyConnected) => {
+                    sleep(MOMENT).await;
+                    continue;
+                }
+                result => result?,
+            };
+            if self.take(peer, &node)? {
+                return Ok(node);
+            }
+            // It is being closed, unless the other side does not want that.
+            let _ = timeout(MOMENT, node.closed()).await;
+        }
+        Err(ConnectError::Busy)
+    }
+
+    /// Makes a connection the application's. False if it is being closed.
+    fn take(self: &Arc<Self>, peer: PeerNumber, node: &Node) -> Result<bool, ConnectError> {
         let mut state = self.lock();
-        if state.connections.peer(&node) != Some(peer) {
+        let connections = &mut state.connections;
+        if connections.peer(node) != Some(peer) {
             return Err(elsewhere());
         }
-        if node.is_open() {
-            state.connections.taken.insert(node.id());
+        if !connections.pool.give_away(peer, now()) {
+            return Ok(false);
         }
-        state.connections.pool.give_away(peer, now());
+        if node.is_open() {
+            connections.taken.insert(node.id());
+        }
         self.act(&mut state);
-        Ok(node)
+        Ok(true)
     }
 
     pub(super) fn set_online(self: &Arc<Self>, state: &mut State, online: bool) {
@@ -239,7 +266,7 @@ impl Core {
         may
     }
 
-    fn dial(self: &Arc<Self>, state: &mut State, peer: PeerNumber, timeout: std::time::Duration) {
+    fn dial(self: &Arc<Self>, state: &mut State, peer: PeerNumber, timeout: Duration) {
         let Some((directory, _)) = &state.node else {
             state.connections.pool.dialled(peer, Err(ConnectError::ViaClosed), now());
             return;

@@ -200,8 +200,13 @@ impl Pool {
         let Some(entry) = self.peers.get_mut(&peer).filter(|peer| peer.state == State::Dialling) else { return false };
         match result {
             Ok(owned) => self.set(peer, State::Open { owned, idle: None }),
-            // The last: the directory is lost, which is not the peer's fault.
-            Err(ConnectError::Busy | ConnectError::AlreadyConnected | ConnectError::ViaClosed) => {
+            // It has not noticed yet that the connection before this one is over.
+            Err(ConnectError::AlreadyConnected) => {
+                let until = now + self.random(self.config.pause) / 10;
+                self.set(peer, State::Pausing(until));
+            }
+            // The latter: the directory is lost, which is not the peer's fault.
+            Err(ConnectError::Busy | ConnectError::ViaClosed) => {
                 let until = now + self.random(self.config.pause);
                 self.set(peer, State::Pausing(until));
             }
@@ -262,12 +267,16 @@ impl Pool {
         }
     }
 
-    /// The application wants the connection for itself, if there is one.
-    pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) {
+    /// The application wants the connection for itself. False if it is being closed.
+    pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) -> bool {
+        if let Some(State::Closing | State::Released) = self.peers.get(&peer).map(|peer| peer.state) {
+            return false;
+        }
         if let Some(State::Open { owned: true, .. } | State::Lent(_)) = self.peers.get(&peer).map(|peer| peer.state) {
             self.set(peer, State::Open { owned: false, idle: None });
             self.settle(peer, now);
         }
+        true
     }
 
     /// The directory does not name a peer any more.

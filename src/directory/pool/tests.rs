@@ -340,6 +340,7 @@ fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
     assert!(!world.release(1), "it is used");
     world.finish(call);
     assert!(world.release(1));
+    assert!(!world.pool.give_away(peer(1), world.now));
     let (waiting, other) = (world.call(1, false), world.call(2, false));
     assert_eq!(world.dialling, [peer(2)].into(), "the place is free");
     world.closed(1);
@@ -363,7 +364,7 @@ fn what_the_application_takes_over_is_not_closed_and_frees_its_place() {
     let call = world.call(1, false);
     world.dialled(1, Ok(()));
     world.open.insert(peer(1), false);
-    world.pool.give_away(peer(1), world.now);
+    assert!(world.pool.give_away(peer(1), world.now));
     world.call(2, false);
     assert_eq!(world.dialling, [peer(2)].into());
     world.finish(call);
@@ -472,9 +473,9 @@ fn op() -> impl Strategy<Value = Op> {
 
 impl World {
     fn apply(&mut self, op: Op) {
-        fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
+        fn nth<T: Copy>(mut items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
             let len = items.len();
-            items.skip(n.checked_rem(len)?).next()
+            items.nth(n.checked_rem(len)?)
         }
         match op {
             Op::Call(number, keep) => drop(self.call(number, keep)),
