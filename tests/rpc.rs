@@ -89,6 +89,30 @@ async fn answers_and_failures_over_a_node() {
     assert_eq!(soon(rpc.on(&pair.a.onramp).call("Add", json!(1))).await, Err(CallError::Unsupported));
 }
 
+#[tokio::test]
+async fn calls_that_come_before_they_are_taken_wait() {
+    let server = Server::start().await;
+    let (one, other) = (pair(&server).await, pair(&server).await);
+    for (pair, whole_root) in [(&one, false), (&other, true)] {
+        let callers = Rpc::new();
+        let to = callers.on(&pair.here);
+        let calling = tokio::spawn(async move { to.call("Same", json!(7)).await });
+        // What is sent after it has arrived.
+        let (mut heard, mut answered) = (pair.there.messages(), pair.here.messages());
+        for _ in 0..3 {
+            pair.here.send("ping").await.unwrap();
+            soon(heard.next()).await.unwrap();
+            pair.there.send("pong").await.unwrap();
+            soon(answered.next()).await.unwrap();
+        }
+        let rpc = Rpc::new();
+        modules(&rpc);
+        let _serving =
+            if whole_root { rpc.serve(&pair.b.root).unwrap() } else { rpc.serve_node(&pair.there, ()).unwrap() };
+        assert_eq!(soon(calling).await.unwrap(), Ok(json!(7)));
+    }
+}
+
 /// Says when it is dropped.
 struct Dropped(mpsc::Sender<()>);
 

@@ -291,8 +291,17 @@ impl Shared {
         }
     }
 
+    fn node_link(self: &Arc<Self>, node: &Node) -> Result<Arc<Link>, CallError> {
+        self.begin_link(node, Arc::clone)
+    }
+
+    /// Begins something with the link over a node, before any call that has come is taken off one that is made for it.
     #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
-    pub(super) fn node_link(self: &Arc<Self>, node: &Node) -> Result<Arc<Link>, CallError> {
+    pub(super) fn begin_link<T>(
+        self: &Arc<Self>,
+        node: &Node,
+        begin: impl FnOnce(&Arc<Link>) -> T,
+    ) -> Result<T, CallError> {
         let mut links = lock(&self.links);
         let links = links.as_mut().ok_or(CallError::NotOpen)?;
         let key = Key::Node(node.clone());
@@ -303,7 +312,7 @@ impl Shared {
             return Err(CallError::NotOpen);
         }
         if let Some(link) = links.get(&key) {
-            return Ok(link.clone());
+            return Ok(begin(link));
         }
         let only = node.take_calls().ok_or(CallError::InUse)?;
         let channel = node.reserved_channel(NAME).map_err(|error| match error {
@@ -313,14 +322,14 @@ impl Shared {
         })?;
         let link = Link::new(self.clone());
         links.insert(key.clone(), link.clone());
-        let (shared, task) = (self.clone(), link.clone());
+        let (shared, task, begun) = (self.clone(), link.clone(), begin(&link));
         tokio::spawn(async move {
             task.carry(Port::of_channel(channel), None).await;
             drop(only);
             shared.forget(&key, &task);
             task.end(CallError::NotOpen);
         });
-        Ok(link)
+        Ok(begun)
     }
 
     #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
