@@ -292,6 +292,11 @@ impl Core {
         }
         connections.dials.remove(&peer);
         connections.incoming.merged(&address(peer));
+        if let Some(node) = result.as_ref().ok().filter(|node| connections.peer(node) == Some(peer) && node.is_open()) {
+            // That it is open may be told later.
+            self.take_calls(&mut state, peer, node);
+        }
+        let connections = &mut state.connections;
         let result = match result {
             Ok(node) if connections.peer(&node) != Some(peer) => Err(elsewhere()),
             Ok(node) => {
@@ -352,6 +357,14 @@ impl Core {
             return self.check_online(state);
         }
         let Some(peer) = state.connections.peer(node).filter(|_| node.is_open()) else { return };
+        self.take_calls(state, peer, node);
+        state.connections.nodes.insert(peer, node.clone());
+        state.connections.pool.opened(peer, now());
+        self.act(state);
+    }
+
+    /// Takes the calls of a peer, before any is made to it: a call makes the link that its calls come over.
+    fn take_calls(self: &Arc<Self>, state: &mut State, peer: PeerNumber, node: &Node) {
         if let Some(alias) = state.presence.alias(peer).cloned()
             && !state.connections.serving.contains_key(&node.id())
         {
@@ -366,9 +379,6 @@ impl Core {
         {
             state.connections.partings.insert(node.id(), Arc::new(parting));
         }
-        state.connections.nodes.insert(peer, node.clone());
-        state.connections.pool.opened(peer, now());
-        self.act(state);
     }
 
     fn closed(self: &Arc<Self>, state: &mut State, node: &Node) {
