@@ -16,8 +16,10 @@ use crate::reason;
 pub(super) async fn run(args: CallArgs) -> Result<()> {
     let joined = Joined::new(&args.session, &Rpc::new()).await?;
     let done = tokio::select! {
-        done = call_all(&joined.session, args) => done,
+        // Listened for before anybody is called.
+        biased;
         () = stopped() => Err("stopped".into()),
+        done = call_all(&joined.session, args) => done,
     };
     joined.close().await;
     done

@@ -34,8 +34,10 @@ pub(super) async fn run(args: ServeArgs) -> Result<()> {
     })?;
     let joined = Joined::new(&session, &rpc).await?;
     let done = tokio::select! {
-        done = introduce(&joined.session, &module) => done,
+        // Listened for before anybody is told that this is ready.
+        biased;
         () = stopped() => Ok(()),
+        done = introduce(&joined.session, &module) => done,
     };
     drop(guard);
     jobs.stop().await;

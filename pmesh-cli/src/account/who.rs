@@ -14,9 +14,12 @@ use crate::mesh::{Result, shown, stopped};
 pub(super) async fn run(args: &WhoArgs) -> Result<()> {
     let joined = Joined::alone(&args.login).await?;
     let session = &joined.session;
+    let shown = async { if args.follow { follow(session, args.json).await } else { show(session, args.json).await } };
     let done = tokio::select! {
-        done = async { if args.follow { follow(session, args.json).await } else { show(session, args.json).await } } => done,
+        // Listened for before anything is written.
+        biased;
         () = stopped() => Ok(()),
+        done = shown => done,
     };
     joined.close().await;
     done
