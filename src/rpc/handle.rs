@@ -286,13 +286,18 @@ impl Shared {
     /// The link to somebody, which is made if there is none.
     pub(super) fn link(self: &Arc<Self>, to: &To) -> Result<Arc<Link>, CallError> {
         match to {
-            To::Node(node) => self.node_link(node),
+            To::Node(node) => self.node_link(node, |link| link),
             To::Overlay(overlay, id) => self.dialled(overlay, *id),
         }
     }
 
+    /// Does something with the link of a node, which is made if there is none, before it reads its first call.
     #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]
-    pub(super) fn node_link(self: &Arc<Self>, node: &Node) -> Result<Arc<Link>, CallError> {
+    pub(super) fn node_link<T>(
+        self: &Arc<Self>,
+        node: &Node,
+        begin: impl FnOnce(Arc<Link>) -> T,
+    ) -> Result<T, CallError> {
         let mut links = lock(&self.links);
         let links = links.as_mut().ok_or(CallError::NotOpen)?;
         let key = Key::Node(node.clone());
@@ -303,7 +308,7 @@ impl Shared {
             return Err(CallError::NotOpen);
         }
         if let Some(link) = links.get(&key) {
-            return Ok(link.clone());
+            return Ok(begin(link.clone()));
         }
         let only = node.take_calls().ok_or(CallError::InUse)?;
         let channel = node.reserved_channel(NAME).map_err(|error| match error {
@@ -313,14 +318,15 @@ impl Shared {
         })?;
         let link = Link::new(self.clone());
         links.insert(key.clone(), link.clone());
-        let (shared, task) = (self.clone(), link.clone());
+        let begun = begin(link.clone());
+        let (shared, task) = (self.clone(), link);
         tokio::spawn(async move {
             task.carry(Port::of_channel(channel), None).await;
             drop(only);
             shared.forget(&key, &task);
             task.end(CallError::NotOpen);
         });
-        Ok(link)
+        Ok(begun)
     }
 
     #[expect(clippy::mutable_key_type, reason = "a node is hashed by its number")]

@@ -53,9 +53,10 @@ struct Served {
 }
 
 impl Served {
-    fn begin(link: Arc<Link>, reason: Reason, caller: Caller) -> Self {
-        let token = link.serve(reason, caller);
-        Self { link, token }
+    /// Has the link of a node take calls, from the first one that is there.
+    fn begin(shared: &Arc<Shared>, node: &Node, reason: Reason, data: &Data) -> Result<Self, CallError> {
+        let caller = Caller::of_node(node.clone(), data.clone());
+        shared.node_link(node, |link| Self { token: link.serve(reason, caller), link })
     }
 }
 
@@ -69,35 +70,39 @@ pub(super) fn root(shared: &Arc<Shared>, root: &Root) -> Result<Serving, ServeEr
     let only = root.take_calls().ok_or(ServeError::InUse)?;
     // Before the nodes there are, so none is missed.
     let (events, nodes) = (root.events(), root.peers());
-    for node in &nodes {
+    let begin = |node: Node| {
         // Nobody else gets those there are meanwhile. Why one cannot be had, its task finds out.
-        let _ = shared.node_link(node);
-    }
+        let served = Served::begin(shared, &node, Reason::All, &None).ok();
+        (node, served)
+    };
+    let nodes = nodes.into_iter().map(begin).collect();
     let task = tokio::spawn(serve_root(Arc::downgrade(shared), events, nodes));
     Ok(Serving { task: task.abort_handle(), _only: Some(only) })
 }
 
 /// Holds no root: its last handle would close it.
-async fn serve_root(shared: Weak<Shared>, mut events: Events, mut nodes: Vec<Node>) {
+async fn serve_root(shared: Weak<Shared>, mut events: Events, mut nodes: Vec<(Node, Option<Served>)>) {
     // One task for each open node.
     let mut keepers = JoinSet::new();
     let mut kept = HashSet::new();
     let mut look_again = false;
     loop {
-        for node in nodes.drain(..).filter(|node| node.kind() == NodeKind::WebRtc && node.is_open()) {
+        for (node, served) in nodes.drain(..).filter(|(node, _)| node.kind() == NodeKind::WebRtc && node.is_open()) {
             if kept.insert(node.id()) {
-                keepers.spawn(keep(shared.clone(), node, Reason::All, None));
+                keepers.spawn(keep(shared.clone(), node, Reason::All, None, served));
             }
         }
+        let unserved = |node| (node, None);
+        let all = |node: Node| node.peers().into_iter().map(unserved).collect();
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Open { node }) => nodes = if look_again { node.peers() } else { vec![node] },
+                Some(Event::Open { node }) => nodes = if look_again { all(node) } else { vec![unserved(node)] },
                 Some(Event::Lagged(_)) => {
                     look_again = true;
                     continue;
                 }
                 // Every node knows all others.
-                Some(Event::Close { node, .. } | Event::Connection { node, .. }) if look_again => nodes = node.peers(),
+                Some(Event::Close { node, .. } | Event::Connection { node, .. }) if look_again => nodes = all(node),
                 Some(_) => continue,
                 None => break,
             },
@@ -113,29 +118,28 @@ async fn serve_root(shared: Weak<Shared>, mut events: Events, mut nodes: Vec<Nod
 }
 
 pub(super) fn node(shared: &Arc<Shared>, node: &Node, data: Arc<dyn Any + Send + Sync>) -> Result<Serving, ServeError> {
-    shared.node_link(node).map_err(|error| match error {
+    let served = Served::begin(shared, node, Reason::Itself, &Some(data.clone())).map_err(|error| match error {
         CallError::InUse => ServeError::InUse,
         CallError::Unsupported => ServeError::Unsupported,
         _ => ServeError::NotOpen,
     })?;
-    let task = tokio::spawn(keep(Arc::downgrade(shared), node.clone(), Reason::Itself, Some(data)));
+    let task = tokio::spawn(keep(Arc::downgrade(shared), node.clone(), Reason::Itself, Some(data), Some(served)));
     Ok(Serving { task: task.abort_handle(), _only: None })
 }
 
-/// Takes the calls of a node as long as it is open. Returns which it was.
-async fn keep(shared: Weak<Shared>, node: Node, reason: Reason, data: Data) -> NodeId {
+/// Takes the calls of a node as long as it is open, at first over a link that may take them already. Returns which it was.
+async fn keep(shared: Weak<Shared>, node: Node, reason: Reason, data: Data, mut served: Option<Served>) -> NodeId {
     let mut pause = AGAIN.0;
     while node.is_open() {
-        let Some(shared) = shared.upgrade() else { break };
         let begun = Instant::now();
-        let link = match shared.node_link(&node) {
-            Ok(link) => Some(link),
-            Err(CallError::Unsupported) => break,
-            Err(_) => None,
-        };
-        drop(shared);
-        if let Some(link) = link {
-            let served = Served::begin(link, reason, Caller::of_node(node.clone(), data.clone()));
+        if served.is_none() {
+            let Some(shared) = shared.upgrade() else { break };
+            served = match Served::begin(&shared, &node, reason, &data) {
+                Err(CallError::Unsupported) => break,
+                begun => begun.ok(),
+            };
+        }
+        if let Some(served) = served.take() {
             served.link.over().await;
         }
         if begun.elapsed() > AGAIN.1 {
