@@ -132,7 +132,8 @@
 //! The module [`overlay`] has messages, datagrams and streams to any peer of a mesh by its id, over others where there is no direct
 //! connection, and topics.
 //!
-//! The module [`rpc`] has modules by name, which peers call over nodes and over the overlay.
+//! The module [`rpc`] has modules by name, which peers call over nodes and over the overlay. With [`directory`] users log in, meet the
+//! peers of those whom they trust, and call them.
 //!
 //! The module [`onramp`] is the server, to embed in a program or a test. The repository has examples (`party`,
 //! `ping_pong`, `firewall`, `onramp_embedded`, `relay_chain`, `chat_topic`, `file_transfer`), the program `onramp-server`, and the

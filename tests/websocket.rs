@@ -2,54 +2,24 @@
 #![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod common;
+#[path = "common/tls.rs"]
+mod tls;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Server, builder, own_address, soon};
 use futures_util::{SinkExt, StreamExt};
 use pmesh::{CloseReason, ConnectError, Root};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-
-/// Ends TLS in front of a plain onramp. Returns the `wss` URL and the certificate.
-async fn tls_front(onramp: &Server) -> (String, Vec<u8>) {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = certified.cert.der().clone();
-    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("wss://localhost:{}", listener.local_addr().unwrap().port());
-    let behind = onramp.url.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, behind) = (acceptor.clone(), behind.clone());
-            tokio::spawn(async move {
-                let Ok(mut front) = acceptor.accept(stream).await else { return };
-                let mut back = TcpStream::connect(behind).await.unwrap();
-                let _ = copy_bidirectional(&mut front, &mut back).await;
-            });
-        }
-    });
-    (url, certificate.to_vec())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_meet_over_wss_if_they_trust_the_certificate() {
     let onramp = Server::start().await;
-    let (url, certificate) = tls_front(&onramp).await;
+    let (url, certificate) = tls::front(&onramp.url).await;
     let trusting = builder().trust_certificate(certificate).build();
     let node = soon(trusting.connect(&url)).await.unwrap();
     let address = own_address(&node);

@@ -62,8 +62,8 @@ async fn over_a_node(counts: &Counts) -> Result<()> {
     let url = onramp.url();
     let server = tokio::spawn(onramp.run(std::future::pending::<()>()));
     let (a, b) = (builder().build(), builder().build());
-    let mut callers = b.connections();
     let (at_a, at_b) = (a.connect(&url).await?, b.connect(&url).await?);
+    let mut callers = at_b.connections();
     let here = at_a.connect(at_b.own_address().ok_or("no address")?).await?;
     let there = callers.next().await.ok_or("nobody called")?;
     there.opened().await?;
@@ -74,7 +74,7 @@ async fn over_a_node(counts: &Counts) -> Result<()> {
     let to = Rpc::new().on(&here);
     // In turns, so that both have the same from the machine.
     let (mut pings, mut calls) = (Vec::new(), Vec::new());
-    let echo = tokio::spawn(echo(there));
+    let echo = tokio::spawn(async move { echo(there).await.expect("the channel lasts") });
     for _ in 0..10 {
         pings.extend(ping(&here, counts.one_by_one / 10).await?);
         calls.extend(one_by_one(&to, counts.one_by_one / 10).await?);

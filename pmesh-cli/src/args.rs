@@ -8,6 +8,8 @@ use pmesh::overlay::OverlayId;
 use pmesh::{Connect, IceServer, Identity, IdentityFileError, Offer, PeerId, Policy, Root, RootBuilder};
 use serde_json::Value;
 
+use crate::account::AccountCommand;
+
 /// A mesh peer for the shell and for other languages.
 #[derive(Debug, Parser)]
 #[command(name = "pmesh", version, about)]
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Take files that others send over an overlay.
     Receive(ReceiveArgs),
+    #[command(flatten)]
+    Account(AccountCommand),
     /// Measure the connection between two machines: one end with --listen, the other with --connect.
     Bench(BenchArgs),
     /// Show the peer id of a key file, or make a new one.
@@ -254,7 +258,7 @@ pub(crate) struct PeerArgs {
     pub(crate) json: bool,
 }
 
-fn json(text: &str) -> Result<Value, String> {
+pub(crate) fn json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
@@ -309,7 +313,7 @@ pub(crate) struct BenchArgs {
 /// Longest time that an option takes, in seconds. A longer one is an error.
 const MAX_SECONDS: f64 = 86_400.0;
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if seconds > 0.0 && seconds <= MAX_SECONDS => Ok(Duration::from_secs_f64(seconds)),
         _ => Err(format!("not a number of seconds above 0, at most {MAX_SECONDS}")),

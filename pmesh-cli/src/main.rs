@@ -1,5 +1,6 @@
 //! The command `pmesh`: a mesh peer for the shell and for other languages.
 
+mod account;
 mod args;
 mod bench;
 mod cat;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
         Command::Cat(command) => runtime.block_on(runtime.spawn(cat::run(command))).unwrap_or(ExitCode::FAILURE),
         Command::Send(args) => runtime.block_on(runtime.spawn(file::send(args))).unwrap_or(ExitCode::FAILURE),
         Command::Receive(args) => runtime.block_on(runtime.spawn(file::receive(args))).unwrap_or(ExitCode::FAILURE),
+        Command::Account(command) => {
+            runtime.block_on(runtime.spawn(account::run(command))).unwrap_or(ExitCode::FAILURE)
+        }
         Command::Id(args) => id::run(&args),
         // Spawned: the thread that blocks here is none of the runtime's workers.
         Command::Bench(args) => runtime.block_on(runtime.spawn(bench::run(args))).unwrap_or(ExitCode::FAILURE),

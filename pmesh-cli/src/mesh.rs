@@ -181,10 +181,22 @@ pub(crate) fn exit(command: &str, done: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // It may quote what others say.
-            eprintln!("pmesh {command}: {}", error.to_string().escape_debug());
+            eprintln!("pmesh {command}: {}", shown(&error.to_string()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What others say, without anything that a terminal does not show as it is. Quotes stay.
+pub(crate) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// Waits until the program is told to stop.

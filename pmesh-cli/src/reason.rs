@@ -2,7 +2,9 @@
 
 use std::io;
 
+use pmesh::directory::CallError;
 use pmesh::overlay::OverlaySendError;
+use pmesh::rpc;
 use pmesh::{ConnectError, IdentityFileError};
 
 /// Why a connection did not come about.
@@ -36,6 +38,35 @@ pub(crate) fn of_overlay_send(error: &OverlaySendError) -> &'static str {
         OverlaySendError::Original => "original",
         OverlaySendError::NoKey => "noKey",
         OverlaySendError::Closed => "closed",
+        _ => "failed",
+    }
+}
+
+/// Why a peer has not answered. A failure of its module may have a word of its own.
+pub(crate) fn of_call(error: &CallError) -> &str {
+    match error {
+        CallError::Gone => "gone",
+        CallError::Full => "full",
+        CallError::NoConnection => "noConnection",
+        CallError::NotConnected(error) => of_connect(error),
+        CallError::Ended => "ended",
+        CallError::Call(error) => match error {
+            rpc::CallError::UnknownModule => "unknownModule",
+            rpc::CallError::Refused => "refused",
+            rpc::CallError::Failed(failure) => failure.code.as_deref().unwrap_or("failed"),
+            rpc::CallError::Panicked => "panicked",
+            rpc::CallError::TimedOut => "timedOut",
+            rpc::CallError::Busy => "busy",
+            rpc::CallError::Closed => "closed",
+            rpc::CallError::NotOpen => "notOpen",
+            rpc::CallError::TooLarge { .. } => "tooLarge",
+            rpc::CallError::Unsupported => "unsupported",
+            rpc::CallError::Streams => "streams",
+            rpc::CallError::Malformed(_) => "malformed",
+            rpc::CallError::Unexpected(_) => "unexpected",
+            rpc::CallError::InvalidName => "invalidName",
+            _ => "failed",
+        },
         _ => "failed",
     }
 }

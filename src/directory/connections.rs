@@ -2,15 +2,17 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::core::{Core, State};
 use super::error::CallError;
 use super::link::{address, number};
+use super::parting::Parting;
 use super::pool::{Action, CallId, Incoming, NoConnection, Pool, PoolConfig};
 use super::session::Peer;
 use crate::node::{Connect, ConnectError, Event, Events, Node, NodeId, Root, Verdict};
@@ -19,6 +21,10 @@ use crate::rpc::Serving;
 
 /// Logins whose connections are remembered as those of this directory. Connections of older ones are not used for calls any more.
 const LOGINS: usize = 32;
+/// How often an application's attempt to connect is repeated while the connection before it is being closed, at either end, and after
+/// how long each.
+const PATIENCE: u32 = 100;
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The connections of a session.
 pub(super) struct Connections {
@@ -35,6 +41,8 @@ pub(super) struct Connections {
     dials: HashMap<PeerNumber, (u64, AbortHandle)>,
     /// Nodes that the application has asked for.
     taken: HashSet<NodeId>,
+    /// How both ends of a connection agree to close it.
+    partings: HashMap<NodeId, Arc<Parting>>,
     /// Calls that are taken, of whose user, over each open node.
     serving: HashMap<NodeId, (Arc<str>, Serving)>,
     next: u64,
@@ -50,6 +58,7 @@ impl Connections {
             calls: HashMap::new(),
             dials: HashMap::new(),
             taken: HashSet::new(),
+            partings: HashMap::new(),
             serving: HashMap::new(),
             next: 0,
         }
@@ -82,6 +91,7 @@ impl Connections {
         }
         self.calls.clear();
         self.serving.clear();
+        self.partings.clear();
         self.pool.set_online(false);
         let made: Vec<Node> = self.pool.made().filter_map(|peer| self.nodes.get(&peer).cloned()).collect();
         made.iter().for_each(close);
@@ -153,22 +163,44 @@ impl Core {
 
     /// Connects to a peer for the application, which has the connection to itself from then on.
     pub(super) async fn connect(self: &Arc<Self>, peer: PeerNumber) -> Result<Node, ConnectError> {
-        let connecting = {
-            let state = self.lock();
-            let (directory, _) = state.node.as_ref().ok_or(ConnectError::ViaClosed)?;
-            directory.connect(address(peer))
-        };
-        let node = connecting.await?;
+        for _ in 0..PATIENCE {
+            let connecting = {
+                let state = self.lock();
+                let (directory, _) = state.node.as_ref().ok_or(ConnectError::ViaClosed)?;
+                directory.connect(address(peer))
+            };
+            let node = match connecting.await {
+                // It has not noticed yet that the connection is over.
+                Err(ConnectError::AlreadyConnected) => {
+                    sleep(MOMENT).await;
+                    continue;
+                }
+                result => result?,
+            };
+            if self.take(peer, &node)? {
+                return Ok(node);
+            }
+            // It is being closed, unless the other side does not want that.
+            let _ = timeout(MOMENT, node.closed()).await;
+        }
+        Err(ConnectError::Busy)
+    }
+
+    /// Makes a connection the application's. False if it is being closed.
+    fn take(self: &Arc<Self>, peer: PeerNumber, node: &Node) -> Result<bool, ConnectError> {
         let mut state = self.lock();
-        if state.connections.peer(&node) != Some(peer) {
+        let connections = &mut state.connections;
+        if connections.peer(node) != Some(peer) {
             return Err(elsewhere());
         }
-        if node.is_open() {
-            state.connections.taken.insert(node.id());
+        if !connections.pool.give_away(peer, now()) {
+            return Ok(false);
         }
-        state.connections.pool.give_away(peer, now());
+        if node.is_open() {
+            connections.taken.insert(node.id());
+        }
         self.act(&mut state);
-        Ok(node)
+        Ok(true)
     }
 
     pub(super) fn set_online(self: &Arc<Self>, state: &mut State, online: bool) {
@@ -197,8 +229,8 @@ impl Core {
                     state.connections.answer(call, node);
                 }
                 Action::Fail { call, why } => state.connections.answer(call, Err(why)),
-                Action::Close { peer } => match state.connections.nodes.get(&peer) {
-                    Some(node) if self.rpc.is_quiet(node) => close(node),
+                Action::Close { peer } => match state.connections.nodes.get(&peer).cloned() {
+                    Some(node) if self.rpc.is_quiet(&node) => self.part(state, peer, node),
                     Some(_) => state.connections.pool.is_used(peer, now()),
                     None => state.connections.pool.closed(peer, now()),
                 },
@@ -207,7 +239,34 @@ impl Core {
         self.timer.notify_one();
     }
 
-    fn dial(self: &Arc<Self>, state: &mut State, peer: PeerNumber, timeout: std::time::Duration) {
+    /// Closes a connection, if the other side does not use it.
+    fn part(self: &Arc<Self>, state: &State, peer: PeerNumber, node: Node) {
+        let Some(parting) = state.connections.partings.get(&node.id()).cloned() else { return close(&node) };
+        let core = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let may = parting.ask().await;
+            let Some(core) = core.upgrade() else { return };
+            let mut state = core.lock();
+            if may {
+                close(&node);
+            } else {
+                state.connections.pool.is_used(peer, now());
+                core.act(&mut state);
+            }
+        });
+    }
+
+    /// Whether the other side may close a connection. If so, no call begins over it any more.
+    pub(super) fn may_part(self: &Arc<Self>, peer: PeerNumber, node: &Node) -> bool {
+        let mut state = self.lock();
+        let connections = &mut state.connections;
+        let may = !connections.taken.contains(&node.id())
+            && (connections.nodes.get(&peer) != Some(node) || connections.pool.release(peer));
+        self.act(&mut state);
+        may
+    }
+
+    fn dial(self: &Arc<Self>, state: &mut State, peer: PeerNumber, timeout: Duration) {
         let Some((directory, _)) = &state.node else {
             state.connections.pool.dialled(peer, Err(ConnectError::ViaClosed), now());
             return;
@@ -302,6 +361,11 @@ impl Core {
                 Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
             }
         }
+        if !state.connections.partings.contains_key(&node.id())
+            && let Some(parting) = Parting::begin(self, peer, node)
+        {
+            state.connections.partings.insert(node.id(), Arc::new(parting));
+        }
         state.connections.nodes.insert(peer, node.clone());
         state.connections.pool.opened(peer, now());
         self.act(state);
@@ -316,6 +380,7 @@ impl Core {
         connections.incoming.closed(node.id());
         connections.serving.remove(&node.id());
         connections.taken.remove(&node.id());
+        connections.partings.remove(&node.id());
         if let Some(peer) = number(node.address()).filter(|peer| connections.nodes.get(peer) == Some(node)) {
             connections.nodes.remove(&peer);
             connections.pool.closed(peer, now());
@@ -330,6 +395,7 @@ impl Core {
         state.connections.incoming.retain(&ids);
         state.connections.serving.retain(|node, _| ids.contains(node));
         state.connections.taken.retain(|node| ids.contains(node));
+        state.connections.partings.retain(|node, _| ids.contains(node));
         let over: Vec<Node> = state.connections.nodes.values().filter(|node| !node.is_open()).cloned().collect();
         over.iter().for_each(|node| self.closed(state, node));
         if let Some((directory, _)) = state.node.as_ref().filter(|(node, _)| !ids.contains(&node.id())) {

@@ -242,3 +242,61 @@ impl Pump {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer(number: u64) -> PeerNumber {
+        PeerNumber::new(number).unwrap()
+    }
+
+    #[test]
+    fn a_payload_arrives_as_it_was_and_an_original_finds_the_description() {
+        let offer = r#"[3,{"type":"offer","sdp":"v=0\r\n"},{"secret":1.50},{"z":1,"a":2}]"#;
+        let (what, route, data) = introduction(peer(1), peer(2), offer).unwrap();
+        assert_eq!(what, Introduction::Request);
+        assert_eq!(route, Route { to: peer(2), from: peer(1), peer: Some(peer(1)) });
+        let start = r#"{"to":2,"from":1,"peer":1,"spd":{"type":"offer","sdp":"v=0\r\n"},"pmesh":[3,"#;
+        assert!(data.starts_with(start), "{data}");
+        assert_eq!(payload(&data), Some(offer));
+        let answer = r#"[4,{"type":"answer","sdp":"v=0\r\n"}]"#;
+        let (what, _, data) = introduction(peer(1), peer(2), answer).unwrap();
+        assert!(what == Introduction::Response && data.contains("\"spd\""));
+        for rest in [r#"[8,"00000000000000ff","busy"]"#, r#"[5,{"candidate":"candidate:1"}]"#] {
+            let (what, _, data) = introduction(peer(1), peer(2), rest).unwrap();
+            assert!(what == Introduction::Response && !data.contains("\"spd\""), "{data}");
+            assert_eq!(payload(&data), Some(rest));
+        }
+    }
+
+    #[test]
+    fn what_is_no_payload_is_none() {
+        for bad in ["", "null", "[]", "[99]", "[3,1]", "{}"] {
+            assert!(introduction(peer(1), peer(2), bad).is_none(), "{bad}");
+        }
+        for original in ["", "[]", "{}", r#"{"to":1,"from":2,"spd":{"type":"offer","sdp":"v=0"}}"#] {
+            assert_eq!(payload(original), None, "{original}");
+        }
+        let huge = format!(r#"{{"pmesh":"{}"}}"#, "x".repeat(MAX_SIGNAL_BYTES));
+        assert_eq!(payload(&huge), None);
+    }
+
+    #[test]
+    fn only_plain_digits_are_an_address() {
+        let number = |text: &str| number(&Address::new(text).unwrap());
+        assert_eq!(number("9007199254740991"), PeerNumber::new((1 << 53) - 1));
+        assert_eq!(number("0"), PeerNumber::new(0));
+        for other in ["01", "+1", " 1", "9007199254740992", "bob", "1.0"] {
+            assert_eq!(number(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,100}", number in 0u64..1 << 53) {
+            let _ = (introduction(peer(number), peer(1), &text), payload(&text));
+        }
+    }
+}

@@ -78,7 +78,7 @@ impl DirectoryUrl {
             // It is shown, and a secret must not be.
             return Err(invalid("it has a name, a password or a query"));
         }
-        let is_plain = match uri.scheme_str() {
+        let is_plain = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("ws") => true,
             Some("wss") => false,
             _ => return Err(invalid("it begins neither with ws:// nor with wss://")),

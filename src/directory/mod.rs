@@ -68,6 +68,7 @@
 //!
 //! - `presence`, `pool`: who is there; which connections there are (pure)
 //! - `link`: the directory as a node; `login`: the way to its socket
+//! - `parting`: how the two ends of a connection agree to close it
 //! - `core`, `connections`, `tasks`: bring what happens to these, and carry out what follows
 //! - `builder`, `session`, `selection`, `target`, `event`, `error`: what an application holds
 
@@ -78,6 +79,7 @@ mod error;
 mod event;
 mod link;
 mod login;
+mod parting;
 mod pool;
 mod presence;
 mod selection;

@@ -58,10 +58,10 @@ pub struct Node {
 #[derive(Debug)]
 pub(super) struct NodeInner {
     pub(super) id: NodeId,
-    pub(super) address: Address,
-    pub(super) kind: NodeKind,
     /// Who introduced it.
     pub(super) via: Option<NodeId>,
+    pub(super) address: Address,
+    pub(super) kind: NodeKind,
     pub(super) queues: Arc<Queues>,
     /// Written by the driver only, together with the event, under the lock of the watch: see [`Node::events`].
     pub(super) state: watch::Sender<NodeState>,
@@ -80,9 +80,9 @@ impl Node {
     pub(super) fn new(id: NodeId, via: Option<NodeId>, address: Address, kind: NodeKind, shared: Arc<Shared>) -> Self {
         let inner = NodeInner {
             id,
+            via,
             address,
             kind,
-            via,
             queues: shared.new_queues(),
             state: watch::Sender::new(NodeState::Connecting),
             events: OnceLock::new(),
@@ -97,11 +97,6 @@ impl Node {
     /// What tells the node from all others of its root, for use as a key. Never used again.
     pub fn id(&self) -> NodeId {
         self.inner.id
-    }
-
-    /// Whether it was made through that node.
-    pub(crate) fn is_introduced_by(&self, via: &Node) -> bool {
-        self.inner.via == Some(via.inner.id)
     }
 
     /// The peer's address, the URL of the onramp or directory, or the address of the overlay.

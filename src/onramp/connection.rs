@@ -79,10 +79,10 @@ pub(super) trait Member: Unpin {
     fn leave(&mut self, reason: Reason);
 }
 
-/// Serves a WebSocket until it ends. Dropping the future leaves the hub in order.
-pub(super) async fn serve<M: Member>(member: M, socket: Socket) {
+/// Serves a connection from its opening to its end. Dropping the future leaves the hub in order.
+pub(super) async fn serve<M: Member>(opening: Pin<Box<impl Future<Output = Option<Link<M>>>>>) {
     // Rare and large states are boxed, so that the task of an idle connection stays small.
-    let mut link = Box::pin(Link::new(member, socket)).await;
+    let Some(mut link) = opening.await else { return };
     let end = poll_fn(|cx| link.poll(cx)).await;
     tracing::debug!(?end, "peer gone");
     link.member.leave(end.reason());
@@ -158,7 +158,7 @@ impl End {
 }
 
 /// A WebSocket and its peer in the hub.
-struct Link<M> {
+pub(super) struct Link<M> {
     socket: WebSocketStream<Socket>,
     member: M,
     /// Handed out by the hub and not yet written, from `written` on.
@@ -179,7 +179,7 @@ struct Link<M> {
 }
 
 impl<M: Member> Link<M> {
-    async fn new(member: M, socket: Socket) -> Self {
+    pub(super) async fn new(member: M, socket: Socket) -> Self {
         let options = member.options();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::accounts::{AccountError, LoginError, StoreError};
-use super::connection;
+use super::connection::{self, Link};
 use super::credentials::{Credentials, check_origin, forwarded_for};
 use super::hub::Refusal;
 use super::members::{Members, NotIn};
@@ -40,13 +40,11 @@ const LOGIN: &str = "/login";
 const INVITE: &str = "/invite";
 
 /// Serves one accepted TCP connection until it ends. Dropping the future leaves the hub in order.
-pub(super) async fn serve(shared: Arc<Shared>, members: Arc<Members>, tcp: TcpStream) {
-    // Rare and large states are boxed, so that the task of an idle connection stays small.
-    let Some((session, socket)) = Box::pin(open(shared, members, tcp)).await else { return };
-    connection::serve(session, socket).await;
+pub(super) fn serve(shared: Arc<Shared>, members: Arc<Members>, tcp: TcpStream) -> impl Future<Output = ()> {
+    connection::serve(Box::pin(open(shared, members, tcp)))
 }
 
-async fn open(shared: Arc<Shared>, members: Arc<Members>, mut tcp: TcpStream) -> Option<(Session, Socket)> {
+async fn open(shared: Arc<Shared>, members: Arc<Members>, mut tcp: TcpStream) -> Option<Link<Session>> {
     let mut closing = shared.closing();
     let door = Door { shared, members };
     let opened = tokio::select! {
@@ -57,7 +55,7 @@ async fn open(shared: Arc<Shared>, members: Arc<Members>, mut tcp: TcpStream) ->
     let page = match opened {
         Ok((session, upgrade, ahead)) => {
             tcp.write_all(upgrade.response().as_bytes()).await.ok()?;
-            return Some((session, Socket::new(tcp, ahead)));
+            return Some(Link::new(session, Socket::new(tcp, ahead)).await);
         }
         Err(page) => page,
     };

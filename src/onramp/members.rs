@@ -16,8 +16,8 @@ use super::hub::accounts::{AccountHub, Ended, Place, Snapshot, Ticket};
 use super::hub::{Limits, PeerId, Refusal};
 use crate::lock::lock;
 
-/// Logins that may be under way. Further ones are answered with 503.
-const MAX_LOGGING_IN: usize = 1024;
+/// Logins that may be under way, more than the accounts let wait. Further ones are answered with 503.
+const MAX_LOGGING_IN: usize = 8192;
 
 /// What an onramp with accounts is told of its surroundings.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::connection::{self, Bell, Incoming, Member};
+use super::connection::{self, Bell, Incoming, Link, Member};
 use super::hub::{Dialect, Inbound, Next, PeerId, Reason, Refusal};
 use super::serve::{Options, Shared};
 use crate::protocol::{Address, P_PROTOCOL, PMESH_PROTOCOL};
@@ -24,13 +24,11 @@ pub(super) const SITE: Site = Site {
 };
 
 /// Serves one accepted TCP connection until it ends. Dropping the future leaves the hub in order.
-pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
-    // Rare and large states are boxed, so that the task of an idle connection stays small.
-    let Some((peer, socket)) = Box::pin(open(shared, tcp)).await else { return };
-    connection::serve(peer, socket).await;
+pub(super) fn serve(shared: Arc<Shared>, tcp: TcpStream) -> impl Future<Output = ()> {
+    connection::serve(Box::pin(open(shared, tcp)))
 }
 
-async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<(Peer, Socket)> {
+async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<Link<Peer>> {
     let mut closing = shared.closing();
     let head = tokio::select! {
         head = timeout(shared.options.handshake_timeout, upgrade::request(&mut tcp, &SITE)) => head,
@@ -40,7 +38,7 @@ async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<(Peer, Socket)>
         Ok(Some((Ok(upgrade), ahead))) => match Peer::join(&shared, &upgrade) {
             Ok(peer) => {
                 tcp.write_all(upgrade.response().as_bytes()).await.ok()?;
-                return Some((peer, Socket::new(tcp, ahead)));
+                return Some(Link::new(peer, Socket::new(tcp, ahead)).await);
             }
             Err(_) => Page::FULL,
         },

@@ -145,7 +145,7 @@ impl Nodes {
         }
         // Not an original, and not an onramp.
         let Some(link) = link_over(node) else { return };
-        let routed = node.is_introduced_by(&self.overlay);
+        let routed = node.via() == Some(self.overlay.id());
         let serving = serve(self.core.clone(), link, Reach::Node { node: node.clone(), routed });
         running.spawn(serve_node(self.core.clone(), node.clone(), routed, serving));
     }

@@ -12,6 +12,7 @@ use crate::overlay::stream::{DialError, ListenError};
 /// Every error becomes one by `?`, with its text as the message: the peer reads that text, so errors that tell too much should be
 /// replaced by others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Failure {
     /// What programs tell failures apart by, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]

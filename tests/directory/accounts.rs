@@ -3,11 +3,13 @@
 use futures_util::StreamExt;
 use pmesh::directory::{Credentials, Directory, LoginError, RequestError, SessionEvent};
 use pmesh::onramp::Onramp;
+use pmesh::rpc::CallError;
 use pmesh::{Root, directory};
 use serde_json::json;
 
 use crate::common::{builder, soon};
 use crate::server::{PASSWORD, Server, all, event, one};
+use crate::tls;
 
 #[tokio::test]
 async fn two_accounts_come_to_trust_each_other_by_a_token_and_call() {
@@ -39,11 +41,15 @@ async fn two_accounts_come_to_trust_each_other_by_a_token_and_call() {
     }
     assert!(all(alice.session.get("Us").message("Echo", json!(1))).await.is_empty());
 
-    // Trust ends, and nobody can be called any more.
+    // Trust ends, and nobody can be called any more, even where there is a connection.
+    let node = soon(alice.session.connect(bob.number())).await.unwrap();
+    let beside = alice.session.rpc().on(&node);
+    assert_eq!(soon(beside.call("Echo", "hello")).await, Ok(said));
     soon(alice.session.revoke("Bobby")).await.unwrap();
     bob.sees(&[]).await;
     assert!(bob.session.peers().is_empty() && bob.session.users().is_empty());
     alice.sees(&[]).await;
+    assert_eq!(soon(beside.call("Echo", "hello")).await, Err(CallError::Refused));
 }
 
 #[tokio::test]
@@ -107,6 +113,25 @@ async fn logins_fail_with_reasons() {
     assert!(matches!(at(&format!("ws://{address}")).await, Err(LoginError::Unreachable(_))));
     assert_eq!(at("ws://directory.invalid").await, Err(LoginError::Plaintext));
     assert!(matches!(at("http://127.0.0.1").await, Err(LoginError::InvalidUrl(_))));
+}
+
+#[tokio::test]
+async fn directories_are_reached_by_wss_if_their_certificate_is_trusted() {
+    let server = Server::start(&["alice", "bob"]).await;
+    let (url, certificate) = tls::front(&server.url()).await;
+    let log_in = async |root: &Root| {
+        soon(Directory::builder().root(root).connect(&url, Credentials::new("alice", PASSWORD))).await
+    };
+    let error = log_in(&builder().build()).await.unwrap_err();
+    assert!(matches!(error, LoginError::Unreachable(_)), "{error:?}");
+    let root = builder().trust_certificate(certificate).build();
+    let (alice, bob) = (log_in(&root).await.unwrap(), server.log_in("bob").await);
+    let _echo = bob.echo();
+    bob.sees(&[&crate::server::Login { session: alice.clone(), root }]).await;
+    while alice.peers().is_empty() {
+        event(&alice, |event| matches!(event, SessionEvent::PeerConnect { .. }).then_some(())).await;
+    }
+    one(alice.get("bob").message("Echo", 1)).await.unwrap();
 }
 
 #[tokio::test]

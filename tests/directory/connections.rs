@@ -102,6 +102,26 @@ async fn peers_beyond_the_bound_are_told_that_it_is_busy_and_call_again() {
 }
 
 #[tokio::test]
+async fn everybody_calls_everybody() {
+    let server = Server::start(&["alice"]).await;
+    let config = pool(|pool| {
+        (pool.outgoing, pool.incoming) = (2, 2);
+        pool.pause = (Duration::from_millis(20), Duration::from_millis(200));
+    });
+    let logins = join_all((0..8).map(|_| server.log_in_with("alice", config.clone()))).await;
+    let _echoes: Vec<_> = logins.iter().map(Login::echo).collect();
+    for login in &logins {
+        login.sees(&logins.iter().filter(|other| other.number() != login.number()).collect::<Vec<_>>()).await;
+    }
+    for keep in [false, true] {
+        let calls = logins.iter().map(|login| all(login.session.get("*").keep(keep).message("Echo", 1)));
+        for replies in join_all(calls).await {
+            assert!(replies.len() == 7 && replies.iter().all(|reply| reply.result.is_ok()), "{replies:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_application_connects_is_used_and_stays() {
     let server = Server::start(&["alice", "bob", "carol"]).await;
     let none = pool(|pool| pool.outgoing = 1);
@@ -126,6 +146,13 @@ async fn what_the_application_connects_is_used_and_stays() {
 
 #[tokio::test]
 async fn who_only_uses_a_connection_is_not_cut_off() {
+    for is_session in [true, false] {
+        who_uses_a_connection_is_not_cut_off(is_session).await;
+    }
+}
+
+/// By a call of the session, or by one beside it.
+async fn who_uses_a_connection_is_not_cut_off(is_session: bool) {
     let server = Server::start(&["alice", "bob"]).await;
     let (alice, bob) = (server.log_in("alice").await, server.log_in("bob").await);
     alice.sees(&[&bob]).await;
@@ -153,13 +180,21 @@ async fn who_only_uses_a_connection_is_not_cut_off() {
         }
     })
     .await;
-    let working = bob.session.get("alice").message("Work", 1);
+    let working = tokio::spawn({
+        let (session, node) = (bob.session.clone(), bob.root.peer(&address).unwrap());
+        async move {
+            match is_session {
+                true => one(session.get("alice").message("Work", 1)).await,
+                false => Ok(session.rpc().on(&node).call("Work", 1).await?),
+            }
+        }
+    });
     soon(begins.recv()).await.unwrap();
     drop((holding, hold));
     // Alice has no call any more, but Bob has.
     one(alice.session.get("bob").message("Echo", 1)).await.unwrap();
     go.send_replace(true);
-    assert_eq!(one(working).await, Ok(json!("done")));
+    assert_eq!(soon(working).await.unwrap(), Ok(json!("done")));
 }
 
 #[tokio::test]

@@ -9,3 +9,5 @@ mod connections;
 mod lost;
 mod scripted;
 mod server;
+#[path = "../common/tls.rs"]
+mod tls;

@@ -1,7 +1,12 @@
 //! Every way in, and who is kept out.
 
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
 use data_encoding::BASE64;
 use pmesh::onramp::Onramp;
+use pmesh::onramp::accounts::{Accounts, MemoryStore, Passwords};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -110,7 +115,7 @@ async fn who_is_refused_is_told_how_to_do_better() {
 #[tokio::test]
 async fn requests_have_so_much_time() {
     let accounts = accounts();
-    let short = std::time::Duration::from_millis(50);
+    let short = Duration::from_millis(50);
     let server = Server::start(Onramp::builder().handshake_timeout(short), accounts).await;
     for unfinished in ["", "GET /", "POST /login HTTP/1.1\r\nContent-Length: 10\r\n\r\n{"] {
         let answer = server.raw(unfinished).await;
@@ -200,4 +205,32 @@ async fn the_address_may_be_that_of_whom_a_proxy_forwards_for() {
         let other = forwarded("192.0.2.2", &password_of("a")).await;
         assert_eq!(other.status, if trusted { 200 } else { 429 });
     }
+}
+
+/// Passwords whose check takes until the sender is gone.
+struct Stuck(Mutex<Receiver<()>>);
+
+impl Passwords for Stuck {
+    fn hash(&self, password: &str) -> String {
+        Cheap.hash(password)
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        let _ = self.0.lock().unwrap().recv();
+        Cheap.verify(password, hash)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_take_only_so_long_and_only_so_many_wait() {
+    let (release, stuck) = sync_channel(1);
+    let accounts = Accounts::builder(MemoryStore::new(), Stuck(Mutex::new(stuck))).attempts_at_once(1, 1).build();
+    accounts.create("a", &password_of("a")).await.unwrap();
+    let server = Server::start(Onramp::builder().login_timeout(Duration::from_millis(200)), accounts).await;
+    let login = || async { server.cookies("a", &password_of("a")).await };
+    let (first, second) = tokio::join!(login(), login());
+    assert_eq!((first.err(), second.err()), (Some(503), Some(503)));
+    assert_eq!((server.handle.stats().refused_full, server.handle.stats().open), (2, 0));
+    drop(release);
+    soon(async { while server.cookies("a", &password_of("a")).await.is_err() {} }).await;
 }

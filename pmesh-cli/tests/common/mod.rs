@@ -3,6 +3,8 @@
 // Each test uses a part of it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod accounts;
+
 use std::process::{Output, Stdio};
 use std::time::Duration;
 

@@ -67,8 +67,12 @@ enum State {
         /// When it is closed, if nothing uses it.
         idle: Option<Instant>,
     },
+    /// Made here, and used by the other side only: it takes no place, and is to be closed at this time.
+    Lent(Instant),
     /// It takes its place until it is over.
     Closing,
+    /// The other side closes it, with our consent.
+    Released,
 }
 
 impl State {
@@ -118,6 +122,7 @@ pub(super) struct Pool {
     queue: BTreeMap<u64, PeerNumber>,
     pausing: BTreeSet<(Instant, PeerNumber)>,
     idle: BTreeSet<(Instant, PeerNumber)>,
+    lent: BTreeSet<(Instant, PeerNumber)>,
     waiting: BTreeSet<(Instant, CallId)>,
     places: usize,
     closing: usize,
@@ -137,6 +142,7 @@ impl Pool {
             queue: BTreeMap::new(),
             pausing: BTreeSet::new(),
             idle: BTreeSet::new(),
+            lent: BTreeSet::new(),
             waiting: BTreeSet::new(),
             places: 0,
             closing: 0,
@@ -152,7 +158,7 @@ impl Pool {
             self.opened(peer, now);
         }
         let starts = match self.peers.get(&peer).map(|peer| peer.state) {
-            Some(State::Open { .. }) => true,
+            Some(State::Open { .. } | State::Lent(_)) => true,
             Some(State::Apart) | None => open,
             _ => false,
         };
@@ -194,8 +200,13 @@ impl Pool {
         let Some(entry) = self.peers.get_mut(&peer).filter(|peer| peer.state == State::Dialling) else { return false };
         match result {
             Ok(owned) => self.set(peer, State::Open { owned, idle: None }),
-            // The last: the directory is lost, which is not the peer's fault.
-            Err(ConnectError::Busy | ConnectError::AlreadyConnected | ConnectError::ViaClosed) => {
+            // It has not noticed yet that the connection before this one is over.
+            Err(ConnectError::AlreadyConnected) => {
+                let until = now + self.random(self.config.pause) / 10;
+                self.set(peer, State::Pausing(until));
+            }
+            // The latter: the directory is lost, which is not the peer's fault.
+            Err(ConnectError::Busy | ConnectError::ViaClosed) => {
                 let until = now + self.random(self.config.pause);
                 self.set(peer, State::Pausing(until));
             }
@@ -224,29 +235,48 @@ impl Pool {
     /// The connection to a peer is over. Calls over it end by themselves.
     pub(super) fn closed(&mut self, peer: PeerNumber, now: Instant) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let State::Open { .. } | State::Closing = entry.state {
+        if let State::Open { .. } | State::Lent(_) | State::Closing | State::Released = entry.state {
             entry.active = 0;
             self.set(peer, State::Apart);
             self.settle(peer, now);
         }
     }
 
-    /// The connection that was to be closed serves calls of the other side. It is left for a while.
+    /// The connection that was to be closed serves calls of the other side. It is left for a moment.
     pub(super) fn is_used(&mut self, peer: PeerNumber, now: Instant) {
         if self.peers.get(&peer).is_some_and(|peer| peer.state == State::Closing) {
-            let until = now + self.random(self.config.idle);
-            self.set(peer, State::Open { owned: true, idle: Some(until) });
-            self.entry(peer).keep = true;
+            let until = now + self.random(self.config.pause);
+            self.set(peer, State::Lent(until));
             self.settle(peer, now);
         }
     }
 
-    /// The application wants the connection for itself, if there is one.
-    pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) {
-        if let Some(State::Open { owned: true, .. }) = self.peers.get(&peer).map(|peer| peer.state) {
+    /// The other side would like to close the connection that there is. Returns whether it may: then no call begins over it any more.
+    pub(super) fn release(&mut self, peer: PeerNumber) -> bool {
+        let entry = self.entry(peer);
+        match entry.state {
+            State::Open { .. } if entry.active > 0 => false,
+            // It is about to be used.
+            State::Dialling => false,
+            State::Closing => true,
+            _ => {
+                self.set(peer, State::Released);
+                self.fill();
+                true
+            }
+        }
+    }
+
+    /// The application wants the connection for itself. False if it is being closed.
+    pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) -> bool {
+        if let Some(State::Closing | State::Released) = self.peers.get(&peer).map(|peer| peer.state) {
+            return false;
+        }
+        if let Some(State::Open { owned: true, .. } | State::Lent(_)) = self.peers.get(&peer).map(|peer| peer.state) {
             self.set(peer, State::Open { owned: false, idle: None });
             self.settle(peer, now);
         }
+        true
     }
 
     /// The directory does not name a peer any more.
@@ -265,14 +295,15 @@ impl Pool {
 
     /// The peers to which connections were made here.
     pub(super) fn made(&self) -> impl Iterator<Item = PeerNumber> {
-        let made = |peer: &Peer| matches!(peer.state, State::Open { owned: true, .. } | State::Closing);
+        let made =
+            |peer: &Peer| matches!(peer.state, State::Open { owned: true, .. } | State::Lent(_) | State::Closing);
         self.peers.iter().filter(move |(_, peer)| made(peer)).map(|(number, _)| *number)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.first().map(|(at, _)| *at);
-        let others = [self.pausing.first(), self.idle.first()];
+        let others = [self.pausing.first(), self.idle.first(), self.lent.first()];
         others.into_iter().flatten().map(|(at, _)| *at).chain(waiting).min()
     }
 
@@ -286,6 +317,9 @@ impl Pool {
             self.settle(peer, now);
         }
         while let Some((_, peer)) = self.idle.first().copied().filter(|(at, _)| *at <= now) {
+            self.close(peer);
+        }
+        while let Some((_, peer)) = self.lent.first().copied().filter(|(at, _)| *at <= now) {
             self.close(peer);
         }
     }
@@ -310,7 +344,7 @@ impl Pool {
     fn set(&mut self, peer: PeerNumber, state: State) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let before = std::mem::replace(&mut entry.state, state);
-        if !matches!(before, State::Open { .. }) && matches!(state, State::Open { .. }) {
+        if !matches!(before, State::Open { .. } | State::Lent(_)) && matches!(state, State::Open { .. }) {
             self.next += 1;
             (entry.serial, entry.failed) = (self.next, 0);
             (entry.active, entry.keep) = (0, false);
@@ -321,12 +355,14 @@ impl Pool {
             State::Queued(ticket) => drop(self.queue.remove(&ticket)),
             State::Pausing(until) => drop(self.pausing.remove(&(until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.remove(&(until, peer))),
+            State::Lent(until) => drop(self.lent.remove(&(until, peer))),
             _ => {}
         }
         match state {
             State::Queued(ticket) => drop(self.queue.insert(ticket, peer)),
             State::Pausing(until) => drop(self.pausing.insert((until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.insert((until, peer))),
+            State::Lent(until) => drop(self.lent.insert((until, peer))),
             _ => {}
         }
     }
@@ -344,6 +380,10 @@ impl Pool {
             State::Dialling if !wanted => {
                 self.actions.push_back(Action::Abandon { peer });
                 self.set(peer, State::Apart);
+            }
+            State::Lent(_) if wanted => {
+                self.set(peer, State::Open { owned: true, idle: None });
+                self.settle_open(peer, now);
             }
             State::Open { .. } => self.settle_open(peer, now),
             _ => {}

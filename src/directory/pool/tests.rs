@@ -24,6 +24,12 @@ struct World {
     waiting: BTreeMap<CallId, PeerNumber>,
     started: BTreeMap<CallId, PeerNumber>,
     failed: BTreeMap<CallId, NoConnection>,
+    /// Over whose connections the other side makes calls.
+    used: BTreeSet<PeerNumber>,
+    /// That were left to the other side: they take no place.
+    lent: BTreeSet<PeerNumber>,
+    /// Which the other side may close.
+    released: BTreeSet<PeerNumber>,
     /// Of connections that are over.
     lost: BTreeSet<CallId>,
     /// In order.
@@ -49,6 +55,9 @@ impl World {
             waiting: BTreeMap::new(),
             started: BTreeMap::new(),
             failed: BTreeMap::new(),
+            used: BTreeSet::new(),
+            released: BTreeSet::new(),
+            lent: BTreeSet::new(),
             lost: BTreeSet::new(),
             dials: Vec::new(),
         }
@@ -87,9 +96,23 @@ impl World {
         let peer = peer(number);
         self.open.remove(&peer);
         self.closing.remove(&peer);
+        self.released.remove(&peer);
+        self.lent.remove(&peer);
         self.lost.extend(self.started.extract_if(.., |_, used| *used == peer).map(|(call, _)| call));
         self.pool.closed(peer, self.now);
         self.act();
+    }
+
+    fn release(&mut self, number: u64) -> bool {
+        let (peer, may) = (peer(number), self.pool.release(peer(number)));
+        assert!(!may || self.started.values().all(|used| *used != peer), "{peer} is used");
+        if may && self.open.contains_key(&peer) {
+            self.released.insert(peer);
+            // It takes no place any more.
+            self.open.insert(peer, false);
+        }
+        self.act();
+        may
     }
 
     fn left(&mut self, number: u64) {
@@ -121,12 +144,16 @@ impl World {
                 Action::Abandon { peer } => assert!(self.dialling.remove(&peer)),
                 Action::Start { call, peer } => {
                     assert_eq!(self.waiting.remove(&call), Some(peer));
-                    assert!(self.open.contains_key(&peer), "{peer} is not open");
+                    assert!(self.open.contains_key(&peer) && !self.released.contains(&peer), "{peer} is not open");
                     self.started.insert(call, peer);
                 }
                 Action::Fail { call, why } => {
                     assert!(self.waiting.remove(&call).is_some());
                     self.failed.insert(call, why);
+                }
+                Action::Close { peer } if self.used.contains(&peer) => {
+                    self.lent.insert(peer);
+                    self.pool.is_used(peer, self.now);
                 }
                 Action::Close { peer } => {
                     assert_eq!(self.open.remove(&peer), Some(true), "{peer} is not the pool's");
@@ -135,8 +162,9 @@ impl World {
                 }
             }
         }
-        let owned = self.open.values().filter(|owned| **owned).count();
-        assert!(owned + self.dialling.len() + self.closing.len() <= self.config.outgoing);
+        let owned = self.open.iter().filter(|(peer, owned)| **owned && !self.lent.contains(peer)).count();
+        let closing = self.closing.difference(&self.lent).count();
+        assert!(owned + self.dialling.len() + closing <= self.config.outgoing);
         assert!(self.waiting.len() <= self.config.waiting);
     }
 }
@@ -283,18 +311,51 @@ fn calls_to_a_peer_that_leaves_fail_unless_they_are_on_their_way() {
 }
 
 #[test]
-fn a_connection_that_the_other_side_uses_is_left_for_a_while() {
+fn a_connection_that_the_other_side_uses_is_left_for_a_moment_and_takes_no_place() {
     let mut world = World::new(slots(1));
     let call = world.call(1, false);
     world.dialled(1, Ok(()));
+    world.used.insert(peer(1));
+    world.call(2, false);
     world.finish(call);
-    assert!(world.closing.remove(&peer(1)));
-    world.open.insert(peer(1), true);
-    world.pool.is_used(peer(1), world.now);
-    world.act();
-    assert!(world.closing.is_empty());
-    world.pass(Duration::from_secs(10));
+    assert_eq!(world.dialling, [peer(2)].into());
+    for _ in 0..3 {
+        assert!(world.closing.is_empty());
+        world.pass(Duration::from_millis(1500));
+    }
+    let again = world.call(1, false);
+    assert!(world.started.contains_key(&again));
+    world.used.clear();
+    world.pass(Duration::from_secs(5));
+    assert!(world.closing.is_empty(), "it is used by this side too");
+    world.finish(again);
     assert_eq!(world.closing, [peer(1)].into());
+}
+
+#[test]
+fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, true);
+    world.dialled(1, Ok(()));
+    assert!(!world.release(1), "it is used");
+    world.finish(call);
+    assert!(world.release(1));
+    assert!(!world.pool.give_away(peer(1), world.now));
+    let (waiting, other) = (world.call(1, false), world.call(2, false));
+    assert_eq!(world.dialling, [peer(2)].into(), "the place is free");
+    world.closed(1);
+    world.dialled(2, Ok(()));
+    world.finish(other);
+    world.closed(2);
+    assert_eq!(world.dialling, [peer(1)].into());
+    world.finish(waiting);
+    // One that nobody here has used.
+    world.open.insert(peer(3), false);
+    assert!(world.release(3));
+    let call = world.call(3, false);
+    assert!(!world.started.contains_key(&call));
+    world.closed(3);
+    assert_eq!(world.dialling, [peer(3)].into());
 }
 
 #[test]
@@ -303,7 +364,7 @@ fn what_the_application_takes_over_is_not_closed_and_frees_its_place() {
     let call = world.call(1, false);
     world.dialled(1, Ok(()));
     world.open.insert(peer(1), false);
-    world.pool.give_away(peer(1), world.now);
+    assert!(world.pool.give_away(peer(1), world.now));
     world.call(2, false);
     assert_eq!(world.dialling, [peer(2)].into());
     world.finish(call);
@@ -383,7 +444,8 @@ enum Op {
     OpenedElsewhere(u64),
     Left(u64),
     Online(bool),
-    Used(usize),
+    Used(u64, bool),
+    Release(usize),
     Pass(u64),
 }
 
@@ -403,16 +465,17 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u64..12).prop_map(Op::OpenedElsewhere),
         1 => (0u64..12).prop_map(Op::Left),
         1 => any::<bool>().prop_map(Op::Online),
-        1 => any::<usize>().prop_map(Op::Used),
+        2 => (0u64..12, any::<bool>()).prop_map(|(peer, used)| Op::Used(peer, used)),
+        1 => any::<usize>().prop_map(Op::Release),
         2 => (0u64..20_000).prop_map(Op::Pass),
     ]
 }
 
 impl World {
     fn apply(&mut self, op: Op) {
-        fn nth<T: Copy>(items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
+        fn nth<T: Copy>(mut items: impl ExactSizeIterator<Item = T>, n: usize) -> Option<T> {
             let len = items.len();
-            items.skip(n.checked_rem(len)?).next()
+            items.nth(n.checked_rem(len)?)
         }
         match op {
             Op::Call(number, keep) => drop(self.call(number, keep)),
@@ -446,12 +509,16 @@ impl World {
                 self.pool.set_online(online);
                 self.act();
             }
-            Op::Used(n) => {
-                if let Some(peer) = nth(self.closing.iter().copied(), n) {
-                    self.closing.remove(&peer);
-                    self.open.insert(peer, true);
-                    self.pool.is_used(peer, self.now);
-                    self.act();
+            Op::Used(number, used) => {
+                if used {
+                    self.used.insert(peer(number))
+                } else {
+                    self.used.remove(&peer(number))
+                };
+            }
+            Op::Release(n) => {
+                if let Some(peer) = nth(self.open.keys().copied(), n).filter(|peer| !self.dialling.contains(peer)) {
+                    self.release(peer.get());
                 }
             }
             Op::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds)),
@@ -473,13 +540,14 @@ proptest! {
         }
         world.pool.set_online(true);
         world.act();
-        // From now on everybody answers.
+        // From now on everybody answers, and calls nobody.
+        world.used.clear();
         for _ in 0..1000 {
             if let Some(peer) = world.dialling.first().copied() {
                 world.dialled(peer.get(), Ok(()));
             } else if let Some(call) = world.lost.first().or(world.started.keys().next()).copied() {
                 world.finish(call);
-            } else if let Some(peer) = world.closing.first().copied() {
+            } else if let Some(peer) = world.closing.first().or(world.released.first()).copied() {
                 world.closed(peer.get());
             } else if !world.waiting.is_empty() || world.open.values().any(|owned| *owned) {
                 world.pass(Duration::from_secs(2));

@@ -19,8 +19,8 @@ use super::websocket::{self, HANDSHAKE_TIMEOUT, PROTOCOL};
 use super::{Link, MAX_PACKET_BYTES};
 use crate::identity::Identity;
 use crate::overlay::compat::peer_relay;
-use crate::transport::socket::Socket;
 use crate::transport::http::Page;
+use crate::transport::socket::Socket;
 use crate::transport::upgrade::{self, Site};
 
 /// Connections that may be in their handshake, or wait to be accepted. Beyond, they are closed unanswered.

@@ -97,7 +97,8 @@ pub(super) struct HeldTable {
 struct Slot {
     /// Makes a hop number that is used again another one.
     generation: u32,
-    held: Option<Held>,
+    /// Boxed: slots stay when the messages are gone.
+    held: Option<Box<Held>>,
 }
 
 impl HeldTable {
@@ -108,7 +109,7 @@ impl HeldTable {
 
     pub(super) fn get(&mut self, hop: u32) -> Option<&mut Held> {
         let slot = self.slots.get_mut(hop as usize % MAX_SLOTS)?;
-        (slot.generation == hop / MAX_SLOTS as u32).then_some(slot.held.as_mut()?)
+        (slot.generation == hop / MAX_SLOTS as u32).then_some(&mut **slot.held.as_mut()?)
     }
 
     /// Whether a message of so many bytes finds room, after those that were taken have given way.
@@ -132,6 +133,7 @@ impl HeldTable {
     pub(super) fn insert(&mut self, held: Held) {
         self.len += 1;
         self.bytes += held.packet.len();
+        let held = Box::new(held);
         match self.free.pop() {
             Some(slot) => self.slots[slot as usize].held = Some(held),
             None => self.slots.push(Slot { generation: 0, held: Some(held) }),
@@ -147,7 +149,7 @@ impl HeldTable {
         self.free.push(index as u32);
         self.len -= 1;
         self.bytes -= held.packet.len();
-        Some(held)
+        Some(*held)
     }
 
     /// The next hop has taken it: it is kept until then, in case that it comes back.
@@ -173,7 +175,7 @@ impl HeldTable {
     pub(super) fn waiting_for(&self, neighbour: &OverlayId) -> Vec<u32> {
         let waits = |held: &Held| held.due.is_some() && held.next().as_ref() == Some(neighbour);
         let slots = self.slots.iter().enumerate();
-        let waiting = slots.filter(|(_, slot)| slot.held.as_ref().is_some_and(waits));
+        let waiting = slots.filter(|(_, slot)| slot.held.as_deref().is_some_and(waits));
         waiting.map(|(index, slot)| index as u32 + slot.generation * MAX_SLOTS as u32).collect()
     }
 

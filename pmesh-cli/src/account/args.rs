@@ -1,0 +1,250 @@
+//! The command line of accounts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use crate::args::{NetworkArgs, json, seconds};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Log in to a directory once, and keep URL, name and password in a file for the commands below.
+    ///
+    /// The file holds the password as it is. Nobody but its owner can read it; `pmesh logout` removes it.
+    Login(LoginArgs),
+    /// Remove the file that `pmesh login` has made.
+    Logout(FileArgs),
+    /// Make an account with an invitation. Then log in.
+    Register(RegisterArgs),
+    /// Change the password. All logins of the account end.
+    Passwd(PasswdArgs),
+    /// Tokens, by which two accounts come to trust each other: one requests it, the other claims it.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Who is trusted.
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Invite somebody who has no account: the secret to register with goes to standard output.
+    Invite(InviteArgs),
+    /// Show all users that are trusted, and who of them is there.
+    Who(WhoArgs),
+    /// Call a module of peers. Each reply is a JSON line; the exit code is 0 if all have answered.
+    Call(CallArgs),
+    /// Be a module: each call runs a command.
+    ///
+    /// The request is its standard input, as JSON. Its standard output is the answer: as JSON if it is that, otherwise as text without
+    /// the last line break. With another exit code than 0 the call fails, and the caller gets the end of its standard error. Who calls
+    /// is in $PMESH_CALLER (a number) and $PMESH_ALIAS, the module in $PMESH_MODULE. The command is killed with all that it has
+    /// started when the caller gives up, and at the end.
+    Serve(ServeArgs),
+}
+
+/// Who logs in.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct FileArgs {
+    /// The file with URL, name and password [default: $XDG_CONFIG_HOME/pmesh/login.json, or the same in ~/.config].
+    #[arg(long = "login", value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Who logs in, and how peers are reached.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SessionArgs {
+    #[command(flatten)]
+    pub(super) login: FileArgs,
+
+    /// The key of this peer: a file made by `pmesh id --new FILE`. Without it the peer has a new one each time.
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+}
+
+/// Where the password comes from: never from the command line, which others can see.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct PasswordArgs {
+    /// Read the password from standard input, a line, in place of the terminal.
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+}
+
+/// Where a directory is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// The directory: wss://HOST, or ws:// for one on this machine.
+    pub(super) url: String,
+
+    /// Let the password go over a network in the clear, by ws://.
+    #[arg(long)]
+    pub(super) allow_plaintext: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LoginArgs {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+
+    /// The name of the account.
+    pub(super) name: String,
+
+    #[command(flatten)]
+    pub(super) password: PasswordArgs,
+
+    #[command(flatten)]
+    pub(super) login: FileArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RegisterArgs {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+
+    /// The secret of the invitation. `-` reads it from standard input, a line.
+    pub(super) invite: String,
+
+    /// The name of the account to be.
+    pub(super) name: String,
+
+    #[command(flatten)]
+    pub(super) password: PasswordArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PasswdArgs {
+    #[command(flatten)]
+    pub(super) password: PasswordArgs,
+
+    #[command(flatten)]
+    pub(super) login: FileArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Print a token for somebody, to be brought to them in another way. It can be claimed once, within ten minutes by default.
+    Request {
+        /// By which they are to be known to this account.
+        alias: String,
+
+        #[command(flatten)]
+        login: FileArgs,
+    },
+    /// Claim the token of somebody: the two accounts then trust each other.
+    Claim {
+        /// By which they are to be known to this account.
+        alias: String,
+
+        /// The token. `-` reads it from standard input, a line.
+        token: String,
+
+        #[command(flatten)]
+        login: FileArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Print the aliases of all who are trusted.
+    List {
+        #[command(flatten)]
+        login: FileArgs,
+    },
+    /// End the trust, on both sides.
+    Revoke {
+        /// By which they are known to this account.
+        alias: String,
+
+        #[command(flatten)]
+        login: FileArgs,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct InviteArgs {
+    /// The email address of the one who is invited. No mail is sent.
+    pub(super) email: String,
+
+    #[command(flatten)]
+    pub(super) login: FileArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WhoArgs {
+    /// Write JSON: an object, or with --follow one a line.
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Go on with what happens.
+    #[arg(long)]
+    pub(super) follow: bool,
+
+    #[command(flatten)]
+    pub(super) login: FileArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CallArgs {
+    /// Whom: "*" for all peers, an alias for those of a user, Us for other logins of the own account, or the number of a peer.
+    pub(super) target: String,
+
+    /// The name of the module.
+    pub(super) module: String,
+
+    /// The request, as JSON. `-` reads requests from standard input, and makes a call of each, one after the other.
+    #[arg(value_name = "JSON", default_value = "null", value_parser = body, allow_hyphen_values = true)]
+    pub(super) request: Body,
+
+    /// How long each peer may take to answer, in seconds [default: 30, for streams no bound].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) timeout: Option<Duration>,
+
+    /// Keep connections for some seconds, so that the next request finds them.
+    #[arg(long)]
+    pub(super) keep: bool,
+
+    /// The module answers by a stream: each item is a line.
+    #[arg(long)]
+    pub(super) stream: bool,
+
+    #[command(flatten)]
+    pub(super) session: SessionArgs,
+}
+
+/// What a call says.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    One(Value),
+    Stdin,
+}
+
+fn body(text: &str) -> Result<Body, String> {
+    if text == "-" { Ok(Body::Stdin) } else { json(text).map(Body::One) }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// The name of the module.
+    pub(super) module: String,
+
+    /// Commands that run at a time. Further calls are told that this peer is busy.
+    #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) jobs: u16,
+
+    /// How long a command may take, in seconds. Then it is killed.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(super) timeout: Duration,
+
+    /// Take calls of these users only. Without it everybody who is trusted may call.
+    #[arg(long, value_name = "ALIAS", num_args = 1..)]
+    pub(super) only: Vec<String>,
+
+    #[command(flatten)]
+    pub(super) session: SessionArgs,
+
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, required = true, num_args = 1..)]
+    pub(super) command: Vec<OsString>,
+}

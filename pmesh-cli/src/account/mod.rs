@@ -1,0 +1,100 @@
+//! Accounts: logging in to a directory, trust, and calls to the peers of those who are trusted.
+
+mod args;
+mod call;
+mod job;
+mod login;
+mod manage;
+mod register;
+mod secret;
+mod serve;
+mod who;
+
+pub(crate) use args::AccountCommand;
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use pmesh::directory::{Directory, LoginError, Session};
+use pmesh::rpc::Rpc;
+use pmesh::{Identity, Policy, Root};
+use tokio::io::{AsyncWriteExt, stdout};
+
+use self::args::{FileArgs, SessionArgs};
+use self::login::Login;
+use crate::mesh::{self, Result};
+
+/// Runs a command.
+pub(crate) async fn run(command: AccountCommand) -> ExitCode {
+    let (name, done) = match command {
+        AccountCommand::Login(args) => ("login", manage::log_in(args).await),
+        AccountCommand::Logout(args) => ("logout", manage::log_out(&args)),
+        AccountCommand::Register(args) => ("register", register::run(args).await),
+        AccountCommand::Passwd(args) => ("passwd", manage::change_password(&args).await),
+        AccountCommand::Token(command) => ("token", manage::token(command).await),
+        AccountCommand::Trust(command) => ("trust", manage::trust(command).await),
+        AccountCommand::Invite(args) => ("invite", manage::invite(&args).await),
+        AccountCommand::Who(args) => ("who", who::run(&args).await),
+        AccountCommand::Call(args) => ("call", call::run(args).await),
+        AccountCommand::Serve(args) => ("serve", serve::run(args).await),
+    };
+    mesh::exit(name, done)
+}
+
+/// A session that ends with the command.
+struct Joined {
+    root: Root,
+    session: Session,
+}
+
+impl Joined {
+    /// Logs in to reach peers and to be reached.
+    async fn new(args: &SessionArgs, rpc: &Rpc) -> Result<Self> {
+        let login = args.login.load()?;
+        let root = match &args.identity {
+            Some(file) => args.network.root().identity(Identity::load(file)?),
+            None => args.network.root(),
+        };
+        Self::over(root.build(), &login, rpc).await
+    }
+
+    /// Logs in to speak with the directory only.
+    async fn alone(args: &FileArgs) -> Result<Self> {
+        Self::with(&args.load()?).await
+    }
+
+    async fn with(login: &Login) -> Result<Self> {
+        let root = Root::builder().firewall(Policy::refuse_all()).build();
+        Self::over(root, login, &Rpc::new()).await
+    }
+
+    async fn over(root: Root, login: &Login, rpc: &Rpc) -> Result<Self> {
+        let connected = login.connect(Directory::builder().root(&root).rpc(rpc)).await;
+        Ok(Self { session: connected.map_err(told)?, root })
+    }
+
+    async fn close(&self) {
+        self.session.disconnect().await;
+        self.root.close().await;
+    }
+}
+
+/// A failed login in words.
+fn told(error: LoginError) -> String {
+    match error {
+        LoginError::Throttled { retry_after: Some(pause) } => format!("{error}: try again in {} s", pause.as_secs()),
+        LoginError::Plaintext => format!("{error}, or --allow-plaintext"),
+        error => error.to_string(),
+    }
+}
+
+/// Writes a line to standard output.
+fn print(line: impl Display) -> impl Future<Output = io::Result<()>> {
+    let line = format!("{line}\n");
+    async move {
+        let mut out = stdout();
+        out.write_all(line.as_bytes()).await?;
+        out.flush().await
+    }
+}
