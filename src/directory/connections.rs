@@ -226,6 +226,10 @@ impl Core {
                 }
                 Action::Start { call, peer } => {
                     let node = state.connections.nodes.get(&peer).cloned().ok_or(NoConnection::Gone);
+                    if let Ok(node) = &node {
+                        // The other side may call as soon as this one does.
+                        self.serve(state, peer, node);
+                    }
                     state.connections.answer(call, node);
                 }
                 Action::Fail { call, why } => state.connections.answer(call, Err(why)),
@@ -352,15 +356,7 @@ impl Core {
             return self.check_online(state);
         }
         let Some(peer) = state.connections.peer(node).filter(|_| node.is_open()) else { return };
-        if let Some(alias) = state.presence.alias(peer).cloned()
-            && !state.connections.serving.contains_key(&node.id())
-        {
-            let caller = Peer::new(&alias, peer);
-            match self.rpc.serve_node(node, caller) {
-                Ok(serving) => drop(state.connections.serving.insert(node.id(), (alias, serving))),
-                Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
-            }
-        }
+        self.serve(state, peer, node);
         if !state.connections.partings.contains_key(&node.id())
             && let Some(parting) = Parting::begin(self, peer, node)
         {
@@ -369,6 +365,16 @@ impl Core {
         state.connections.nodes.insert(peer, node.clone());
         state.connections.pool.opened(peer, now());
         self.act(state);
+    }
+
+    /// Takes the calls of a peer, if that is not done yet.
+    fn serve(&self, state: &mut State, peer: PeerNumber, node: &Node) {
+        let serving = &mut state.connections.serving;
+        let Some(alias) = state.presence.alias(peer).filter(|_| !serving.contains_key(&node.id())) else { return };
+        match self.rpc.serve_node(node, Peer::new(alias, peer)) {
+            Ok(taken) => drop(serving.insert(node.id(), (alias.clone(), taken))),
+            Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
+        }
     }
 
     fn closed(self: &Arc<Self>, state: &mut State, node: &Node) {
