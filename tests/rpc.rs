@@ -65,6 +65,33 @@ fn serving(pair: &Pair) -> (Rpc, Serving) {
     (rpc, serving)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn calls_that_are_there_before_a_node_is_served_are_answered() {
+    let server = Server::start().await;
+    for serves_root in [false, true] {
+        let Pair { here, there, a: _a, b } = pair(&server).await;
+        let (caller, called) = (Rpc::new(), Rpc::new());
+        modules(&called);
+        let (answered, answer) = std::sync::mpsc::sync_channel(1);
+        let to = caller.on(&here);
+        tokio::spawn(async move { answered.send(to.call("Add", json!([1, 2])).await) });
+        // What is said after the call has arrived, and so has the call.
+        let (mut said, mut heard) = (here.messages(), there.messages());
+        for _ in 0..5 {
+            here.send("ping").await.unwrap();
+            soon(heard.next()).await.unwrap();
+            there.send("pong").await.unwrap();
+            soon(said.next()).await.unwrap();
+        }
+        let serve = async move {
+            let _serving = if serves_root { called.serve(&b.root) } else { called.serve_node(&there, ()) }.unwrap();
+            // This thread is held up: what it would do next is not needed for the answer.
+            answer.recv_timeout(Duration::from_secs(20)).unwrap()
+        };
+        assert_eq!(tokio::spawn(serve).await.unwrap(), Ok(json!(3)));
+    }
+}
+
 #[tokio::test]
 async fn answers_and_failures_over_a_node() {
     let server = Server::start().await;

@@ -304,3 +304,20 @@ mod liar {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_who_call_each_other_at_once_are_answered() {
+    let server = Server::start(&["alice", "bob"]).await;
+    let (alice, bob) = (server.log_in("alice").await, server.log_in("bob").await);
+    let _echoes = [alice.echo(), bob.echo()];
+    alice.sees(&[&bob]).await;
+    bob.sees(&[&alice]).await;
+    for _ in 0..30 {
+        let call = |from: &Login, to: &Login| from.session.get(to.number()).message("Echo", 1);
+        let (there, back) = tokio::join!(one(call(&alice, &bob)), one(call(&bob, &alice)));
+        assert_eq!(there, Ok(json!([["alice", alice.number()], 1])));
+        assert_eq!(back, Ok(json!([["bob", bob.number()], 1])));
+        alice.parted(bob.number()).await;
+        bob.parted(alice.number()).await;
+    }
+}

@@ -77,10 +77,15 @@ async fn measure(options: Options) -> Result<()> {
     println!("{cores} cores, load {} before the run, {} accounts\n", load(), options.accounts);
     let mut table = Table::default();
     let mut variants = vec![Variant::Pmesh];
-    if Path::new(server::REBUILT).with_file_name("node_modules/websocket").exists() {
+    let has_package = Path::new(server::REBUILT).with_file_name("node_modules/websocket").exists();
+    let node = std::process::Command::new("node").arg("--version").output();
+    if has_package && node.is_ok_and(|node| node.status.success()) {
         variants.push(Variant::Rebuilt);
     } else {
-        println!("without the reconstruction: there is no package `websocket` beside {}\n", server::REBUILT);
+        println!(
+            "without the reconstruction: there is no node, or no package `websocket` beside {}\n",
+            server::REBUILT
+        );
     }
     let folder = tempfile::tempdir()?;
     if options.wants("presence") {
