@@ -19,7 +19,7 @@ pub fn grown(settings: Settings, nodes: usize) -> World {
     world
 }
 
-/// Puts a ring together as it should be, each peer with its successors and fingers, within five minutes, and lets it settle. To
+/// Puts a ring together as it should be, each peer with its successors and fingers, within a minute and a half, and lets it settle. To
 /// grow as large takes a hundred times as many messages.
 pub fn laid_out(settings: Settings, nodes: usize) -> World {
     let table = settings.table.clone();
@@ -39,7 +39,7 @@ pub fn laid_out(settings: Settings, nodes: usize) -> World {
             world.introduce(*peer, other);
         }
         if at % (nodes / 300).max(1) == 0 {
-            world.run_for(Duration::from_secs(1));
+            world.run_for(Duration::from_millis(300));
         }
     }
     settle(&mut world, &table, Duration::from_secs(120), Duration::from_secs(600));
