@@ -96,7 +96,7 @@ pub(crate) struct Serve {
 /// Who may log in from where, and how often.
 #[derive(Debug, Args)]
 pub(crate) struct Door {
-    /// Let web pages of this origin log in too, such as https://app.example. May be given more than once.
+    /// Let web pages of this origin log in too, such as `https://app.example`. May be given more than once.
     #[arg(long = "allow-origin", value_name = "origin", requires = "accounts")]
     allow_origins: Vec<String>,
 
