@@ -193,7 +193,9 @@ pub(crate) async fn body(
     mut ahead: Vec<u8>,
     max_bytes: usize,
 ) -> Option<Result<Vec<u8>, Page>> {
-    let mut lengths = head.values("content-length").map(|value| std::str::from_utf8(value).ok()?.parse::<usize>().ok());
+    let digits =
+        |value: &[u8]| value.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(value).ok()?.parse().ok())?;
+    let mut lengths = head.values("content-length").map(digits);
     let length = match (lengths.next(), lengths.next(), head.values("transfer-encoding").next()) {
         (None, None, None) => 0,
         (Some(Some(length)), None, None) => length,

@@ -196,6 +196,8 @@ impl Accounts {
     ///
     /// [`AccountError::Store`] with [`StoreError::UnknownAlias`].
     pub async fn revoke(&self, account: AccountId, alias: &str) -> Result<AccountId, AccountError> {
+        // Nobody has an alias that is none, and not every database takes all texts.
+        names::check_alias(alias).map_err(|_| StoreError::UnknownAlias)?;
         let trust = self.0.store.revoke(account, alias).await?;
         let other = trust.b;
         self.0.changes.announce(AccountChange::TrustEnded(trust));

@@ -9,15 +9,18 @@ use crate::onramp::rate::Used;
 
 /// The queue of a connection, with the bell that tells it to pull.
 ///
-/// What is relayed to it is bounded, and counted until it has been written. What the hub itself has to say comes in between, uncounted:
-/// the hubs bound that.
+/// What is relayed to it is bounded, and counted until it has been written. What the hub itself has to say comes in between: the hubs
+/// bound that.
 pub(super) struct Outbox<B, T> {
     bell: B,
     /// The bell was rung and no pull has found the queue empty since.
     rung: bool,
-    queue: VecDeque<(T, usize)>,
+    /// With their bytes, and whether they are relayed.
+    queue: VecDeque<(T, usize, bool)>,
     /// Frames that are relayed, and their bytes.
     relayed: (usize, usize),
+    /// Frames that are not, and their bytes.
+    told: (usize, usize),
     /// Those of the latest pull. They count as queued until the next pull, when they have been written.
     handed: (usize, usize),
     used: Used,
@@ -26,7 +29,8 @@ pub(super) struct Outbox<B, T> {
 impl<B: Clone, T> Outbox<B, T> {
     /// An empty one, as if its bell was rung.
     pub(super) fn new(bell: B) -> Self {
-        Self { bell, rung: true, queue: VecDeque::new(), relayed: (0, 0), handed: (0, 0), used: Used::default() }
+        let (queue, used) = (VecDeque::new(), Used::default());
+        Self { bell, rung: true, queue, relayed: (0, 0), told: (0, 0), handed: (0, 0), used }
     }
 
     pub(super) fn ring(&mut self, bells: &mut Vec<B>) {
@@ -62,20 +66,21 @@ impl<B: Clone, T> Outbox<B, T> {
         self.relayed = (frames + 1, queued + bytes);
         stats.queued_frames += 1;
         stats.queued_bytes += bytes;
-        self.queue.push_back((item, bytes));
+        self.queue.push_back((item, bytes, true));
         self.ring(bells);
         true
     }
 
-    /// Queues what is not counted.
-    pub(super) fn tell(&mut self, item: T, bells: &mut Vec<B>) {
-        self.queue.push_back((item, 0));
+    /// Queues what the hub has to say.
+    pub(super) fn tell(&mut self, item: T, bytes: usize, bells: &mut Vec<B>) {
+        self.told = (self.told.0 + 1, self.told.1 + bytes);
+        self.queue.push_back((item, bytes, false));
         self.ring(bells);
     }
 
-    /// What waits and is not relayed.
-    pub(super) fn told(&self) -> usize {
-        self.queue.len() - self.relayed.0
+    /// Frames that wait and are not relayed, and their bytes.
+    pub(super) fn told(&self) -> (usize, usize) {
+        self.told
     }
 
     /// A pull begins: what the latest one handed out has been written.
@@ -86,18 +91,19 @@ impl<B: Clone, T> Outbox<B, T> {
     }
 
     pub(super) fn front(&self) -> Option<&T> {
-        self.queue.front().map(|(item, _)| item)
+        self.queue.front().map(|(item, ..)| item)
     }
 
     /// Hands out the next, and how many bytes of it are counted.
     pub(super) fn next(&mut self) -> Option<(T, usize)> {
-        let (item, bytes) = self.queue.pop_front()?;
-        // A frame that is relayed is not empty.
-        if bytes > 0 {
+        let (item, bytes, is_relayed) = self.queue.pop_front()?;
+        if is_relayed {
             self.relayed = (self.relayed.0 - 1, self.relayed.1 - bytes);
             self.handed = (self.handed.0 + 1, self.handed.1 + bytes);
+            return Some((item, bytes));
         }
-        Some((item, bytes))
+        self.told = (self.told.0 - 1, self.told.1 - bytes);
+        Some((item, 0))
     }
 
     /// All is handed out: gives its memory back, and the bell may ring again.
@@ -117,6 +123,7 @@ impl<B: Clone, T> Outbox<B, T> {
         let (frames, bytes) = std::mem::take(&mut self.relayed);
         stats.queued_frames -= frames;
         stats.queued_bytes -= bytes;
+        self.told = (0, 0);
         self.queue = VecDeque::new();
     }
 

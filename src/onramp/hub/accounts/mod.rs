@@ -22,8 +22,9 @@ use crate::protocol::frame::{self, Undeliverable};
 use trust::Known;
 pub(in crate::onramp) use trust::{Snapshot, Ticket};
 
-/// Most announcements and answers that may wait for a login. It is disconnected when there are more.
+/// Most announcements and answers that may wait for a login, and their bytes. It is disconnected when there are more.
 const MAX_TOLD: usize = 8192;
+const MAX_TOLD_BYTES: usize = 2 * 1024 * 1024;
 
 /// By what a login is known to others.
 pub(in crate::onramp) enum Place {
@@ -45,8 +46,8 @@ struct Login<B> {
     account: AccountId,
     place: Place,
     outbox: Outbox<B, Utf8Bytes>,
-    /// With how many texts it was welcomed.
-    welcome: usize,
+    /// With how many texts it was welcomed, and their bytes.
+    welcome: (usize, usize),
     /// It has left so much unread that something was not queued.
     is_behind: bool,
     /// It is gone for all others.
@@ -153,8 +154,11 @@ impl<B: Clone> AccountHub<B> {
         self.last = id;
         let texts = self.welcome(account, &place);
         let mut outbox = Outbox::new(bell);
-        let welcome = texts.len();
-        texts.into_iter().for_each(|text| outbox.tell(text, bells));
+        let welcome = (texts.len(), texts.iter().map(|text| text.as_str().len()).sum());
+        for text in texts {
+            let bytes = text.as_str().len();
+            outbox.tell(text, bytes, bells);
+        }
         let login = Login { account, place, outbox, welcome, is_behind: false, ended: None };
         self.announce(account, &login.place, bells);
         self.logins.insert(id, login);
@@ -263,12 +267,13 @@ impl<B: Clone> AccountHub<B> {
         if login.is_behind {
             return;
         }
-        if login.outbox.told() >= MAX_TOLD + login.welcome {
+        let ((texts, waiting), bytes) = (login.outbox.told(), text.as_str().len());
+        if texts >= MAX_TOLD + login.welcome.0 || waiting + bytes > MAX_TOLD_BYTES + login.welcome.1 {
             login.is_behind = true;
             login.outbox.clear(&mut self.stats);
             login.outbox.ring(bells);
         } else {
-            login.outbox.tell(text, bells);
+            login.outbox.tell(text, bytes, bells);
         }
     }
 

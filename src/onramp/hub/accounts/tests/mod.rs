@@ -351,6 +351,20 @@ fn who_reads_nothing_is_thrown_out_and_not_left_in_the_dark() {
 }
 
 #[test]
+fn who_asks_for_long_answers_and_reads_none_is_thrown_out() {
+    let mut world = World::new(limits());
+    let alice = world.directory(A);
+    let answer = "x".repeat(256 * 1024);
+    let id = world.ids[alice];
+    for _ in 0..8 {
+        world.hub.tell(id, answer.as_str().into(), &mut Vec::new());
+    }
+    assert!(!world.hub.logins[&id].is_behind, "two megabytes may wait");
+    world.hub.tell(id, "x".into(), &mut Vec::new());
+    assert!(world.pull(alice) == (Vec::new(), Next::TooFarBehind));
+}
+
+#[test]
 fn logins_are_bounded_and_numbers_are_used_once() {
     let mut world = World::new(Limits { max_logins: 2, max_connections: 3, ..limits() });
     let directory = |number| Place::Directory(PeerNumber::new(number).unwrap());
