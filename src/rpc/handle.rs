@@ -257,7 +257,7 @@ impl Rpc {
         serve::overlay(self.shared(), overlay)
     }
 
-    /// Whether no calls of the other side of a node are in progress.
+    /// Whether no calls are in progress over a node, either way, and nothing is left to send.
     pub(crate) fn is_quiet(&self, node: &Node) -> bool {
         let links = lock(&self.shared().links);
         links.as_ref().and_then(|links| links.get(&Key::Node(node.clone()))).is_none_or(|link| link.is_quiet())

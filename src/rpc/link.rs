@@ -138,7 +138,7 @@ impl Link {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
-    /// Whether nothing of the other side's calls is left to do or to send.
+    /// Whether no calls are in progress, either way, and nothing is left to send.
     pub(super) fn is_quiet(&self) -> bool {
         lock(&self.state).table.is_quiet()
     }

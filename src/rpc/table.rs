@@ -209,9 +209,9 @@ impl Table {
         self.outgoing.is_empty() && self.outbox.is_empty()
     }
 
-    /// Whether nothing of the other side's calls is left to do or to send.
+    /// Whether no calls are in progress either way, and nothing is left to send: no notice waits, either.
     pub(super) fn is_quiet(&self) -> bool {
-        self.incoming.is_empty() && self.outbox.is_empty()
+        self.incoming.is_empty() && self.is_idle()
     }
 
     /// Frames that were skipped because their call is over, or never was.
