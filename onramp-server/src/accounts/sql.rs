@@ -55,6 +55,7 @@ impl AccountStore for SqlStore {
         let statement = "UPDATE accounts SET password_hash = $2 WHERE id = $1";
         let mut transaction = self.0.begin().await?;
         must(transaction.execute(statement, &[Integer(id.0), Text(password_hash)]).await?)?;
+        close(&mut transaction, id).await?;
         transaction.commit().await
     }
 
@@ -62,6 +63,9 @@ impl AccountStore for SqlStore {
         let statement = "UPDATE accounts SET is_active = $2 WHERE id = $1";
         let mut transaction = self.0.begin().await?;
         must(transaction.execute(statement, &[Integer(id.0), Integer(is_active.into())]).await?)?;
+        if !is_active {
+            close(&mut transaction, id).await?;
+        }
         transaction.commit().await
     }
 
@@ -219,6 +223,14 @@ async fn trust(
     for (account, alias, other) in directions {
         let statement = "INSERT INTO trust (account, alias, other) VALUES ($1, $2, $3)";
         transaction.execute(statement, &[Integer(account.0), Text(alias), Integer(other.0)]).await?;
+    }
+    Ok(())
+}
+
+/// Forgets what is open of an account.
+async fn close(transaction: &mut Transaction<'_>, id: AccountId) -> Result<(), StoreError> {
+    for statement in ["DELETE FROM tokens WHERE issuer = $1", "DELETE FROM invites WHERE inviter = $1"] {
+        transaction.execute(statement, &[Integer(id.0)]).await?;
     }
     Ok(())
 }

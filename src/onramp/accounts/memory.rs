@@ -97,6 +97,12 @@ impl Tables {
         Ok(Trust { a, alias_of_b, b, alias_of_a })
     }
 
+    /// Forgets what is open of an account.
+    fn close(&mut self, id: AccountId) {
+        self.tokens.retain(|_, token| token.issuer != id);
+        self.invites.retain(|_, invite| invite.inviter != id);
+    }
+
     fn check_invite(&self, digest: Digest, now: SystemTime) -> Result<(), StoreError> {
         let invite = self.invites.get(&digest).ok_or(StoreError::UnknownToken)?;
         if invite.expires <= now { Err(StoreError::Expired) } else { Ok(()) }
@@ -126,12 +132,18 @@ impl AccountStore for MemoryStore {
     }
 
     async fn set_password_hash(&self, id: AccountId, password_hash: &str) -> Result<(), StoreError> {
-        lock(&self.0).account(id)?.account.password_hash = password_hash.into();
+        let mut tables = lock(&self.0);
+        tables.account(id)?.account.password_hash = password_hash.into();
+        tables.close(id);
         Ok(())
     }
 
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
-        lock(&self.0).account(id)?.account.is_active = is_active;
+        let mut tables = lock(&self.0);
+        tables.account(id)?.account.is_active = is_active;
+        if !is_active {
+            tables.close(id);
+        }
         Ok(())
     }
 
@@ -142,8 +154,7 @@ impl AccountStore for MemoryStore {
         let ended = aliases.into_iter().map(|alias| tables.revoke(id, alias)).collect::<Result<_, _>>()?;
         tables.accounts.remove(&id);
         tables.names.remove(&name);
-        tables.tokens.retain(|_, token| token.issuer != id);
-        tables.invites.retain(|_, invite| invite.inviter != id);
+        tables.close(id);
         Ok(ended)
     }
 

@@ -177,14 +177,15 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`Failed`](StoreError::Failed) only.
     async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Account>, StoreError>;
 
-    /// Replaces the hash of the password.
+    /// Replaces the hash of the password. The account's tokens and invitations that are open are worth nothing any more: whoever knew the
+    /// old one may have them.
     ///
     /// # Errors
     ///
     /// [`UnknownAccount`](StoreError::UnknownAccount).
     async fn set_password_hash(&self, id: AccountId, password_hash: &str) -> Result<(), StoreError>;
 
-    /// Says whether one may log in.
+    /// Says whether one may log in. If not, the account's tokens and invitations that are open are worth nothing any more.
     ///
     /// # Errors
     ///

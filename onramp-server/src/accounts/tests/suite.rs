@@ -157,6 +157,27 @@ pub(super) async fn a_token_is_claimed_once(store: Store) {
     assert_eq!(code(store.add_token(token(2, NOBODY, "B"), noon()).await), "unknownAccount");
 }
 
+pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(store: Store) {
+    let [a, b] = named(&store, ["a", "b"]).await;
+    for ends in [false, true] {
+        store.add_token(token(1, a, "B"), noon()).await.unwrap();
+        store.add_token(token(2, b, "A"), noon()).await.unwrap();
+        store.add_invite(invite(3, a), noon()).await.unwrap();
+        store.set_active(a, true).await.unwrap();
+        store.check_invite(digest(3), noon()).await.unwrap();
+        if ends {
+            store.set_active(a, false).await.unwrap();
+        } else {
+            store.set_password_hash(a, "another").await.unwrap();
+        }
+        assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "unknownToken");
+        assert_eq!(code(store.check_invite(digest(3), noon()).await), "unknownToken");
+        // What others have asked for stays.
+        store.claim(digest(2), a, "B", noon()).await.unwrap();
+        store.revoke(a, "B").await.unwrap();
+    }
+}
+
 pub(super) async fn a_token_ends_in_time(store: Store) {
     let [a, b, c] = named(&store, ["a", "b", "c"]).await;
     let just_before = noon() + HOUR - Duration::from_nanos(1);
