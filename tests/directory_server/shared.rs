@@ -25,7 +25,7 @@ delegate! {
     by_name(name: &str) -> Option<Account>;
     by_id(id: AccountId) -> Option<Account>;
     list(after: Option<&str>, limit: usize) -> Vec<Account>;
-    set_password_hash(id: AccountId, password_hash: &str) -> ();
+    set_password_hash(id: AccountId, old: Option<&str>, new: &str) -> ();
     set_active(id: AccountId, is_active: bool) -> ();
     delete(id: AccountId) -> Vec<Trust>;
     trusted(id: AccountId) -> Vec<Trusted>;

@@ -51,10 +51,24 @@ impl AccountStore for SqlStore {
         rows.iter().map(account).collect()
     }
 
-    async fn set_password_hash(&self, id: AccountId, password_hash: &str) -> Result<(), StoreError> {
-        let statement = "UPDATE accounts SET password_hash = $2 WHERE id = $1";
+    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
         let mut transaction = self.0.begin().await?;
-        must(transaction.execute(statement, &[Integer(id.0), Text(password_hash)]).await?)?;
+        known(&mut transaction, id).await?;
+        let changed = match old {
+            None => {
+                let statement = "UPDATE accounts SET password_hash = $2 WHERE id = $1";
+                transaction.execute(statement, &[Integer(id.0), Text(new)]).await?
+            }
+            Some(old) => {
+                let statement =
+                    "UPDATE accounts SET password_hash = $2 WHERE id = $1 AND password_hash = $3 AND is_active = $4";
+                let values = [Integer(id.0), Text(new), Text(old), Integer(true.into())];
+                transaction.execute(statement, &values).await?
+            }
+        };
+        if changed == 0 {
+            return Err(StoreError::PasswordChanged);
+        }
         close(&mut transaction, id).await?;
         transaction.commit().await
     }

@@ -26,7 +26,7 @@ impl Accounts {
     pub async fn set_password(&self, name: &str, password: &str) -> Result<(), AccountError> {
         let id = self.named(name).await?;
         let hash = self.hash_new(password).await?;
-        self.0.store.set_password_hash(id, &hash).await?;
+        self.0.store.set_password_hash(id, None, &hash).await?;
         self.close(id);
         Ok(())
     }

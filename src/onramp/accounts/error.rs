@@ -104,6 +104,7 @@ impl StoreError {
         match self {
             Self::NameTaken => "nameTaken",
             Self::UnknownAccount => "unknownAccount",
+            Self::PasswordChanged => "wrongPassword",
             Self::AliasTaken => "aliasTaken",
             Self::UnknownAlias => "unknownAlias",
             Self::AlreadyTrusted => "alreadyTrusted",

@@ -131,9 +131,13 @@ impl AccountStore for MemoryStore {
         Ok(behind.take(limit).filter_map(|(_, id)| Some(tables.accounts.get(id)?.account.clone())).collect())
     }
 
-    async fn set_password_hash(&self, id: AccountId, password_hash: &str) -> Result<(), StoreError> {
+    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        tables.account(id)?.account.password_hash = password_hash.into();
+        let account = &mut tables.account(id)?.account;
+        if old.is_some_and(|old| old != account.password_hash || !account.is_active) {
+            return Err(StoreError::PasswordChanged);
+        }
+        account.password_hash = new.into();
         tables.close(id);
         Ok(())
     }

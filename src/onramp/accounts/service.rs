@@ -218,10 +218,11 @@ impl Accounts {
         from: IpAddr,
     ) -> Result<(), AccountError> {
         names::check_password(new).map_err(AccountError::InvalidPassword)?;
-        self.verify_id(account, old, from).await?;
+        let known = self.verify_id(account, old, from).await?;
         let turn = turn(&self.0.known, from).await?;
         let hash = self.hash(new, turn).await?;
-        self.0.store.set_password_hash(account, &hash).await?;
+        // Somebody may have changed it meanwhile, because the old one is known to others.
+        self.0.store.set_password_hash(account, Some(&known.password_hash), &hash).await?;
         self.close(account);
         Ok(())
     }
@@ -274,10 +275,9 @@ impl Accounts {
         Ok(self.0.store.accept_invite(digest, name, &hash, SystemTime::now()).await?)
     }
 
-    async fn verify_id(&self, account: AccountId, password: &str, from: IpAddr) -> Result<(), AccountError> {
+    async fn verify_id(&self, account: AccountId, password: &str, from: IpAddr) -> Result<Account, AccountError> {
         let account = self.0.store.by_id(account).await?.ok_or(StoreError::UnknownAccount)?;
-        self.verify(&account.name, password, from).await?;
-        Ok(())
+        Ok(self.verify(&account.name, password, from).await?)
     }
 
     async fn verify(&self, name: &str, password: &str, from: IpAddr) -> Result<Account, LoginError> {

@@ -111,6 +111,9 @@ pub enum StoreError {
     /// There is no such account.
     #[error("there is no such account")]
     UnknownAccount,
+    /// The account has another password by now, or is not active any more.
+    #[error("the password was changed meanwhile")]
+    PasswordChanged,
     /// Somebody else is known by this alias already.
     #[error("the alias is taken")]
     AliasTaken,
@@ -177,13 +180,13 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`Failed`](StoreError::Failed) only.
     async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Account>, StoreError>;
 
-    /// Replaces the hash of the password. The account's tokens and invitations that are open are worth nothing any more: whoever knew the
+    /// Replaces the hash of the password: if an `old` one is given, only if that is still the one, and the account active. The account's tokens and invitations that are open are worth nothing any more: whoever knew the
     /// old one may have them.
     ///
     /// # Errors
     ///
-    /// [`UnknownAccount`](StoreError::UnknownAccount).
-    async fn set_password_hash(&self, id: AccountId, password_hash: &str) -> Result<(), StoreError>;
+    /// [`UnknownAccount`](StoreError::UnknownAccount), [`PasswordChanged`](StoreError::PasswordChanged).
+    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError>;
 
     /// Says whether one may log in. If not, the account's tokens and invitations that are open are worth nothing any more.
     ///

@@ -159,7 +159,7 @@ async fn bearer_tokens_end_with_the_password_and_the_account() {
 
     let bearer = accounts.bearer("alice", "another horse", HOME).await.unwrap();
     // As another process would do it, of which we hear nothing.
-    accounts.0.store.set_password_hash(alice, "plain:a third horse").await.unwrap();
+    accounts.0.store.set_password_hash(alice, None, "plain:a third horse").await.unwrap();
     assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
 
     let bearer = accounts.bearer("alice", "a third horse", HOME).await.unwrap();

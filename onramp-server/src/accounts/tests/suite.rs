@@ -66,7 +66,7 @@ pub(super) async fn accounts_are_made_found_and_changed(store: Store) {
     assert_eq!(code(store.create("alice", "other").await), "nameTaken");
     let mut account = Account { id: alice, name: "alice".into(), password_hash: "hash".into(), is_active: true };
     assert_eq!(store.by_name("alice").await.unwrap().as_ref(), Some(&account));
-    store.set_password_hash(alice, "another").await.unwrap();
+    store.set_password_hash(alice, None, "another").await.unwrap();
     store.set_active(alice, false).await.unwrap();
     (account.password_hash, account.is_active) = ("another".into(), false);
     assert_eq!(store.by_id(alice).await.unwrap().as_ref(), Some(&account));
@@ -75,7 +75,7 @@ pub(super) async fn accounts_are_made_found_and_changed(store: Store) {
     assert_eq!(store.by_id(bob).await.unwrap().unwrap().password_hash, "hash");
 
     assert_eq!((store.by_name("Alice").await.unwrap(), store.by_id(NOBODY).await.unwrap()), (None, None));
-    assert_eq!(code(store.set_password_hash(NOBODY, "x").await), "unknownAccount");
+    assert_eq!(code(store.set_password_hash(NOBODY, None, "x").await), "unknownAccount");
     assert_eq!(code(store.set_active(NOBODY, true).await), "unknownAccount");
     assert_eq!(code(store.delete(NOBODY).await), "unknownAccount");
     assert_eq!(trusted(&store, NOBODY).await, []);
@@ -157,6 +157,17 @@ pub(super) async fn a_token_is_claimed_once(store: Store) {
     assert_eq!(code(store.add_token(token(2, NOBODY, "B"), noon()).await), "unknownAccount");
 }
 
+pub(super) async fn a_password_that_was_changed_meanwhile_stays(store: Store) {
+    let [a] = named(&store, ["a"]).await;
+    let hash = store.by_id(a).await.unwrap().unwrap().password_hash;
+    store.set_password_hash(a, Some(&hash), "second").await.unwrap();
+    assert_eq!(code(store.set_password_hash(a, Some(&hash), "third").await), "wrongPassword");
+    store.set_active(a, false).await.unwrap();
+    assert_eq!(code(store.set_password_hash(a, Some("second"), "third").await), "wrongPassword");
+    assert_eq!(code(store.set_password_hash(NOBODY, Some("second"), "third").await), "unknownAccount");
+    assert_eq!(store.by_id(a).await.unwrap().unwrap().password_hash, "second");
+}
+
 pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(store: Store) {
     let [a, b] = named(&store, ["a", "b"]).await;
     for ends in [false, true] {
@@ -168,7 +179,7 @@ pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(sto
         if ends {
             store.set_active(a, false).await.unwrap();
         } else {
-            store.set_password_hash(a, "another").await.unwrap();
+            store.set_password_hash(a, None, "another").await.unwrap();
         }
         assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "unknownToken");
         assert_eq!(code(store.check_invite(digest(3), noon()).await), "unknownToken");
