@@ -30,7 +30,8 @@ pub enum SessionEvent {
         /// Its number.
         number: PeerNumber,
     },
-    /// A peer is there no more, or is not to be reached any more. Connections to it that are open stay open while they are used.
+    /// A peer is there no more, or is not to be reached any more. Connections to it that are open stay open while they are used, and its
+    /// calls over them are still taken, also if its account has another password since: where that matters, close its node.
     PeerDisconnect {
         /// Its number.
         number: PeerNumber,
