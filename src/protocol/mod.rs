@@ -11,7 +11,6 @@
 mod address;
 pub(crate) mod channel;
 pub(crate) mod credit;
-#[allow(dead_code, reason = "both ends are being built")]
 pub(crate) mod directory;
 pub(crate) mod frame;
 pub(crate) mod limits;
