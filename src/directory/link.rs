@@ -3,21 +3,21 @@
 //! There are two ends: the node's, which is a [`Transport`], and that of the session, [`FromTree`] and [`ToTree`]. The address of a
 //! peer is its number.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::error::CloseReason;
-use crate::lock::lock;
 use crate::protocol::directory::{Introduction, Route};
 use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::signal::{Description, Signal};
 use crate::protocol::{Address, PeerNumber};
-use crate::transport::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage};
+use crate::transport::attached::attached;
+use crate::transport::{Command, Framing, LinkEvent, Outgoing, Pipe, Transport, WhenFull, WireMessage};
 
 /// Payloads that may wait for the session. At it, the tree is told that the directory is busy.
 const OUTGOING: usize = 64;
@@ -77,7 +77,8 @@ pub(super) fn link(own: PeerNumber) -> (Arc<dyn Transport>, FromTree, ToTree) {
     let (incoming, from_session) = mpsc::channel(INCOMING);
     let dropped = Arc::new(AtomicU64::new(0));
     let pump = Pump { own, to_session, from_session, dropped: dropped.clone() };
-    (Arc::new(Attachment(Mutex::new(Some(pump)))), FromTree(outgoing), ToTree { incoming, dropped })
+    let transport = attached("a login is one node only", |pipe, commands| pump.run(pipe, commands));
+    (transport, FromTree(outgoing), ToTree { incoming, dropped })
 }
 
 /// What the tree wants passed on to other peers.
@@ -142,33 +143,6 @@ impl ToTree {
     }
 }
 
-/// The node's end, until its link is started.
-struct Attachment(Mutex<Option<Pump>>);
-
-impl Transport for Attachment {
-    fn start(&self, _: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
-        let (commands, receiver) = mpsc::channel(1);
-        let pump = lock(&self.0).take();
-        tokio::spawn(async move {
-            match pump {
-                Some(pump) => pump.run(&pipe, receiver).await,
-                None => pipe.finish(CloseReason::Failed("a login is one node only".into())).await,
-            }
-        });
-        Box::new(Handle(commands))
-    }
-}
-
-/// Dropping it closes the channel, which ends the task.
-struct Handle(mpsc::Sender<Command>);
-
-impl Link for Handle {
-    fn command(&self, command: Command) {
-        // The only command is to close: one in the channel is enough.
-        let _ = self.0.try_send(command);
-    }
-}
-
 struct Pump {
     own: PeerNumber,
     to_session: mpsc::Sender<(PeerNumber, String)>,
@@ -177,7 +151,7 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, pipe: &Pipe, mut commands: mpsc::Receiver<Command>) {
+    async fn run(mut self, pipe: Arc<Pipe>, mut commands: mpsc::Receiver<Command>) {
         pipe.open(Framing::Plain { max_message: MAX_SIGNAL_BYTES }, None);
         pipe.emit(LinkEvent::Opened { extension: true }).await;
         pipe.emit(LinkEvent::Frame(frame::welcome(&address(self.own)))).await;
@@ -193,7 +167,7 @@ impl Pump {
                     Some(Incoming::Undeliverable { to, why }) => Some(frame::undeliverable(&address(to), why)),
                     Some(Incoming::Left(peer)) => Some(frame::left(&address(peer))),
                     Some(Incoming::Here(peers)) => {
-                        self.announce(pipe, peers).await;
+                        self.announce(&pipe, peers).await;
                         None
                     }
                     None => break CloseReason::Remote,

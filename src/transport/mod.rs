@@ -11,6 +11,7 @@ use crate::error::CloseReason;
 use crate::protocol::proof::Confirmation;
 use crate::protocol::signal::{Candidate, Description};
 
+pub(crate) mod attached;
 pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod memory;

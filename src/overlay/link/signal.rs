@@ -5,21 +5,21 @@
 //! is proven to the overlay, and here that its offer or answer shows that peer's key: so behind an address that is an
 //! overlay id there is no other peer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::error::CloseReason;
-use crate::lock::lock;
 use crate::overlay::OverlayId;
 use crate::protocol::Address;
 use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::signal::{Extension, Signal};
-use crate::transport::{Account, Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport};
+use crate::transport::attached::attached;
+use crate::transport::{Account, Command, Framing, LinkEvent, Outgoing, Pipe, Transport};
 
 /// Payloads that may wait for the overlay. At it, the tree is told that the overlay is busy.
 const OUTGOING: usize = 64;
@@ -33,7 +33,8 @@ pub(crate) fn signals(own: OverlayId) -> (Arc<dyn Transport>, FromTree, ToTree) 
     let (incoming, from_overlay) = mpsc::channel(INCOMING);
     let dropped = Arc::new(AtomicU64::new(0));
     let pump = Pump { own, to_overlay, from_overlay, dropped: dropped.clone() };
-    (Arc::new(Attachment(Mutex::new(Some(pump)))), FromTree(outgoing), ToTree { incoming, dropped })
+    let transport = attached("the overlay is one node only", |pipe, commands| pump.run(pipe, commands));
+    (transport, FromTree(outgoing), ToTree { incoming, dropped })
 }
 
 /// What the tree wants passed on to other peers.
@@ -84,33 +85,6 @@ impl ToTree {
     }
 }
 
-/// The node's end, until its link is started.
-struct Attachment(Mutex<Option<Pump>>);
-
-impl Transport for Attachment {
-    fn start(&self, _: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
-        let (commands, receiver) = mpsc::channel(1);
-        let pump = lock(&self.0).take();
-        tokio::spawn(async move {
-            match pump {
-                Some(pump) => pump.run(&pipe, receiver).await,
-                None => pipe.finish(CloseReason::Failed("the overlay is one node only".into())).await,
-            }
-        });
-        Box::new(Handle(commands))
-    }
-}
-
-/// Dropping it closes the channel, which ends the task.
-struct Handle(mpsc::Sender<Command>);
-
-impl Link for Handle {
-    fn command(&self, command: Command) {
-        // The only command is to close: one in the channel is enough.
-        let _ = self.0.try_send(command);
-    }
-}
-
 struct Pump {
     own: OverlayId,
     to_overlay: mpsc::Sender<(OverlayId, String)>,
@@ -119,7 +93,7 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, pipe: &Pipe, mut commands: mpsc::Receiver<Command>) {
+    async fn run(mut self, pipe: Arc<Pipe>, mut commands: mpsc::Receiver<Command>) {
         pipe.open(Framing::Plain { max_message: MAX_SIGNAL_BYTES }, None);
         pipe.emit(LinkEvent::Opened { extension: true }).await;
         pipe.emit(LinkEvent::Frame(frame::welcome(&address(self.own)))).await;
