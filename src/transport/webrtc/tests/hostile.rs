@@ -13,12 +13,16 @@ struct Hostile {
     connection: Connection,
     mailbox: Arc<Mailbox>,
     main: Arc<dyn DataChannel>,
+    /// Until it is applied.
+    answer: Option<Description>,
     victim: Peer,
     confirmation: Confirmation,
 }
 
 impl Hostile {
-    async fn connect(remote: Remote) -> Self {
+    /// Makes the offer and gets the answer. Nothing is connected yet: of channels that are made from when the association begins
+    /// until it stands, the crate says nothing to the other side.
+    async fn offer(remote: Remote) -> Self {
         let mailbox = Mailbox::new();
         let purpose = Purpose { max_message: 65_536, mdns: false, offer: true };
         let mut connection = Connection::build(&config(), &mailbox, purpose).await.unwrap();
@@ -30,10 +34,15 @@ impl Hostile {
         if remote != Remote::Original {
             victim.command(Command::Confirm(Box::new(theirs)));
         }
-        connection.set_remote(answer).await.unwrap();
-        Self { connection, mailbox, main, victim, confirmation }
+        Self { connection, mailbox, main, answer: Some(answer), victim, confirmation }
     }
 
+    async fn connect(&mut self) {
+        let answer = self.answer.take().unwrap();
+        self.connection.set_remote(answer).await.unwrap();
+    }
+
+    /// Opens the link, too.
     async fn confirm(&mut self) {
         while !matches!(soon(self.main.poll()).await, Some(DataChannelEvent::OnOpen)) {}
         self.main.send(self.confirmation.message().into()).await.unwrap();
@@ -54,11 +63,12 @@ impl Hostile {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_data_channels_end_the_link() {
-    let mut hostile = Hostile::connect(pmesh()).await;
+    let mut hostile = Hostile::offer(pmesh()).await;
     let mut streams = Vec::new();
     for id in 1..=MAX_STREAMS {
         streams.push(hostile.open(&id.to_string()).await);
     }
+    hostile.connect().await;
     hostile.confirm().await;
     let lane = hostile.victim.pipe.queues().open_lane("x", Delivery::default()).unwrap();
     hostile.victim.pipe.queues().try_send(&lane, Kind::Binary, Bytes::new()).unwrap();
@@ -75,11 +85,13 @@ async fn too_many_data_channels_end_the_link() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_channels_of_no_kind_end_the_link_whenever_they_come() {
     for label in ["x".to_owned(), "1".repeat(11), format!("{}1", "0".repeat(60_000))] {
-        let hostile = Hostile::connect(pmesh()).await;
+        let mut hostile = Hostile::offer(pmesh()).await;
         let _stream = hostile.open(&label).await;
+        hostile.connect().await;
         hostile.ends("more than one data channel").await;
     }
-    let mut hostile = Hostile::connect(pmesh()).await;
+    let mut hostile = Hostile::offer(pmesh()).await;
+    hostile.connect().await;
     hostile.confirm().await;
     let _stream = hostile.open("00000000001").await;
     hostile.ends("more than one data channel").await;
@@ -87,14 +99,16 @@ async fn data_channels_of_no_kind_end_the_link_whenever_they_come() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_original_makes_no_further_data_channel() {
-    let hostile = Hostile::connect(Remote::Original).await;
+    let mut hostile = Hostile::offer(Remote::Original).await;
     let _stream = hostile.open("1").await;
+    hostile.connect().await;
     hostile.ends("an unexpected data channel").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_closes_a_stream_of_the_other_side_ends_the_link() {
-    let mut hostile = Hostile::connect(pmesh()).await;
+    let mut hostile = Hostile::offer(pmesh()).await;
+    hostile.connect().await;
     hostile.confirm().await;
     let delivery = Delivery { ordered: false, reliability: Reliability::Reliable };
     let lane = hostile.victim.pipe.queues().open_lane("x", delivery).unwrap();
