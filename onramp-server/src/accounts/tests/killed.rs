@@ -19,6 +19,9 @@ use crate::accounts::SqlStore;
 const URL: &str = "PMESH_TEST_KILLED_URL";
 const NAME: &str = "PMESH_TEST_KILLED_NAME";
 
+/// The test that a process of this program runs, and then writes instead.
+const SELF: &str = "accounts::tests::killed::nothing_told_is_lost_with_sqlite";
+
 const ROUNDS: u64 = 12;
 const AT_ONCE: u64 = 3;
 
@@ -33,15 +36,18 @@ fn never() -> SystemTime {
     SystemTime::now() + Duration::from_secs(1_000_000)
 }
 
-/// What one of the processes does, until it is killed. It is a test so that the tests can start it.
-#[tokio::test]
-#[ignore = "only as a process of the tests below"]
-async fn child() {
-    let (Ok(url), Ok(own)) = (std::env::var(URL), std::env::var(NAME)) else { return };
+/// What this process is to do instead of the test, if it has been started by one: whose store, and as whom.
+fn told_to_write() -> Option<(String, String)> {
+    std::env::var(URL).ok().zip(std::env::var(NAME).ok())
+}
+
+/// Writes, and says what is done, until the process is killed.
+async fn write(url: &str, own: &str) -> ! {
     let say = |line: String| writeln!(std::io::stdout(), "{line}").unwrap();
-    let store = SqlStore::open(&url).await.unwrap();
+    let store = SqlStore::open(url).await.unwrap();
     let mut previous: Option<(String, AccountId)> = None;
-    for number in 0.. {
+    let mut number = 0;
+    loop {
         let name = format!("{own}-{number}");
         let account = store.create(&name, "hash").await.unwrap();
         say(format!("account {name}"));
@@ -55,13 +61,14 @@ async fn child() {
             }
         }
         previous = Some((name, account));
+        number += 1;
     }
 }
 
 /// What a process has told until it was killed, after so many lines and some time more.
 async fn told_by_one_that_is_killed(url: String, name: String, lines: u64, after: Duration) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "accounts::tests::killed::child", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", SELF, "--nocapture", "--test-threads=1"])
         .env(URL, url)
         .env(NAME, name)
         .stdin(Stdio::null())
@@ -143,6 +150,9 @@ async fn nothing_told_is_lost(url: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_told_is_lost_with_sqlite() {
+    if let Some((url, own)) = told_to_write() {
+        write(&url, &own).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("accounts.db");
     nothing_told_is_lost(&format!("sqlite:{}", file.display())).await;
