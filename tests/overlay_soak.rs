@@ -45,7 +45,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
     if has("--list") {
-        println!("overlay_soak: test");
+        // One that is in both lists would count as left out.
+        if !has("--ignored") {
+            println!("overlay_soak: test");
+        }
         return ExitCode::SUCCESS;
     }
     let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
