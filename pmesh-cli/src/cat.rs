@@ -1,5 +1,6 @@
 //! `pmesh cat`: a stream from and to standard input and output.
 
+use std::io;
 use std::process::ExitCode;
 
 use pmesh::overlay::stream::Stream;
@@ -47,9 +48,15 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
 
 /// Copies both ways, ends each direction on its own, and waits until the other side has everything.
 async fn pipe(stream: Stream) -> Result<()> {
+    let stopped = stream.stopped();
     let (mut read, mut write) = split(stream);
     let sending = async {
-        copy_buf(&mut BufReader::with_capacity(BUFFER, stdin()), &mut write).await?;
+        let mut input = BufReader::with_capacity(BUFFER, stdin());
+        tokio::select! {
+            copied = copy_buf(&mut input, &mut write) => drop(copied?),
+            // Whoever types may take hours to do so.
+            stopped = stopped => return stopped.and(Err(io::ErrorKind::BrokenPipe.into())),
+        }
         write.shutdown().await
     };
     let receiving = async {

@@ -1,5 +1,6 @@
 //! `pmesh send` and `pmesh receive`: files over an overlay.
 
+mod places;
 mod protocol;
 mod receive;
 mod send;

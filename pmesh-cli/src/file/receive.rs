@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pmesh::overlay::stream::{Listener, Stream};
 use sha2::Digest;
@@ -16,13 +16,16 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::places::{Attended, Busy, Places, Speed};
 use super::protocol::{Answer, FileName, Hash, Intake, Offer, SERVICE, Wrong};
 use super::{BUFFER, SILENCE, broken, hash, hear, patience, say};
 use crate::args::ReceiveArgs;
 use crate::mesh::{self, Joined, Result};
 
-/// Transfers that go on at once. At it, others wait until one is over.
-const TRANSFERS: usize = 16;
+/// Streams that are answered at once, most of them with a word. At it, others wait.
+const ATTENDED: usize = 256;
+/// How long a sender may take to say what it has.
+const OFFERING: Duration = Duration::from_secs(5);
 /// How long the sender may take to hear that the file is stored.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -48,14 +51,18 @@ async fn receive(args: ReceiveArgs) -> Result<()> {
 }
 
 async fn serve(mut listener: Listener, args: Arc<ReceiveArgs>) -> Result<()> {
-    let mut transfers = JoinSet::new();
+    let places = Places::default();
+    let mut attended = JoinSet::new();
     loop {
         tokio::select! {
-            stream = listener.accept(), if transfers.len() < TRANSFERS => {
+            stream = listener.accept(), if attended.len() < ATTENDED => {
                 let stream = stream.ok_or("the overlay is closed")?;
-                transfers.spawn(attend(stream, args.clone()));
+                // Who has too many at once gets no answer: the stream ends.
+                if let Some(place) = places.attend(stream.overlay_id()) {
+                    attended.spawn(attend(stream, place, args.clone()));
+                }
             }
-            Some(done) = transfers.join_next() => {
+            Some(done) = attended.join_next() => {
                 if args.once && matches!(done, Ok(true)) {
                     return Ok(());
                 }
@@ -65,9 +72,9 @@ async fn serve(mut listener: Listener, args: Arc<ReceiveArgs>) -> Result<()> {
 }
 
 /// Serves one sender. Returns whether a file is here now.
-async fn attend(mut stream: Stream, args: Arc<ReceiveArgs>) -> bool {
+async fn attend(mut stream: Stream, place: Attended, args: Arc<ReceiveArgs>) -> bool {
     let from = stream.overlay_id();
-    let stored = take(&mut stream, &args).await;
+    let stored = take(&mut stream, place, &args).await;
     let answer = match &stored {
         Ok(path) => {
             // Whether anybody reads it or not.
@@ -86,23 +93,12 @@ async fn attend(mut stream: Stream, args: Arc<ReceiveArgs>) -> bool {
     stored.is_ok()
 }
 
-/// Somebody sends a file of that name at present.
-#[derive(Debug)]
-struct Busy;
-
-impl std::fmt::Display for Busy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a file of that name is on its way already")
-    }
-}
-
-impl std::error::Error for Busy {}
-
-async fn take(stream: &mut Stream, args: &ReceiveArgs) -> Result<PathBuf> {
+/// Takes a file. The place is free again when it is over.
+async fn take(stream: &mut Stream, mut place: Attended, args: &ReceiveArgs) -> Result<PathBuf> {
     if !args.from.is_empty() && !args.from.contains(&stream.overlay_id()) {
         return Err("no files are taken from this peer".into());
     }
-    let offer: Offer = hear(stream, SILENCE).await?;
+    let offer: Offer = hear(stream, OFFERING).await?;
     if offer.size > args.max_size {
         return Err(format!("the file has {} bytes, and {} are taken at most", offer.size, args.max_size).into());
     }
@@ -110,8 +106,9 @@ async fn take(stream: &mut Stream, args: &ReceiveArgs) -> Result<PathBuf> {
     if fs::symlink_metadata(&path).await.is_ok() {
         return Err("there is a file of that name, which is not overwritten".into());
     }
+    place.transfer()?;
     let (mut part, part_path) = open_part(&args.dir, &offer.name).await?;
-    let filled = fill(stream, &mut part, &offer).await;
+    let filled = fill(stream, &mut part, &offer, place.places()).await;
     // What is here is good for another time.
     part.flush().await?;
     if let Err(error) = filled {
@@ -138,17 +135,17 @@ async fn open_part(dir: &Path, name: &FileName) -> Result<(File, PathBuf)> {
     let path = dir.join(name.part());
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).await;
     let part = opened.map_err(|error| format!("the file cannot be written: {error}"))?.into_std().await;
-    part.try_lock().map_err(|_| Busy)?;
+    part.try_lock().map_err(|_| Busy::Name)?;
     // Another transfer may have ended in between, and what we hold is complete, under its own name.
     let identity = |about: Metadata| (about.dev(), about.ino());
     if std::fs::symlink_metadata(&path).ok().map(identity) != Some(identity(part.metadata()?)) {
-        return Err(Busy.into());
+        return Err(Busy::Name.into());
     }
     Ok((File::from_std(part), path))
 }
 
 /// Takes what is missing of a file.
-async fn fill(stream: &mut Stream, part: &mut File, offer: &Offer) -> Result<()> {
+async fn fill(stream: &mut Stream, part: &mut File, offer: &Offer, places: &Places) -> Result<()> {
     let size = part.metadata().await?.len();
     let have = if size > offer.size { 0 } else { size };
     let hasher = hash(part, have).await?;
@@ -159,6 +156,7 @@ async fn fill(stream: &mut Stream, part: &mut File, offer: &Offer) -> Result<()>
         part.rewind().await?;
     }
     let mut buffer = vec![0; BUFFER];
+    let mut speed = Speed::new(Instant::now());
     while intake.missing() > 0 {
         let length = buffer.len().min(usize::try_from(intake.missing()).unwrap_or(usize::MAX));
         let read = timeout(SILENCE, stream.read(&mut buffer[..length])).await;
@@ -168,6 +166,9 @@ async fn fill(stream: &mut Stream, part: &mut File, offer: &Offer) -> Result<()>
         }
         intake.take(&buffer[..read])?;
         part.write_all(&buffer[..read]).await?;
+        if speed.took(read, Instant::now()) && places.is_full() {
+            return Err("others wait, and this is too slow".into());
+        }
     }
     let mut theirs = Hash::default();
     let read = timeout(SILENCE, stream.read_exact(&mut theirs)).await;

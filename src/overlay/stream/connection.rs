@@ -100,11 +100,24 @@ impl Stream {
     /// [`ConnectionReset`](io::ErrorKind::ConnectionReset) if the other side wants no more of it; others if the connection is lost.
     pub async fn delivered(&mut self) -> io::Result<()> {
         self.shutdown().await?;
-        match self.send.stopped().await {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(io::ErrorKind::ConnectionReset.into()),
-            Err(StoppedError::ConnectionLost(lost)) => Err(broken(lost)),
-            Err(error) => Err(io::Error::other(error)),
+        self.stopped().await
+    }
+
+    /// Waits until the other side takes no more of our direction: it has all of it, or wants no more, or is gone. For who has nothing
+    /// to write at present and would not notice. The future does not hold the stream. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As of [`delivered`](Self::delivered).
+    pub fn stopped(&self) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let stopped = self.send.stopped();
+        async {
+            match stopped.await {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err(io::ErrorKind::ConnectionReset.into()),
+                Err(StoppedError::ConnectionLost(lost)) => Err(broken(lost)),
+                Err(error) => Err(io::Error::other(error)),
+            }
         }
     }
 }

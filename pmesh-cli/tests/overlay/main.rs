@@ -3,15 +3,17 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod files;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
 
 use common::{Running, events, output, program, soon};
+use pmesh::Identity;
 use pmesh::onramp::Onramp;
-use pmesh::overlay::{Overlay, OverlayId};
-use pmesh::{Identity, Root};
+use pmesh::overlay::OverlayId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -59,6 +61,12 @@ async fn feed(mut child: Child, input: Vec<u8>) -> Output {
     let output = soon(child.wait_with_output()).await.unwrap();
     writing.await.unwrap().unwrap();
     output
+}
+
+/// As a user would.
+fn stop(child: &Child) {
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
 }
 
 fn told(output: &Output) -> &str {
@@ -197,6 +205,21 @@ async fn one_direction_ends_before_the_other() {
     assert!(listen.unwrap().stdout == sent);
 }
 
+/// Though nobody types anything.
+#[tokio::test]
+async fn who_is_left_alone_with_an_open_input_ends() {
+    let mut listen = program(&["cat", "listen", "--listen", "127.0.0.1:0"]).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut listen, true).await;
+    let mut dial = program(&["cat", "dial", &id, "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let _input = dial.stdin.take();
+    let mut out = dial.stdout.take().unwrap();
+    assert_eq!(soon(out.read(&mut [0])).await.unwrap(), 0, "the other direction has ended");
+    stop(&listen);
+    let dial = soon(dial.wait_with_output()).await.unwrap();
+    assert_eq!(dial.status.code(), Some(1));
+    assert!(told(&dial).contains("the stream broke"), "{}", told(&dial));
+}
+
 #[tokio::test]
 async fn an_onramp_is_a_way_into_the_overlay() {
     let onramp = onramp().await;
@@ -206,6 +229,11 @@ async fn an_onramp_is_a_way_into_the_overlay() {
     let dial = program(&[&["cat", "dial", &id], &options[..]].concat()).stdin(Stdio::piped()).spawn().unwrap();
     let (listen, dial) = tokio::join!(feed(listen, b"pong".to_vec()), feed(dial, b"ping".to_vec()));
     assert_eq!((&listen.stdout[..], &dial.stdout[..]), (&b"ping"[..], &b"pong"[..]), "{}", told(&dial));
+}
+
+/// The paths of `file!` are relative to it.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 #[tokio::test]
@@ -225,170 +253,4 @@ async fn nobody_has_that_id() {
         assert_eq!(output.status.code(), Some(code), "{}", told(&output));
         assert!(told(&output).contains(message), "{}", told(&output));
     }
-}
-
-/// The paths of `file!` are relative to it.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-#[tokio::test]
-async fn a_transfer_that_was_broken_off_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let [(key, _), ..] = line(&folder);
-    let (file, into) = (folder.path().join("file"), folder.path().join("into"));
-    let content = bytes(60_000_000, 4);
-    std::fs::write(&file, &content).unwrap();
-    std::fs::create_dir(&into).unwrap();
-    let receive = ["receive", into.to_str().unwrap(), "--once", "--listen", "127.0.0.1:0"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
-    let send = ["send", file.to_str().unwrap(), &id, "--bootstrap", &url, "--identity", &key];
-
-    // A sender that has sent half of it when it is killed: what is written has gone off, but for the queues on the way.
-    let first = ["cat", "dial", &id, "--service", "pmesh.file", "--bootstrap", &url, "--identity", &key];
-    let mut first = program(&first).stdin(Stdio::piped()).spawn().unwrap();
-    let mut says = first.stdin.take().unwrap();
-    let offer = [message(json!({"name": "file", "size": content.len()})), message(json!({"from": 0}))].concat();
-    soon(says.write_all(&offer)).await.unwrap();
-    soon(says.write_all(&content[..content.len() / 2])).await.unwrap();
-    soon(first.kill()).await.unwrap();
-    let part = into.join("file.part");
-    let length = std::fs::metadata(&part).unwrap().len();
-    assert!(length <= content.len() as u64 / 2 && !into.join("file").exists());
-
-    let again = output(&send).await;
-    assert_eq!(again.status.code(), Some(0), "{}", told(&again));
-    let from = told(&again).split("going on at byte ").nth(1).expect("it began anew").split(' ').next().unwrap();
-    assert!((5_000_000..content.len()).contains(&from.parse().unwrap()), "{from}");
-    let received = soon(receive.wait_with_output()).await.unwrap();
-    assert_eq!(received.status.code(), Some(0));
-    assert!(std::fs::read(into.join("file")).unwrap() == content);
-    assert!(!part.exists());
-}
-
-#[tokio::test]
-async fn files_that_are_not_taken() {
-    let folder = tempfile::tempdir().unwrap();
-    let [(key, from), (other, _), _] = line(&folder);
-    let into = folder.path().join("into");
-    std::fs::create_dir(&into).unwrap();
-    let file = |name: &str, content: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (from, target) = (from.to_string(), into.to_str().unwrap());
-    let receive = ["receive", target, "--listen", "127.0.0.1:0", "--from", &from, "--max-size", "1K"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
-    std::fs::write(into.join("there"), "as it was").unwrap();
-    // What is left of another file is of no use, nor is what is longer than the file.
-    std::fs::write(into.join("short.part"), "other").unwrap();
-    std::fs::write(into.join("new.part"), "longer than the file").unwrap();
-    for (file, key, refusal) in [
-        (file("there", "new"), &key, Some("is not overwritten")),
-        (file("large", &"x".repeat(1025)), &key, Some("1024 are taken at most")),
-        (file("stranger", ""), &other, Some("no files are taken from this peer")),
-        (file(".hidden", ""), &key, Some("begins with a dot")),
-        (file("short", "something else"), &key, None),
-        (file("new", "content"), &key, None),
-        (file("empty", ""), &key, None),
-    ] {
-        let sent = output(&["send", &file, &id, "--bootstrap", &url, "--identity", key]).await;
-        assert_eq!(sent.status.code(), Some(i32::from(refusal.is_some())), "{file}: {}", told(&sent));
-        assert!(told(&sent).contains(refusal.unwrap_or_default()), "{file}: {}", told(&sent));
-    }
-    let mut files: Vec<(String, String)> = std::fs::read_dir(&into)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()))
-        .collect();
-    files.sort();
-    let there = [("empty", ""), ("new", "content"), ("short", "something else"), ("there", "as it was")];
-    assert_eq!(files, there.map(|(name, content)| (name.to_owned(), content.to_owned())));
-}
-
-/// A message of the protocol of files.
-fn message(value: Value) -> Vec<u8> {
-    let body = value.to_string().into_bytes();
-    [&(body.len() as u16).to_be_bytes()[..], &body].concat()
-}
-
-#[tokio::test]
-async fn one_transfer_of_a_name_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let (file, into) = (folder.path().join("file"), folder.path().join("into"));
-    std::fs::write(&file, "content").unwrap();
-    std::fs::create_dir(&into).unwrap();
-    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
-    let root = Root::new();
-    let overlay = Overlay::builder(&root).bootstrap(&url).start().await.unwrap();
-    let mut other = soon(overlay.dial(id.parse().unwrap(), "pmesh.file")).await.unwrap();
-    other.write_all(&message(json!({"name": "file", "size": 9}))).await.unwrap();
-    // The answer: it has begun.
-    soon(other.read_u8()).await.unwrap();
-
-    let mut send = vec!["send", file.to_str().unwrap(), &id, "--bootstrap", &url, "--timeout", "1"];
-    let refused = output(&send).await;
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(told(&refused).contains("on its way already"), "{}", told(&refused));
-    *send.last_mut().unwrap() = "30";
-    let sending = tokio::spawn(program(&send).stdin(Stdio::null()).output());
-    drop(other);
-    let sent = soon(sending).await.unwrap().unwrap();
-    assert_eq!(sent.status.code(), Some(0), "{}", told(&sent));
-    assert_eq!(std::fs::read_to_string(into.join("file")).unwrap(), "content");
-}
-
-/// Says this to `pmesh receive`, and gives all that it answers.
-async fn raw(overlay: &Overlay, to: OverlayId, says: &[&[u8]]) -> String {
-    let mut stream = soon(overlay.dial(to, "pmesh.file")).await.unwrap();
-    for part in says {
-        stream.write_all(part).await.unwrap();
-    }
-    stream.shutdown().await.unwrap();
-    let mut answers = Vec::new();
-    soon(stream.read_to_end(&mut answers)).await.unwrap();
-    String::from_utf8_lossy(&answers).into_owned()
-}
-
-#[tokio::test]
-async fn senders_that_lie_leave_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let into = folder.path().join("into");
-    std::fs::create_dir(&into).unwrap();
-    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
-    let id = id.parse().unwrap();
-    let root = Root::new();
-    let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
-    let offer = |name: &str, size: u64| message(json!({"name": name, "size": size}));
-    let start = |from: u64| message(json!({"from": from}));
-    let protocol = "does not keep to the protocol";
-    for (says, answer) in [
-        (vec![&offer("../outside", 1)[..]], protocol),
-        (vec![&offer("/tmp/outside", 1)], protocol),
-        (vec![&offer("x.part", 1)], protocol),
-        (vec![b"\xff\xff"], protocol),
-        (vec![b"\x00\x02{]"], protocol),
-        (vec![b"\x00"], "broke off"),
-        (vec![&offer("huge", u64::MAX)], "are taken at most"),
-        (vec![&offer("a", 4), &start(3), b"true", &[0; 32]], "was not agreed on"),
-        (vec![&offer("b", 4), &start(0), b"true", &[0; 32]], "its SHA-256 does not fit"),
-        (vec![&offer("c", 4), &start(0), b"more than four", &[0; 32]], "its SHA-256 does not fit"),
-        (vec![&offer("d", 4)], "broke off"),
-        (vec![&offer("e", 4), &start(0), b"tru"], "broke off"),
-    ] {
-        let answered = raw(&overlay, id, &says).await;
-        assert!(answered.contains(answer), "{says:?}: {answered}");
-    }
-    let files = |folder: &Path| -> Vec<_> {
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
-    assert_eq!((files(folder.path()), files(&into)), (vec!["into".to_owned()], vec!["e.part".to_owned()]));
-    assert_eq!(receive.try_wait().unwrap(), None, "it goes on");
 }
