@@ -63,11 +63,12 @@ pub fn send(world: &mut World, count: usize, per_second: f64, confirm: bool) -> 
     send_between(world, &pairs, per_second, confirm)
 }
 
-/// Sends so many messages with a confirmation, and does not wait for what becomes of them.
-pub fn send_off(world: &mut World, count: usize, per_second: f64) {
+/// Sends so many messages with a confirmation, and does not wait for what becomes of them. `look` is called after each.
+pub fn send_off(world: &mut World, count: usize, per_second: f64, mut look: impl FnMut(&World)) {
     for (from, to) in pairs(world, count) {
         world.send(from, to, Some(WITHIN));
         world.run_for(Duration::from_secs_f64(1.0 / per_second));
+        look(world);
     }
 }
 

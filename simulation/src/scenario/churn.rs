@@ -8,6 +8,9 @@ use super::{grown, progress};
 use crate::lookups::{self, Fares, WITHIN};
 use crate::world::{Oddities, Settings, Table, World};
 
+/// How often to look whether all tables are right.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What happens when some vanish at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failures {
@@ -35,8 +38,15 @@ pub fn failures(settings: Settings, nodes: usize, share: f64, messages: usize) -
     let failed = world.elapsed();
     let first = world.sends();
     let before = world.traffic();
-    lookups::send_off(&mut world, messages, messages as f64 / (detect.as_secs_f64() * 0.6));
-    let right_after = until_right(&mut world, &table, Duration::from_secs(600)).map(|at| at.saturating_sub(failed));
+    let (mut right, mut looked) = ((world.right(&table) >= 1.0).then_some(failed), failed);
+    lookups::send_off(&mut world, messages, messages as f64 / (detect.as_secs_f64() * 0.6), |world| {
+        if right.is_none() && world.elapsed() >= looked + LOOK {
+            looked = world.elapsed();
+            right = (world.right(&table) >= 1.0).then_some(looked);
+        }
+    });
+    let right = right.or_else(|| until_right(&mut world, &table, Duration::from_secs(600)));
+    let right_after = right.map(|at| at.saturating_sub(failed));
     world.run_for(WITHIN);
     let at_once = lookups::fares(&world, first, world.traffic() - before);
     let mended = lookups::send(&mut world, messages, messages as f64 / 10.0, true);
@@ -51,7 +61,7 @@ fn until_right(world: &mut World, table: &Table, most: Duration) -> Option<Durat
         if world.elapsed() >= end {
             return None;
         }
-        world.run_for(Duration::from_secs(1));
+        world.run_for(LOOK);
     }
     Some(world.elapsed())
 }
