@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::account::AccountCommand;
 
+const HYPHENS: &str = "A name that begins with a hyphen goes behind `--`, as in `pmesh trust revoke -- -name`.";
+
 /// A mesh peer for the shell and for other languages.
 #[derive(Debug, Parser)]
-#[command(name = "pmesh", version, about)]
+#[command(name = "pmesh", version, about, after_help = HYPHENS)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -240,11 +242,11 @@ pub(crate) struct PeerArgs {
     pub(crate) echo: bool,
 
     /// Data to send with connection offers, as JSON.
-    #[arg(long, value_name = "JSON", value_parser = json)]
+    #[arg(long, value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
     pub(crate) offer_data: Option<Value>,
 
     /// Accept only offers with exactly this data, as JSON. Without it every offer is accepted.
-    #[arg(long, value_name = "JSON", value_parser = json)]
+    #[arg(long, value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
     pub(crate) require_offer_data: Option<Value>,
 
     /// Connect to nobody but the peer with this id, whatever introducers say.

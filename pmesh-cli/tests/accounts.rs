@@ -42,6 +42,11 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
         bob.run(&["token", "claim", "Alice", token.trim()], "").await.badly(),
         "pmesh token: there is no such token\n"
     );
+    // One token in 64 begins with a hyphen.
+    assert_eq!(
+        bob.run(&["token", "claim", "Alice", "-MOy1"], "").await.badly(),
+        "pmesh token: there is no such token\n"
+    );
     assert_eq!(alice.run(&["trust", "list"], "").await.well(), "Bob\n");
 
     let who: Value = serde_json::from_str(&alice.run(&["who", "--json"], "").await.well()).unwrap();
@@ -272,7 +277,9 @@ async fn an_account_is_made_by_invitation_and_its_password_changed() {
     let input = format!("{secret}{PASSWORD}\n");
     assert_eq!(register("-", "alice", &input).await.badly(), "pmesh register: the name is taken\n");
     register("-", "carol", &input).await.well();
-    assert!(register(secret.trim(), "dave", PASSWORD).await.badly().contains("the token is unknown"));
+    for none in [secret.trim(), "-MOy1"] {
+        assert!(register(none, "dave", PASSWORD).await.badly().contains("the token is unknown"));
+    }
 
     let carol = Person::log_in(&url, "carol").await;
     assert_eq!(carol.run(&["passwd", "--password-stdin"], "short").await.badly().lines().count(), 1);

@@ -104,6 +104,7 @@ pub(crate) struct RegisterArgs {
     pub(super) server: ServerArgs,
 
     /// The secret of the invitation. `-` reads it from standard input, a line.
+    #[arg(allow_hyphen_values = true)]
     pub(super) invite: String,
 
     /// The name of the account to be.
@@ -138,6 +139,7 @@ pub(crate) enum TokenCommand {
         alias: String,
 
         /// The token. `-` reads it from standard input, a line.
+        #[arg(allow_hyphen_values = true)]
         token: String,
 
         #[command(flatten)]
@@ -227,6 +229,8 @@ fn body(text: &str) -> Result<Body, String> {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServeArgs {
     /// The name of the module.
+    // What begins with a hyphen cannot go behind `--` here: that is where the command begins.
+    #[arg(allow_hyphen_values = true)]
     pub(super) module: String,
 
     /// Commands that run at a time. Further calls are told that this peer is busy.
@@ -247,4 +251,60 @@ pub(crate) struct ServeArgs {
     /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, num_args = 1..)]
     pub(super) command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn parse(line: &str) -> AccountCommand {
+        match Args::try_parse_from(line.split(' ')) {
+            Ok(Args { command: Command::Account(command) }) => command,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn secrets_begin_as_they_like() {
+        for secret in ["MOy1", "-MOy1_x-", "-", "--MOy1", "-hOy1", "-V0y1", "-1", "-login"] {
+            for line in
+                [format!("Al {secret} --login f"), format!("--login f Al {secret}"), format!("Al --login f {secret}")]
+            {
+                let AccountCommand::Token(TokenCommand::Claim { alias, token, login }) =
+                    parse(&format!("pmesh token claim {line}"))
+                else {
+                    panic!("{line}");
+                };
+                assert_eq!((&*alias, &*token, login.file.as_deref()), ("Al", secret, Some("f".as_ref())), "{line}");
+            }
+            let AccountCommand::Register(args) =
+                parse(&format!("pmesh register ws://x {secret} dave --password-stdin"))
+            else {
+                panic!("{secret}");
+            };
+            assert_eq!((&*args.invite, &*args.name, args.password.password_stdin), (secret, "dave", true));
+        }
+    }
+
+    #[test]
+    fn names_may_begin_with_a_hyphen() {
+        for line in [
+            "token request -- -al",
+            "token claim -- -al -MOy1",
+            "trust revoke -- -al",
+            "login ws://x -- -al",
+            "register ws://x -MOy1 -- -al",
+            "invite -- -al@x",
+            "call -- -al -up -1",
+            "call Al Up -1 --keep",
+            "serve -up --only=-al --jobs 3 -- cat",
+            "serve --jobs 3 -up -- cat",
+        ] {
+            parse(&format!("pmesh {line}"));
+        }
+        assert!(Args::try_parse_from(["pmesh", "peer", "--onramp", "ws://x", "--offer-data", "-1.5"]).is_ok());
+    }
 }
