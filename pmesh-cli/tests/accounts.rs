@@ -153,7 +153,7 @@ async fn calls_that_fail_say_why() {
     for (options, script, code) in [
         (&[][..], "head -c 1048577 /dev/zero", "outputTooLarge"),
         (&["--timeout", "0.3"], "sleep 1000", "commandTimedOut"),
-        (&["--only", "Carol", "Alicia"], "true", "refused"),
+        (&["--only", "Carol", "--only", "Alicia"], "true", "refused"),
     ] {
         let module = sh("Module", options, script).await;
         assert_eq!(alice.failed_call(&[&module.number.to_string(), "Module"]).await["code"], code);

@@ -241,8 +241,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(super) timeout: Duration,
 
-    /// Take calls of these users only. Without it everybody who is trusted may call.
-    #[arg(long, value_name = "ALIAS", num_args = 1..)]
+    /// Take calls of this user only. May be given more than once. Without it everybody who is trusted may call.
+    #[arg(long, value_name = "ALIAS")]
     pub(super) only: Vec<String>,
 
     #[command(flatten)]
@@ -286,6 +286,15 @@ mod tests {
                 panic!("{secret}");
             };
             assert_eq!((&*args.invite, &*args.name, args.password.password_stdin), (secret, "dave", true));
+        }
+    }
+
+    #[test]
+    fn a_module_takes_calls_of_those_who_are_named_and_no_word_more() {
+        for line in ["--only alice --only bob Upper", "Upper --only alice --only bob", "--only alice Upper --only bob"]
+        {
+            let AccountCommand::Serve(args) = parse(&format!("pmesh serve {line} -- cat")) else { panic!("{line}") };
+            assert_eq!((&*args.module, args.only), ("Upper", vec!["alice".to_owned(), "bob".to_owned()]), "{line}");
         }
     }
 
