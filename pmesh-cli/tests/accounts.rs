@@ -163,10 +163,55 @@ async fn calls_that_fail_say_why() {
     assert_eq!(alice.failed_call(&[&none.number.to_string(), "Module"]).await["code"], "notRun");
     assert!(none.told().await.unwrap().starts_with("cannot run /no/such/command: "));
 
-    // One fails, and one does not.
+    // One fails, one answers, and one has nothing to do with it.
+    let fails = sh("Say", &[], "false").await;
     let all = alice.run(&["call", "Bob", "Say"], "").await;
     let answers = all.lines().iter().filter(|line| line["value"].is_string()).count();
-    assert_eq!((answers, all.badly().as_str()), (1, "pmesh call: 2 of 3 calls failed\n"));
+    assert_eq!((all.lines().len(), answers), (4, 1));
+    assert_eq!(all.badly(), "pmesh call: 1 of 2 calls failed\n");
+    assert_eq!(fails.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn bystanders_do_not_make_a_call_fail() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let mut looking = bob.command(&["who", "--follow"]).spawn().unwrap();
+    let mut lines = BufReader::new(looking.stdout.take().unwrap()).lines();
+    soon(lines.next_line()).await.unwrap().unwrap();
+    let call = async |module: &str, input: &str| {
+        let done = alice.run(&["call", "*", module, "-"], input).await;
+        let mut codes: Vec<String> = done.lines().iter().map(|line| line["code"].to_string()).collect();
+        codes.sort();
+        (codes.join(" "), done)
+    };
+    let (codes, done) = call("Echo", "1").await;
+    assert_eq!(codes, r#""refused""#);
+    assert!(done.badly().starts_with("pmesh call: nobody has answered: "));
+
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
+    let mut pipe = Pipe::new().await;
+    let wait = bob.serve(&["Wait", "--", "sh", "-c", &pipe.script()]).await;
+    let fail = bob.serve(&["Fail", "--", "false"]).await;
+    // This one is in the way of others of its account.
+    let waiting = alice.command(&["call", &wait.number.to_string(), "Wait"]).spawn().unwrap();
+    pipe.begun().await;
+    let (codes, done) = call("Echo", "1").await;
+    assert_eq!(codes, r#""refused" "refused" "unknownModule" "unknownModule" null"#);
+    done.well();
+    let (_, done) = call("Fail", "1 2").await;
+    assert_eq!(done.badly(), "pmesh call: 2 of 2 calls failed\n");
+    let (_, done) = call("None", "1 2").await;
+    assert!(done.badly().starts_with("pmesh call: 2 of 2 requests: nobody has answered: "));
+
+    terminate(&waiting).await;
+    soon(waiting.wait_with_output()).await.unwrap();
+    pipe.ended().await;
+    // Callers that come and go at the same time.
+    let calls = (0..4).map(|_| alice.call(&["*", "Echo"], ""));
+    futures_util::future::join_all(calls).await;
+    for module in [echo, wait, fail] {
+        assert_eq!(module.stop().await, Some(0));
+    }
 }
 
 /// A pipe that commands write to, and whose end is when all who have it are dead.

@@ -31,7 +31,11 @@ pub(crate) enum AccountCommand {
     Invite(InviteArgs),
     /// Show all users that are trusted, and who of them is there.
     Who(WhoArgs),
-    /// Call a module of peers. Each reply is a JSON line; the exit code is 0 if all have answered.
+    /// Call a module of peers. Each reply is a JSON line, whether it is an answer or an error.
+    ///
+    /// The exit code is 0 if somebody has answered each request, and no call has failed. Peers that do not have the module, that take no
+    /// calls or not from this account, or that have left meanwhile, are bystanders: they have a line with the code `unknownModule`,
+    /// `refused`, `unsupported`, `unreachable` or `gone`, and are no failure unless there is nobody else.
     Call(CallArgs),
     /// Be a module: each call runs a command.
     ///

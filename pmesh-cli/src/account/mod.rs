@@ -49,12 +49,13 @@ struct Joined {
 }
 
 impl Joined {
-    /// Logs in to reach peers and to be reached.
-    async fn new(args: &SessionArgs, rpc: &Rpc) -> Result<Self> {
+    /// Logs in to reach peers, and to be reached unless the policy says no.
+    async fn new(args: &SessionArgs, rpc: &Rpc, policy: Policy) -> Result<Self> {
         let login = args.login.load()?;
+        let root = args.network.root().firewall(policy);
         let root = match &args.identity {
-            Some(file) => args.network.root().identity(Identity::load(file)?),
-            None => args.network.root(),
+            Some(file) => root.identity(Identity::load(file)?),
+            None => root,
         };
         let mut pool = PoolConfig::default();
         // With all attempts there are.

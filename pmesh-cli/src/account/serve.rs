@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use pmesh::Policy;
 use pmesh::directory::{Peer, Session, SessionEvent};
 use pmesh::rpc::{IncomingCall, Rpc};
 
@@ -32,7 +33,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<()> {
         let jobs = running.clone();
         async move { jobs.run(request).await }
     })?;
-    let joined = Joined::new(&session, &rpc).await?;
+    let joined = Joined::new(&session, &rpc, Policy::accept_all()).await?;
     let done = tokio::select! {
         // Listened for before anybody is told that this is ready.
         biased;
