@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::accounts::{Done, PASSWORD, Person, run, server, terminate};
+use common::accounts::{Done, PASSWORD, Person, behind_a_path, run, server, terminate};
 use common::{program, soon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -340,6 +340,16 @@ async fn an_account_is_made_by_invitation_and_its_password_changed() {
         other.run(&["logout"], "").await.well();
         assert!(!other.file().exists());
     }
+}
+
+#[tokio::test]
+async fn a_server_may_be_behind_a_path() {
+    let (server, _) = server(&["alice"]).await;
+    let url = behind_a_path(&server).await;
+    let secret = Person::log_in(&url, "alice").await.run(&["invite", "carol@example.org"], "").await.well();
+    let input = format!("{secret}{PASSWORD}\n");
+    run(&mut program(&["register", &url, "-", "carol", "--password-stdin"]), &input).await.well();
+    Person::log_in(&url, "carol").await;
 }
 
 #[tokio::test]

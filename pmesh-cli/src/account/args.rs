@@ -79,7 +79,8 @@ pub(crate) struct PasswordArgs {
 /// Where a directory is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// The directory: wss://HOST, or ws:// for one on this machine.
+    /// The directory: wss://HOST, or ws:// for one on this machine. Behind a path of a proxy wss://HOST/PATH/directory; invitations
+    /// are then accepted at /PATH/invite.
     pub(super) url: String,
 
     /// Let the password go over a network in the clear, by ws://.
