@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
+use crate::output::Unread;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -175,10 +176,11 @@ async fn meet(onramp: Node, overlay: Overlay) {
     }
 }
 
-/// Ends a command: what went wrong goes to standard error.
+/// Ends a command: what went wrong goes to standard error. That nobody reads its output any more is nothing wrong.
 pub(crate) fn exit(command: &str, done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Unread>() => ExitCode::SUCCESS,
         Err(error) => {
             // It may quote what others say.
             eprintln!("pmesh {command}: {}", shown(&error.to_string()));

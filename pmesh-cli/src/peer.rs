@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
+use crate::output::print_blocking;
 use crate::{chat, json, mesh, overlay, reason};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
@@ -176,7 +177,8 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
 
 fn not_started(args: &PeerArgs, reason: &'static str, error: impl Display) -> ExitCode {
     if args.json {
-        println!("{}", serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()}));
+        let event = serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()});
+        let _ = print_blocking(event);
     }
     eprintln!("pmesh peer: {error}");
     ExitCode::FAILURE

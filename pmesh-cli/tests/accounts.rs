@@ -343,6 +343,31 @@ async fn an_account_is_made_by_invitation_and_its_password_changed() {
 }
 
 #[tokio::test]
+async fn that_nobody_reads_the_output_is_no_failure() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
+    let unread = async |mut command: Command, input: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        run(command.stdout(writer), input).await.well();
+    };
+    for arguments in [
+        &["who"][..],
+        &["who", "--json"],
+        &["who", "--follow"],
+        &["call", "Bob", "Echo", "-"],
+        &["trust", "list"],
+        &["token", "request", "Carol"],
+        &["invite", "carol@example.org"],
+    ] {
+        unread(alice.command(arguments), "1 2").await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    unread(program(&["id", "--new", folder.path().join("key.pem").to_str().unwrap()]), "").await;
+    assert_eq!(echo.stop().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_server_may_be_behind_a_path() {
     let (server, _) = server(&["alice"]).await;
     let url = behind_a_path(&server).await;

@@ -9,9 +9,10 @@ use pmesh::{ConnectError, Policy};
 use serde_json::{Deserializer, Value, json};
 use tokio::sync::mpsc;
 
+use super::Joined;
 use super::args::{Body, CallArgs};
-use super::{Joined, print};
 use crate::mesh::{Result, stopped};
+use crate::output::print;
 use crate::reason;
 
 pub(super) async fn run(args: CallArgs) -> Result<()> {

@@ -12,14 +12,11 @@ mod who;
 
 pub(crate) use args::AccountCommand;
 
-use std::fmt::Display;
-use std::io;
 use std::process::ExitCode;
 
 use pmesh::directory::{Directory, DirectoryBuilder, LoginError, PoolConfig, Session};
 use pmesh::rpc::Rpc;
 use pmesh::{Identity, Policy, Root};
-use tokio::io::{AsyncWriteExt, stdout};
 
 use self::args::{FileArgs, SessionArgs};
 use self::login::Login;
@@ -89,15 +86,5 @@ fn told(error: LoginError) -> String {
         LoginError::Throttled { retry_after: Some(pause) } => format!("{error}: try again in {} s", pause.as_secs()),
         LoginError::Plaintext => format!("{error}, or --allow-plaintext"),
         error => error.to_string(),
-    }
-}
-
-/// Writes a line to standard output.
-fn print(line: impl Display) -> impl Future<Output = io::Result<()>> {
-    let line = format!("{line}\n");
-    async move {
-        let mut out = stdout();
-        out.write_all(line.as_bytes()).await?;
-        out.flush().await
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(place: &str, args: &BenchArgs) -> Result<()> {
         let bound = Onramp::builder().frames_per_second(0).bind(place).await;
         let onramp = bound.map_err(|error| format!("cannot listen on {place}: {error}"))?;
         let mut address = onramp.local_addr();
-        report.listening(&onramp.url());
+        report.listening(&onramp.url())?;
         address.set_ip(match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
