@@ -289,6 +289,23 @@ async fn commands_end_with_their_callers_and_with_the_module() {
 }
 
 #[tokio::test]
+async fn as_many_peers_as_there_are_jobs_are_served_at_a_time() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let mut pipe = Pipe::new().await;
+    let module = bob.serve(&["Wait", "--jobs", "7", "--", "sh", "-c", &pipe.script()]).await;
+    let waiting: Vec<_> = (0..7).map(|_| alice.command(&["call", "Bob", "Wait"]).spawn().unwrap()).collect();
+    for _ in &waiting {
+        pipe.begun().await;
+    }
+    assert_eq!(alice.failed_call(&["Bob", "Wait"]).await["code"], "busy");
+    assert_eq!(module.stop().await, Some(0));
+    pipe.ended().await;
+    for call in waiting {
+        assert_eq!(soon(call.wait_with_output()).await.unwrap().status.code(), Some(1));
+    }
+}
+
+#[tokio::test]
 async fn who_comes_and_goes_is_followed() {
     let (_, alice, bob) = alice_and_bob().await;
     let mut child = alice.command(&["who", "--follow", "--json"]).spawn().unwrap();

@@ -3,9 +3,9 @@
 use std::io::{BufReader, stdin};
 
 use futures_util::StreamExt;
+use pmesh::ConnectError;
 use pmesh::directory::{CallError, Reply, Session};
 use pmesh::rpc::{self, Rpc};
-use pmesh::{ConnectError, Policy};
 use serde_json::{Deserializer, Value, json};
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use crate::reason;
 
 pub(super) async fn run(args: CallArgs) -> Result<()> {
     // Others have nothing to call here: they hear so at once, without a connection that would break when this ends.
-    let joined = Joined::new(&args.session, &Rpc::new(), Policy::refuse_all()).await?;
+    let joined = Joined::new(&args.session, &Rpc::new(), 0).await?;
     let done = tokio::select! {
         // Listened for before anybody is called.
         biased;

@@ -46,15 +46,18 @@ struct Joined {
 }
 
 impl Joined {
-    /// Logs in to reach peers, and to be reached unless the policy says no.
-    async fn new(args: &SessionArgs, rpc: &Rpc, policy: Policy) -> Result<Self> {
+    /// Logs in to reach peers, and to be reached by so many at a time.
+    async fn new(args: &SessionArgs, rpc: &Rpc, incoming: usize) -> Result<Self> {
         let login = args.login.load()?;
+        // Who is to wait for a place comes again; who is never to come hears so.
+        let policy = if incoming == 0 { Policy::refuse_all() } else { Policy::accept_all() };
         let root = args.network.root().firewall(policy);
         let root = match &args.identity {
             Some(file) => root.identity(Identity::load(file)?),
             None => root,
         };
         let mut pool = PoolConfig::default();
+        pool.incoming = incoming;
         // With all attempts there are.
         pool.wait = args.network.connect_timeout();
         Self::over(root.build(), Directory::builder().rpc(rpc).pool(pool), &login).await
