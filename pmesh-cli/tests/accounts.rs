@@ -214,6 +214,27 @@ async fn bystanders_do_not_make_a_call_fail() {
     }
 }
 
+#[tokio::test]
+async fn two_logins_with_one_key_cannot_call_each_other_and_are_told_so() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.pem");
+    let key = key.to_str().unwrap();
+    run(&mut program(&["id", "--new", key]), "").await.well();
+    let same = alice.serve(&["Echo", "--identity", key, "--", "cat"]).await;
+    let own = alice.run(&["call", "Us", "Echo", "--identity", key], "").await;
+    let reply = own.lines().remove(0);
+    assert_eq!((&reply["peer"], &reply["code"]), (&json!(same.number), &json!("ownAddress")));
+    assert!(reply["error"].as_str().unwrap().contains("the same key"), "{reply}");
+    assert!(own.badly().starts_with("pmesh call: nobody has answered"));
+    // It is a bystander, too.
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
+    assert_eq!(alice.run(&["call", "*", "Echo", "--identity", key], "").await.code, Some(0));
+    for module in [same, echo] {
+        assert_eq!(module.stop().await, Some(0));
+    }
+}
+
 /// A pipe that commands write to, and whose end is when all who have it are dead.
 struct Pipe {
     folder: TempDir,

@@ -35,7 +35,8 @@ pub(crate) enum AccountCommand {
     ///
     /// The exit code is 0 if somebody has answered each request, and no call has failed. Peers that do not have the module, that take no
     /// calls or not from this account, or that have left meanwhile, are bystanders: they have a line with the code `unknownModule`,
-    /// `refused`, `unsupported`, `unreachable` or `gone`, and are no failure unless there is nobody else.
+    /// `refused`, `unsupported`, `unreachable` or `gone`, and are no failure unless there is nobody else. So is a login with the key of this
+    /// peer (`ownAddress`).
     Call(CallArgs),
     /// Be a module: each call runs a command.
     ///
@@ -60,7 +61,8 @@ pub(crate) struct SessionArgs {
     #[command(flatten)]
     pub(super) login: FileArgs,
 
-    /// The key of this peer: a file made by `pmesh id --new FILE`. Without it the peer has a new one each time.
+    /// The key of this peer: a file made by `pmesh id --new FILE`. Without it the peer has a new one each time. Two logins with the same
+    /// key are the same peer, and cannot call each other.
     #[arg(long, value_name = "FILE")]
     pub(super) identity: Option<PathBuf>,
 

@@ -54,12 +54,18 @@ impl Count {
 /// All are bystanders.
 const NOBODY: &str = "nobody has answered: whoever is there does not have this module, or takes no calls";
 
+/// Who somebody is follows from the key alone.
+const SAME_KEY: &str =
+    "it has the same key as this peer, so it is the same peer: give each login an --identity of its own";
+
 /// Whether a peer does not have the module or takes no calls, or not from here: not its answer was missed.
 fn is_bystander(error: &CallError) -> bool {
     use rpc::CallError::{Refused, UnknownModule, Unsupported};
     match error {
         CallError::Gone => true,
-        CallError::NotConnected(error) => matches!(error, ConnectError::Refused | ConnectError::Unreachable),
+        CallError::NotConnected(error) => {
+            matches!(error, ConnectError::Refused | ConnectError::Unreachable | ConnectError::OwnAddress)
+        }
         CallError::Call(error) => matches!(error, UnknownModule | Refused | Unsupported),
         _ => false,
     }
@@ -134,12 +140,15 @@ fn line(reply: &Reply) -> Value {
         Ok(value) => line["value"] = value.clone(),
         Err(error) => {
             line["code"] = json!(reason::of_call(error));
-            line["error"] = json!(error.to_string());
-            if let CallError::Call(rpc::CallError::Failed(failure)) = error {
-                line["error"] = json!(failure.message);
-                if !failure.data.is_null() {
-                    line["data"] = failure.data.clone();
-                }
+            line["error"] = match error {
+                CallError::Call(rpc::CallError::Failed(failure)) => json!(failure.message),
+                CallError::NotConnected(ConnectError::OwnAddress) => json!(SAME_KEY),
+                error => json!(error.to_string()),
+            };
+            if let CallError::Call(rpc::CallError::Failed(failure)) = error
+                && !failure.data.is_null()
+            {
+                line["data"] = failure.data.clone();
             }
         }
     }
