@@ -8,7 +8,8 @@ use pmesh::overlay::OverlayId;
 use pmesh::{Connect, IceServer, Identity, IdentityFileError, Offer, PeerId, Policy, Root, RootBuilder};
 use serde_json::Value;
 
-use crate::account::AccountCommand;
+use crate::account::{AccountCommand, FileArgs};
+use crate::mesh;
 
 const HYPHENS: &str = "A name that begins with a hyphen goes behind `--`, as in `pmesh trust revoke -- -name`.";
 
@@ -86,7 +87,8 @@ impl NetworkArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "way", required = true, multiple = true, args = ["onramp", "overlay", "listen", "bootstrap", "original"])]
 pub(crate) struct MeshArgs {
-    /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default.
+    /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default. With
+    /// accounts, log in by `pmesh login` first: its name and password go to the onramps of the same server, and to no others.
     #[arg(long, value_name = "URL")]
     pub(crate) onramp: Vec<String>,
 
@@ -116,6 +118,9 @@ pub(crate) struct MeshArgs {
     pub(crate) identity: Option<PathBuf>,
 
     #[command(flatten)]
+    login: FileArgs,
+
+    #[command(flatten)]
     network: NetworkArgs,
 }
 
@@ -143,6 +148,11 @@ impl MeshArgs {
             Some(file) => root.identity(Identity::load(file)?),
             None => root,
         })
+    }
+
+    /// The onramps, and calls to them.
+    pub(crate) fn onramps(&self) -> mesh::Result<Vec<(String, Connect)>> {
+        self.onramp.iter().map(|url| Ok((url.clone(), self.login.onramp(url)?))).collect()
     }
 
     /// Whether anything is said of an overlay.

@@ -75,11 +75,12 @@ impl Joined {
         if args.onramp.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
             return Err("there is no way into the overlay: say --bootstrap, --onramp or --listen".into());
         }
+        let onramps = args.onramps()?;
         let root = args.root()?.build();
         let overlay = start(&root, args).await?;
         let mut meeting = JoinSet::new();
-        for url in &args.onramp {
-            match root.connect(url).await {
+        for (url, connect) in onramps {
+            match root.connect(connect).await {
                 Ok(onramp) => drop(meeting.spawn(meet(onramp, overlay.clone()))),
                 Err(error) => eprintln!("cannot meet anybody at {url}: {error}"),
             }

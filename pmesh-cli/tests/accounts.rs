@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::accounts::{Done, PASSWORD, Person, behind_a_path, run, server, terminate};
-use common::{program, soon};
+use common::{Running, program, soon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -413,6 +413,38 @@ async fn a_server_may_be_behind_a_path() {
     let input = format!("{secret}{PASSWORD}\n");
     run(&mut program(&["register", &url, "-", "carol", "--password-stdin"]), &input).await.well();
     Person::log_in(&url, "carol").await;
+}
+
+#[tokio::test]
+async fn a_peer_logs_in_at_an_onramp_and_shows_no_secret() {
+    let (url, alice, bob) = alice_and_bob().await;
+    let login = |person: &Person| person.file().to_str().unwrap().to_owned();
+    let mut peers =
+        [Running::peer(&url, &["--login", &login(&alice)]), Running::peer(&url, &["--login", &login(&bob)])];
+    for peer in &mut peers {
+        assert_eq!(peer.event("open").await["node"], json!(url));
+    }
+    // Each of two who trust each other is told of the other one.
+    let [one, other] = &mut peers;
+    let address = one.event("message").await["json"].clone();
+    one.command(json!({"cmd": "connect", "to": address})).await;
+    assert_eq!(one.event("open").await["kind"], "webrtc");
+    assert_eq!(other.event("open").await["kind"], "webrtc");
+
+    let nobody = Person::new();
+    let peer = async |url: &str, login: &[&str]| {
+        let arguments = [&["peer", "--json", "--onramp", url], login].concat();
+        run(program(&arguments).env("XDG_CONFIG_HOME", nobody.file()), "").await
+    };
+    let done = peer(&url, &[]).await;
+    assert!(done.out.contains("401"), "{}", done.out);
+    let done = peer(&url.replace("ws://127.0.0.1", "ws://localhost"), &["--login", &login(&alice)]).await;
+    assert!(done.out.contains("401"), "another server does not get it: {}", done.out);
+    let done = peer(&url, &["--login", nobody.file().to_str().unwrap()]).await;
+    assert!(done.badly().contains("not logged in: see `pmesh login`"));
+    let done = peer(&format!("{url}/?token=T0p-s3cret"), &[]).await;
+    assert_eq!(done.lines()[0]["reason"], "login");
+    assert!(!done.out.contains("T0p") && !done.badly().contains("T0p"));
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub(crate) enum AccountCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct FileArgs {
     /// The file with URL, name and password [default: $XDG_CONFIG_HOME/pmesh/login.json, or the same in ~/.config].
-    #[arg(long = "login", value_name = "FILE")]
+    #[arg(id = "login", long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 }
 
@@ -262,7 +262,7 @@ pub(crate) struct ServeArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
     use crate::args::{Args, Command};
@@ -272,6 +272,11 @@ mod tests {
             Ok(Args { command: Command::Account(command) }) => command,
             other => panic!("{line}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn no_option_is_in_the_way_of_another() {
+        Args::command().debug_assert();
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod secret;
 mod serve;
 mod who;
 
-pub(crate) use args::AccountCommand;
+pub(crate) use args::{AccountCommand, FileArgs};
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ use pmesh::directory::{Directory, DirectoryBuilder, LoginError, PoolConfig, Sess
 use pmesh::rpc::Rpc;
 use pmesh::{Identity, Policy, Root};
 
-use self::args::{FileArgs, SessionArgs};
+use self::args::SessionArgs;
 use self::login::Login;
 use crate::mesh::{self, Result};
 
