@@ -307,6 +307,17 @@ async fn commands_end_with_their_callers_and_with_the_module() {
     assert_eq!(module.stop().await, Some(0));
     pipe.ended().await;
     assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
+
+    // The module is killed, and can do nothing: a command that writes ends.
+    let mut pipe = Pipe::new().await;
+    let script = pipe.script().replace("sleep 1000 & sleep 1000", "while echo on; do sleep 0.05; done");
+    let module = bob.serve(&["Wait", "--", "sh", "-c", &script]).await;
+    let waiting = alice.command(&["call", "Bob", "Wait"]).spawn().unwrap();
+    pipe.begun().await;
+    module.kill().await;
+    pipe.ended().await;
+    terminate(&waiting).await;
+    soon(waiting.wait_with_output()).await.unwrap();
 }
 
 #[tokio::test]

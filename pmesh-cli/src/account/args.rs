@@ -44,6 +44,9 @@ pub(crate) enum AccountCommand {
     /// the last line break. With another exit code than 0 the call fails, and the caller gets the end of its standard error. Who calls
     /// is in $PMESH_CALLER (a number) and $PMESH_ALIAS, the module in $PMESH_MODULE. The command is killed with all that it has
     /// started when the caller gives up, and at the end.
+    ///
+    /// If pmesh itself is killed (SIGKILL), it cannot do that: a command ends then when it next writes, as nobody reads it, and one that
+    /// does not write goes on. On Linux `-- setpriv --pdeathsig KILL COMMAND` ends the command with pmesh, but not what it has started.
     Serve(ServeArgs),
 }
 

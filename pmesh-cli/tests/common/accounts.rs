@@ -183,6 +183,11 @@ impl Module {
         soon(self.told.next_line()).await.unwrap()
     }
 
+    /// Kills it.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Tells it to stop, and returns its exit code.
     pub(crate) async fn stop(mut self) -> Option<i32> {
         terminate(&self.child).await;
