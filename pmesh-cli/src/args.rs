@@ -300,7 +300,8 @@ impl PeerArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "end", required = true, multiple = false, args = ["listen", "connect"])]
 pub(crate) struct BenchArgs {
-    /// Be the end that waits: at an onramp of its own on HOST:PORT, or at the onramp with this URL. Ends after one run.
+    /// Be the end that waits: at an onramp of its own on HOST:PORT, or at the onramp with this URL. Ends after one run. For one with
+    /// accounts log in by `pmesh login` first, at both ends.
     #[arg(long, value_name = "HOST:PORT|URL")]
     pub(crate) listen: Option<String>,
 
@@ -319,6 +320,9 @@ pub(crate) struct BenchArgs {
     /// Write one JSON object a line in place of a table.
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) login: FileArgs,
 
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

@@ -31,7 +31,7 @@ pub(super) async fn run(url: &str, args: &BenchArgs) -> Result<()> {
 
 async fn measure(root: &Root, url: &str, args: &BenchArgs) -> Result<()> {
     let report = Report::new(args.json);
-    let connecting = root.connect(url);
+    let connecting = root.connect(args.login.onramp(url)?);
     let mut announced = connecting.node().announcements();
     let onramp = connecting.await.map_err(|error| format!("cannot meet anybody at {url}: {error}"))?;
     let find = find(&onramp, &mut announced);
