@@ -198,6 +198,8 @@ async fn bystanders_do_not_make_a_call_fail() {
     let (codes, done) = call("Echo", "1").await;
     assert_eq!(codes, r#""refused" "refused" "unknownModule" "unknownModule" null"#);
     done.well();
+    assert_eq!(alice.run(&["call", "*", "Echo", "--stream"], "").await.code, Some(0));
+    assert_eq!(alice.run(&["call", "*", "None", "--stream"], "").await.code, Some(1));
     let (_, done) = call("Fail", "1 2").await;
     assert_eq!(done.badly(), "pmesh call: 2 of 2 calls failed\n");
     let (_, done) = call("None", "1 2").await;
