@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::{Server, builder, own_address, soon};
 use futures_util::{SinkExt, StreamExt};
-use pmesh::{CloseReason, ConnectError, Root};
+use pmesh::onramp::Onramp;
+use pmesh::onramp::accounts::{Accounts, MemoryStore, Passwords};
+use pmesh::{CloseReason, Connect, ConnectError, Root};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -31,6 +33,41 @@ async fn peers_meet_over_wss_if_they_trust_the_certificate() {
 
     let wary = builder().build();
     assert!(matches!(soon(wary.connect(&url)).await, Err(ConnectError::Failed(_))));
+}
+
+#[tokio::test]
+async fn who_logs_in_at_an_onramp_with_accounts_is_a_peer_there_and_tells_nobody_the_password() {
+    let accounts = Accounts::new(MemoryStore::new(), Plain);
+    accounts.create("alice", "correct horse").await.unwrap();
+    let onramp = Onramp::builder().accounts(accounts).bind("127.0.0.1:0").await.unwrap();
+    let url = onramp.url();
+    tokio::spawn(onramp.run(std::future::pending::<()>()));
+    let root = builder().build();
+    let connect = Connect::to(&url).log_in("alice", "correct horse");
+    assert!(!format!("{connect:?}").contains("YWxpY2U6"), "{connect:?}");
+    let node = soon(root.connect(connect)).await.unwrap();
+    assert_eq!(node.address().as_str(), url);
+    let other = builder().build();
+    let again = soon(other.connect(Connect::to(&url).log_in("alice", "correct horse"))).await.unwrap();
+    soon(again.connect(own_address(&node))).await.unwrap();
+
+    for (connect, status) in [(Connect::to(&url), "401"), (Connect::to(&url).log_in("alice", "wrong"), "403")] {
+        let error = soon(builder().build().connect(connect)).await.unwrap_err().to_string();
+        assert!(error.contains(status), "{error}");
+    }
+}
+
+/// Passwords that cost nothing.
+struct Plain;
+
+impl Passwords for Plain {
+    fn hash(&self, password: &str) -> String {
+        password.to_owned()
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        hash == Some(password)
+    }
 }
 
 #[tokio::test]

@@ -8,11 +8,14 @@ use pmesh::overlay::OverlayId;
 use pmesh::{Connect, IceServer, Identity, IdentityFileError, Offer, PeerId, Policy, Root, RootBuilder};
 use serde_json::Value;
 
-use crate::account::AccountCommand;
+use crate::account::{AccountCommand, FileArgs};
+use crate::mesh;
+
+const HYPHENS: &str = "A name that begins with a hyphen goes behind `--`, as in `pmesh trust revoke -- -name`.";
 
 /// A mesh peer for the shell and for other languages.
 #[derive(Debug, Parser)]
-#[command(name = "pmesh", version, about)]
+#[command(name = "pmesh", version, about, after_help = HYPHENS)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -84,7 +87,8 @@ impl NetworkArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "way", required = true, multiple = true, args = ["onramp", "overlay", "listen", "bootstrap", "original"])]
 pub(crate) struct MeshArgs {
-    /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default.
+    /// The onramp to meet peers at, ws:// or wss://. May be given more than once; the first is where `connect` goes by default. With
+    /// accounts, log in by `pmesh login` first: its name and password go to the onramps of the same server, and to no others.
     #[arg(long, value_name = "URL")]
     pub(crate) onramp: Vec<String>,
 
@@ -114,6 +118,9 @@ pub(crate) struct MeshArgs {
     pub(crate) identity: Option<PathBuf>,
 
     #[command(flatten)]
+    login: FileArgs,
+
+    #[command(flatten)]
     network: NetworkArgs,
 }
 
@@ -141,6 +148,11 @@ impl MeshArgs {
             Some(file) => root.identity(Identity::load(file)?),
             None => root,
         })
+    }
+
+    /// The onramps, and calls to them.
+    pub(crate) fn onramps(&self) -> mesh::Result<Vec<(String, Connect)>> {
+        self.onramp.iter().map(|url| Ok((url.clone(), self.login.onramp(url)?))).collect()
     }
 
     /// Whether anything is said of an overlay.
@@ -240,11 +252,11 @@ pub(crate) struct PeerArgs {
     pub(crate) echo: bool,
 
     /// Data to send with connection offers, as JSON.
-    #[arg(long, value_name = "JSON", value_parser = json)]
+    #[arg(long, value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
     pub(crate) offer_data: Option<Value>,
 
     /// Accept only offers with exactly this data, as JSON. Without it every offer is accepted.
-    #[arg(long, value_name = "JSON", value_parser = json)]
+    #[arg(long, value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
     pub(crate) require_offer_data: Option<Value>,
 
     /// Connect to nobody but the peer with this id, whatever introducers say.
@@ -288,7 +300,8 @@ impl PeerArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "end", required = true, multiple = false, args = ["listen", "connect"])]
 pub(crate) struct BenchArgs {
-    /// Be the end that waits: at an onramp of its own on HOST:PORT, or at the onramp with this URL. Ends after one run.
+    /// Be the end that waits: at an onramp of its own on HOST:PORT, or at the onramp with this URL. Ends after one run. For one with
+    /// accounts log in by `pmesh login` first, at both ends.
     #[arg(long, value_name = "HOST:PORT|URL")]
     pub(crate) listen: Option<String>,
 
@@ -307,6 +320,9 @@ pub(crate) struct BenchArgs {
     /// Write one JSON object a line in place of a table.
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) login: FileArgs,
 
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

@@ -1,14 +1,16 @@
 //! `pmesh cat`: a stream from and to standard input and output.
 
+use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
 use pmesh::overlay::stream::Stream;
-use tokio::io::{AsyncWriteExt, BufReader, copy_buf, split, stdin, stdout};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_buf, split, stdin, stdout};
 use tokio::time::Instant;
 
 use crate::args::CatCommand;
 use crate::mesh::{self, Joined, Result};
+use crate::output;
 
 const BUFFER: usize = 64 * 1024;
 
@@ -46,6 +48,10 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
     }
 }
 
+fn broken(error: io::Error) -> String {
+    format!("the stream broke: {error}")
+}
+
 /// Copies both ways, ends each direction on its own, and waits until the other side has everything.
 async fn pipe(stream: Stream) -> Result<()> {
     let stopped = stream.stopped();
@@ -53,20 +59,29 @@ async fn pipe(stream: Stream) -> Result<()> {
     let sending = async {
         let mut input = BufReader::with_capacity(BUFFER, stdin());
         tokio::select! {
-            copied = copy_buf(&mut input, &mut write) => drop(copied?),
+            copied = copy_buf(&mut input, &mut write) => drop(copied.map_err(broken)?),
             // Whoever types may take hours to do so.
-            stopped = stopped => return stopped.and(Err(io::ErrorKind::BrokenPipe.into())),
+            stopped = stopped => stopped.and(Err(io::ErrorKind::BrokenPipe.into())).map_err(broken)?,
         }
-        write.shutdown().await
+        write.shutdown().await.map_err(broken)?;
+        Ok::<_, Box<dyn Error + Send + Sync>>(())
     };
     let receiving = async {
-        let mut out = stdout();
-        copy_buf(&mut BufReader::with_capacity(BUFFER, &mut read), &mut out).await?;
-        out.flush().await?;
+        let (mut from, mut out) = (BufReader::with_capacity(BUFFER, &mut read), stdout());
+        loop {
+            let part = from.fill_buf().await.map_err(broken)?;
+            if part.is_empty() {
+                break;
+            }
+            out.write_all(part).await.map_err(output::failed)?;
+            let length = part.len();
+            from.consume(length);
+        }
+        out.flush().await.map_err(output::failed)?;
         // Whoever reads it is to see the end now, and not when this program ends.
         Ok(rustix::stdio::dup2_stdout(std::fs::File::open("/dev/null")?)?)
     };
-    tokio::try_join!(sending, receiving).map_err(|error| format!("the stream broke: {error}"))?;
+    tokio::try_join!(sending, receiving)?;
     // What was written is lost if the program ends before it has arrived.
     let delivered = read.unsplit(write).delivered().await;
     Ok(delivered.map_err(|_| "the other side has ended before it had everything")?)

@@ -6,6 +6,8 @@ use pmesh::Identity;
 use serde_json::json;
 
 use crate::args::IdArgs;
+use crate::mesh;
+use crate::output::print_blocking;
 use crate::reason;
 
 /// Shows the peer id of a key file, or makes the file.
@@ -14,17 +16,17 @@ pub(crate) fn run(args: &IdArgs) -> ExitCode {
     match identity {
         Ok(identity) => {
             let id = identity.peer_id();
-            if args.json {
-                println!("{}", json!({"event": "identity", "file": args.file.to_string_lossy(), "peerId": id}));
+            let printed = if args.json {
+                print_blocking(json!({"event": "identity", "file": args.file.to_string_lossy(), "peerId": id}))
             } else {
-                println!("{id}");
-            }
-            ExitCode::SUCCESS
+                print_blocking(id)
+            };
+            mesh::exit("id", printed)
         }
         Err(error) => {
             if args.json {
                 let reason = reason::of_identity_file(&error);
-                println!("{}", json!({"event": "error", "reason": reason, "message": error.to_string()}));
+                let _ = print_blocking(json!({"event": "error", "reason": reason, "message": error.to_string()}));
             }
             eprintln!("pmesh id: {error}");
             ExitCode::FAILURE

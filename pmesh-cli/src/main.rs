@@ -9,6 +9,7 @@ mod file;
 mod id;
 mod json;
 mod mesh;
+mod output;
 mod overlay;
 mod peer;
 mod reason;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
+use crate::output::Unread;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -74,11 +75,12 @@ impl Joined {
         if args.onramp.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
             return Err("there is no way into the overlay: say --bootstrap, --onramp or --listen".into());
         }
+        let onramps = args.onramps()?;
         let root = args.root()?.build();
         let overlay = start(&root, args).await?;
         let mut meeting = JoinSet::new();
-        for url in &args.onramp {
-            match root.connect(url).await {
+        for (url, connect) in onramps {
+            match root.connect(connect).await {
                 Ok(onramp) => drop(meeting.spawn(meet(onramp, overlay.clone()))),
                 Err(error) => eprintln!("cannot meet anybody at {url}: {error}"),
             }
@@ -175,10 +177,11 @@ async fn meet(onramp: Node, overlay: Overlay) {
     }
 }
 
-/// Ends a command: what went wrong goes to standard error.
+/// Ends a command: what went wrong goes to standard error. That nobody reads its output any more is nothing wrong.
 pub(crate) fn exit(command: &str, done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Unread>() => ExitCode::SUCCESS,
         Err(error) => {
             // It may quote what others say.
             eprintln!("pmesh {command}: {}", shown(&error.to_string()));

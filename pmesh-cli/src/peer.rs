@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pmesh::{Address, CloseReason, ConnectError, Event, Message, Node, NodeError, NodeId, NodeKind, PeerId, Root};
+use pmesh::{
+    Address, CloseReason, Connect, ConnectError, Event, Message, Node, NodeError, NodeId, NodeKind, PeerId, Root,
+};
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
+use crate::output::print_blocking;
 use crate::{chat, json, mesh, overlay, reason};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
@@ -130,6 +133,10 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
             return not_started(&args, reason::of_identity_file(&error), error);
         }
     };
+    let onramps = match args.mesh.onramps() {
+        Ok(onramps) => onramps,
+        Err(error) => return not_started(&args, "login", error),
+    };
     let events = root.events();
     let overlay = if args.mesh.has_overlay() {
         match mesh::start(&root, &args.mesh).await {
@@ -153,7 +160,7 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
         futures_util::future::Either::Right(chat::write(receiver))
     });
     let code = tokio::select! {
-        code = serve(&peer) => code,
+        code = serve(&peer, onramps) => code,
         _ = terminate.recv() => ExitCode::SUCCESS,
         _ = interrupt.recv() => ExitCode::SUCCESS,
         // Nobody reads what we have to say.
@@ -176,18 +183,19 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
 
 fn not_started(args: &PeerArgs, reason: &'static str, error: impl Display) -> ExitCode {
     if args.json {
-        println!("{}", serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()}));
+        let event = serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()});
+        let _ = print_blocking(event);
     }
     eprintln!("pmesh peer: {error}");
     ExitCode::FAILURE
 }
 
-async fn serve(peer: &Peer) -> ExitCode {
+async fn serve(peer: &Peer, calls: Vec<(String, Connect)>) -> ExitCode {
     let mut onramps = Vec::new();
-    for url in &peer.args.mesh.onramp {
-        match peer.root.connect(url).await {
+    for (url, connect) in calls {
+        match peer.root.connect(connect).await {
             Ok(onramp) => onramps.push(onramp),
-            Err(error) => peer.connect_error(url, error).await,
+            Err(error) => peer.connect_error(&url, error).await,
         }
     }
     // In an overlay peers can be met without any.

@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::accounts::{Done, PASSWORD, Person, run, server, terminate};
-use common::{program, soon};
+use common::accounts::{Done, PASSWORD, Person, behind_a_path, run, server, terminate};
+use common::{Running, program, soon};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -40,6 +40,11 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
     bob.run(&["token", "claim", "Alice", "-"], &token).await.well();
     assert_eq!(
         bob.run(&["token", "claim", "Alice", token.trim()], "").await.badly(),
+        "pmesh token: there is no such token\n"
+    );
+    // One token in 64 begins with a hyphen.
+    assert_eq!(
+        bob.run(&["token", "claim", "Alice", "-MOy1"], "").await.badly(),
         "pmesh token: there is no such token\n"
     );
     assert_eq!(alice.run(&["trust", "list"], "").await.well(), "Bob\n");
@@ -148,7 +153,7 @@ async fn calls_that_fail_say_why() {
     for (options, script, code) in [
         (&[][..], "head -c 1048577 /dev/zero", "outputTooLarge"),
         (&["--timeout", "0.3"], "sleep 1000", "commandTimedOut"),
-        (&["--only", "Carol", "Alicia"], "true", "refused"),
+        (&["--only", "Carol", "--only", "Alicia"], "true", "refused"),
     ] {
         let module = sh("Module", options, script).await;
         assert_eq!(alice.failed_call(&[&module.number.to_string(), "Module"]).await["code"], code);
@@ -158,10 +163,78 @@ async fn calls_that_fail_say_why() {
     assert_eq!(alice.failed_call(&[&none.number.to_string(), "Module"]).await["code"], "notRun");
     assert!(none.told().await.unwrap().starts_with("cannot run /no/such/command: "));
 
-    // One fails, and one does not.
+    // One fails, one answers, and one has nothing to do with it.
+    let fails = sh("Say", &[], "false").await;
     let all = alice.run(&["call", "Bob", "Say"], "").await;
     let answers = all.lines().iter().filter(|line| line["value"].is_string()).count();
-    assert_eq!((answers, all.badly().as_str()), (1, "pmesh call: 2 of 3 calls failed\n"));
+    assert_eq!((all.lines().len(), answers), (4, 1));
+    assert_eq!(all.badly(), "pmesh call: 1 of 2 calls failed\n");
+    assert_eq!(fails.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn bystanders_do_not_make_a_call_fail() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let mut looking = bob.command(&["who", "--follow"]).spawn().unwrap();
+    let mut lines = BufReader::new(looking.stdout.take().unwrap()).lines();
+    soon(lines.next_line()).await.unwrap().unwrap();
+    let call = async |module: &str, input: &str| {
+        let done = alice.run(&["call", "*", module, "-"], input).await;
+        let mut codes: Vec<String> = done.lines().iter().map(|line| line["code"].to_string()).collect();
+        codes.sort();
+        (codes.join(" "), done)
+    };
+    let (codes, done) = call("Echo", "1").await;
+    assert_eq!(codes, r#""refused""#);
+    assert!(done.badly().starts_with("pmesh call: nobody has answered: "));
+
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
+    let mut pipe = Pipe::new().await;
+    let wait = bob.serve(&["Wait", "--", "sh", "-c", &pipe.script()]).await;
+    let fail = bob.serve(&["Fail", "--", "false"]).await;
+    // This one is in the way of others of its account.
+    let waiting = alice.command(&["call", &wait.number.to_string(), "Wait"]).spawn().unwrap();
+    pipe.begun().await;
+    let (codes, done) = call("Echo", "1").await;
+    assert_eq!(codes, r#""refused" "refused" "unknownModule" "unknownModule" null"#);
+    done.well();
+    assert_eq!(alice.run(&["call", "*", "Echo", "--stream"], "").await.code, Some(0));
+    assert_eq!(alice.run(&["call", "*", "None", "--stream"], "").await.code, Some(1));
+    let (_, done) = call("Fail", "1 2").await;
+    assert_eq!(done.badly(), "pmesh call: 2 of 2 calls failed\n");
+    let (_, done) = call("None", "1 2").await;
+    assert!(done.badly().starts_with("pmesh call: 2 of 2 requests: nobody has answered: "));
+
+    terminate(&waiting).await;
+    soon(waiting.wait_with_output()).await.unwrap();
+    pipe.ended().await;
+    // Callers that come and go at the same time.
+    let calls = (0..4).map(|_| alice.call(&["*", "Echo"], ""));
+    futures_util::future::join_all(calls).await;
+    for module in [echo, wait, fail] {
+        assert_eq!(module.stop().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn two_logins_with_one_key_cannot_call_each_other_and_are_told_so() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.pem");
+    let key = key.to_str().unwrap();
+    run(&mut program(&["id", "--new", key]), "").await.well();
+    let same = alice.serve(&["Echo", "--identity", key, "--", "cat"]).await;
+    let own = alice.run(&["call", "Us", "Echo", "--identity", key], "").await;
+    let reply = own.lines().remove(0);
+    assert_eq!((&reply["peer"], &reply["code"]), (&json!(same.number), &json!("ownAddress")));
+    assert!(reply["error"].as_str().unwrap().contains("the same key"), "{reply}");
+    assert!(own.badly().starts_with("pmesh call: nobody has answered"));
+    // It is a bystander, too.
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
+    assert_eq!(alice.run(&["call", "*", "Echo", "--identity", key], "").await.code, Some(0));
+    for module in [same, echo] {
+        assert_eq!(module.stop().await, Some(0));
+    }
 }
 
 /// A pipe that commands write to, and whose end is when all who have it are dead.
@@ -236,6 +309,34 @@ async fn commands_end_with_their_callers_and_with_the_module() {
     assert_eq!(module.stop().await, Some(0));
     pipe.ended().await;
     assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
+
+    // The module is killed, and can do nothing: a command that writes ends.
+    let mut pipe = Pipe::new().await;
+    let script = pipe.script().replace("sleep 1000 & sleep 1000", "while echo on; do sleep 0.05; done");
+    let module = bob.serve(&["Wait", "--", "sh", "-c", &script]).await;
+    let waiting = alice.command(&["call", "Bob", "Wait"]).spawn().unwrap();
+    pipe.begun().await;
+    module.kill().await;
+    pipe.ended().await;
+    terminate(&waiting).await;
+    soon(waiting.wait_with_output()).await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_peers_as_there_are_jobs_are_served_at_a_time() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let mut pipe = Pipe::new().await;
+    let module = bob.serve(&["Wait", "--jobs", "7", "--", "sh", "-c", &pipe.script()]).await;
+    let waiting: Vec<_> = (0..7).map(|_| alice.command(&["call", "Bob", "Wait"]).spawn().unwrap()).collect();
+    for _ in &waiting {
+        pipe.begun().await;
+    }
+    assert_eq!(alice.failed_call(&["Bob", "Wait"]).await["code"], "busy");
+    assert_eq!(module.stop().await, Some(0));
+    pipe.ended().await;
+    for call in waiting {
+        assert_eq!(soon(call.wait_with_output()).await.unwrap().status.code(), Some(1));
+    }
 }
 
 #[tokio::test]
@@ -272,7 +373,9 @@ async fn an_account_is_made_by_invitation_and_its_password_changed() {
     let input = format!("{secret}{PASSWORD}\n");
     assert_eq!(register("-", "alice", &input).await.badly(), "pmesh register: the name is taken\n");
     register("-", "carol", &input).await.well();
-    assert!(register(secret.trim(), "dave", PASSWORD).await.badly().contains("the token is unknown"));
+    for none in [secret.trim(), "-MOy1"] {
+        assert!(register(none, "dave", PASSWORD).await.badly().contains("the token is unknown"));
+    }
 
     let carol = Person::log_in(&url, "carol").await;
     assert_eq!(carol.run(&["passwd", "--password-stdin"], "short").await.badly().lines().count(), 1);
@@ -288,6 +391,73 @@ async fn an_account_is_made_by_invitation_and_its_password_changed() {
         other.run(&["logout"], "").await.well();
         assert!(!other.file().exists());
     }
+}
+
+#[tokio::test]
+async fn that_nobody_reads_the_output_is_no_failure() {
+    let (_, alice, bob) = alice_and_bob().await;
+    let echo = bob.serve(&["Echo", "--", "cat"]).await;
+    let unread = async |mut command: Command, input: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        run(command.stdout(writer), input).await.well();
+    };
+    for arguments in [
+        &["who"][..],
+        &["who", "--json"],
+        &["who", "--follow"],
+        &["call", "Bob", "Echo", "-"],
+        &["trust", "list"],
+        &["token", "request", "Carol"],
+        &["invite", "carol@example.org"],
+    ] {
+        unread(alice.command(arguments), "1 2").await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    unread(program(&["id", "--new", folder.path().join("key.pem").to_str().unwrap()]), "").await;
+    assert_eq!(echo.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_server_may_be_behind_a_path() {
+    let (server, _) = server(&["alice"]).await;
+    let url = behind_a_path(&server).await;
+    let secret = Person::log_in(&url, "alice").await.run(&["invite", "carol@example.org"], "").await.well();
+    let input = format!("{secret}{PASSWORD}\n");
+    run(&mut program(&["register", &url, "-", "carol", "--password-stdin"]), &input).await.well();
+    Person::log_in(&url, "carol").await;
+}
+
+#[tokio::test]
+async fn a_peer_logs_in_at_an_onramp_and_shows_no_secret() {
+    let (url, alice, bob) = alice_and_bob().await;
+    let login = |person: &Person| person.file().to_str().unwrap().to_owned();
+    let mut peers =
+        [Running::peer(&url, &["--login", &login(&alice)]), Running::peer(&url, &["--login", &login(&bob)])];
+    for peer in &mut peers {
+        assert_eq!(peer.event("open").await["node"], json!(url));
+    }
+    // Each of two who trust each other is told of the other one.
+    let [one, other] = &mut peers;
+    let address = one.event("message").await["json"].clone();
+    one.command(json!({"cmd": "connect", "to": address})).await;
+    assert_eq!(one.event("open").await["kind"], "webrtc");
+    assert_eq!(other.event("open").await["kind"], "webrtc");
+
+    let nobody = Person::new();
+    let peer = async |url: &str, login: &[&str]| {
+        let arguments = [&["peer", "--json", "--onramp", url], login].concat();
+        run(program(&arguments).env("XDG_CONFIG_HOME", nobody.file()), "").await
+    };
+    let done = peer(&url, &[]).await;
+    assert!(done.out.contains("401"), "{}", done.out);
+    let done = peer(&url.replace("ws://127.0.0.1", "ws://localhost"), &["--login", &login(&alice)]).await;
+    assert!(done.out.contains("401"), "another server does not get it: {}", done.out);
+    let done = peer(&url, &["--login", nobody.file().to_str().unwrap()]).await;
+    assert!(done.badly().contains("not logged in: see `pmesh login`"));
+    let done = peer(&format!("{url}/?token=T0p-s3cret"), &[]).await;
+    assert_eq!(done.lines()[0]["reason"], "login");
+    assert!(!done.out.contains("T0p") && !done.badly().contains("T0p"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::accounts::{Person, server};
 use common::{Running, events, output};
 use pmesh::onramp::Onramp;
 use serde_json::{Value, json};
@@ -91,6 +92,21 @@ async fn both_ends_of_a_bench() {
     assert!(round_trip["p50Micros"].as_f64() > Some(0.0) && round_trip["p99Micros"].as_f64() > Some(0.0));
     assert!(connect["medianMillis"].as_f64() > Some(0.0) && connect["count"].as_u64() > Some(0));
     assert_eq!(waiting.end().await, Some(0), "it ends with the run");
+}
+
+#[tokio::test]
+async fn a_bench_at_an_onramp_with_accounts() {
+    let (url, _) = server(&["alice"]).await;
+    let alice = Person::log_in(&url, "alice").await;
+    let login = alice.file().to_str().unwrap().to_owned();
+    let options = ["--loopback", "--login", &login];
+    let waiting = Running::start(&[&["bench", "--listen", &url], &options[..]].concat());
+    let measured = output(&[&["bench", "--connect", &url, "--seconds", "0.1"], &options[..]].concat()).await;
+    assert_eq!((measured.status.code(), waiting.end().await), (Some(0), Some(0)), "{measured:?}");
+    for end in ["--listen", "--connect"] {
+        let done = output(&["bench", end, &format!("{url}/?token=T0p-s3cret"), "--json"]).await;
+        assert!(done.status.code() == Some(1) && !format!("{done:?}").contains("T0p"), "{done:?}");
+    }
 }
 
 #[tokio::test]

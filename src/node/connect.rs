@@ -20,6 +20,7 @@ use crate::protocol::limits::MAX_OFFER_DATA_BYTES;
 use crate::protocol::proof::Base64;
 use crate::protocol::signal::Session;
 use crate::transport::Transport;
+use crate::transport::websocket::{Authorization, WebSocket};
 
 /// Whom to connect to, and how. Texts and addresses convert into it.
 ///
@@ -39,6 +40,7 @@ pub struct Connect {
     policy: Option<Policy>,
     timeout: Option<Duration>,
     expect: Option<PeerId>,
+    authorization: Option<Authorization>,
 }
 
 impl Connect {
@@ -48,7 +50,7 @@ impl Connect {
     }
 
     fn new(to: Result<Address, String>) -> Self {
-        Self { to, data: Value::Null, policy: None, timeout: None, expect: None }
+        Self { to, data: Value::Null, policy: None, timeout: None, expect: None, authorization: None }
     }
 
     /// Takes nobody but this peer, whatever the introducer says: the call fails with
@@ -72,6 +74,16 @@ impl Connect {
     #[must_use]
     pub fn firewall(mut self, firewall: impl Firewall) -> Self {
         self.policy = Some(Policy::new(firewall));
+        self
+    }
+
+    /// Logs in, by HTTP Basic, at an onramp with [accounts](crate::onramp#accounts). Not used for peers.
+    ///
+    /// Neither the node's address nor an error shows it. Over `ws://` it crosses the network in the clear. A name with a colon in it
+    /// is understood as another one.
+    #[must_use]
+    pub fn log_in(mut self, name: &str, password: &str) -> Self {
+        self.authorization = Some(Authorization::basic(name, password));
         self
     }
 
@@ -151,7 +163,10 @@ impl Connecting {
     }
 
     pub(super) fn to_url(root: &Root, connect: Connect) -> Self {
-        Self::to_onramp(root, NodeKind::WebSocket, connect, None)
+        let transport = connect.authorization.clone().map(|authorization| -> Arc<dyn Transport> {
+            Arc::new(WebSocket::logging_in(root.dialler().clone(), authorization))
+        });
+        Self::to_onramp(root, NodeKind::WebSocket, connect, transport)
     }
 
     pub(super) fn attached(root: &Root, kind: NodeKind, connect: Connect, transport: Arc<dyn Transport>) -> Self {

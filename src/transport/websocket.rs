@@ -1,9 +1,11 @@
 //! WebSocket links to onramps, `ws` and `wss`, on tokio-tungstenite.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::CertificateDer;
@@ -18,6 +20,7 @@ use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, RETRY_AFTER, S
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use zeroize::Zeroizing;
 
 use super::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage};
 use crate::error::CloseReason;
@@ -59,23 +62,50 @@ pub(crate) enum Turned {
     Failed(String),
 }
 
+/// A value for the header `Authorization`. Wiped from memory when dropped, and not shown.
+#[derive(Clone)]
+pub(crate) struct Authorization(Zeroizing<String>);
+
+impl Authorization {
+    /// As in HTTP Basic.
+    pub(crate) fn basic(name: &str, password: &str) -> Self {
+        let pair = Zeroizing::new(format!("{name}:{password}"));
+        let encoded = Zeroizing::new(BASE64.encode(pair.as_bytes()));
+        Self(Zeroizing::new(format!("Basic {}", *encoded)))
+    }
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorization")
+    }
+}
+
 /// Makes WebSocket links: [`Target::Url`]. Must be used within a tokio runtime.
 #[derive(Debug, Default)]
-pub(crate) struct WebSocket(Dialler);
+pub(crate) struct WebSocket {
+    dialler: Dialler,
+    authorization: Option<Authorization>,
+}
 
 impl WebSocket {
     pub(crate) fn new(dialler: Dialler) -> Self {
-        Self(dialler)
+        Self { dialler, authorization: None }
+    }
+
+    /// One that logs in at each server.
+    pub(crate) fn logging_in(dialler: Dialler, authorization: Authorization) -> Self {
+        Self { dialler, authorization: Some(authorization) }
     }
 }
 
 impl Transport for WebSocket {
     fn start(&self, target: Target, pipe: Arc<Pipe>) -> Box<dyn Link> {
         let (commands, receiver) = mpsc::channel(1);
-        let dialler = self.0.clone();
+        let (dialler, authorization) = (self.dialler.clone(), self.authorization.clone());
         tokio::spawn(async move {
             let reason = match target {
-                Target::Url(url) => run(&url, &dialler, &pipe, receiver).await,
+                Target::Url(url) => run(&url, &dialler, authorization, &pipe, receiver).await,
                 _ => CloseReason::Failed("a WebSocket goes to a URL".into()),
             };
             pipe.finish(reason).await;
@@ -94,9 +124,15 @@ impl Link for Handle {
     }
 }
 
-async fn run(url: &str, dialler: &Dialler, pipe: &Pipe, mut commands: mpsc::Receiver<Command>) -> CloseReason {
+async fn run(
+    url: &str,
+    dialler: &Dialler,
+    authorization: Option<Authorization>,
+    pipe: &Pipe,
+    mut commands: mpsc::Receiver<Command>,
+) -> CloseReason {
     let socket = tokio::select! {
-        socket = dialler.dial(url, &[PMESH_PROTOCOL, P_PROTOCOL], MAX_MESSAGE_BYTES) => match socket {
+        socket = dialler.dial_as(url, &[PMESH_PROTOCOL, P_PROTOCOL], authorization, MAX_MESSAGE_BYTES) => match socket {
             Ok(socket) => socket,
             Err(why) => return CloseReason::Failed(why),
         },
@@ -147,7 +183,21 @@ impl Dialler {
         protocols: &[&str],
         max_message: usize,
     ) -> Result<(Socket, Option<String>), String> {
+        self.dial_as(url, protocols, None, max_message).await
+    }
+
+    /// The same as somebody.
+    async fn dial_as(
+        &self,
+        url: &str,
+        protocols: &[&str],
+        authorization: Option<Authorization>,
+        max_message: usize,
+    ) -> Result<(Socket, Option<String>), String> {
         let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+        if let Some(Authorization(value)) = authorization {
+            authorize(&mut request, &value)?;
+        }
         if !protocols.is_empty() {
             let protocols = HeaderValue::from_str(&protocols.join(", ")).map_err(|error| error.to_string())?;
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
@@ -166,9 +216,7 @@ impl Dialler {
     /// [`Turned`]. No text in it has anything of the credentials.
     pub(crate) async fn log_in(&self, url: &str, authorization: &str, max_message: usize) -> Result<Socket, Turned> {
         let mut request = url.into_client_request().map_err(|error| Turned::Failed(error.to_string()))?;
-        let mut value = HeaderValue::from_str(authorization).map_err(|error| Turned::Failed(error.to_string()))?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
+        authorize(&mut request, authorization).map_err(Turned::Failed)?;
         match self.connect(request, max_message).await {
             Ok((socket, _)) => Ok(socket),
             Err(Error::Http(response)) => {
@@ -207,6 +255,13 @@ impl Dialler {
         let config = config.map_err(|error| error.to_string())??;
         Ok(self.tls.get_or_init(|| config).clone())
     }
+}
+
+fn authorize(request: &mut Request, authorization: &str) -> Result<(), String> {
+    let mut value = HeaderValue::from_str(authorization).map_err(|error| error.to_string())?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(AUTHORIZATION, value);
+    Ok(())
 }
 
 fn client_config(extra_roots: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {

@@ -31,7 +31,12 @@ pub(crate) enum AccountCommand {
     Invite(InviteArgs),
     /// Show all users that are trusted, and who of them is there.
     Who(WhoArgs),
-    /// Call a module of peers. Each reply is a JSON line; the exit code is 0 if all have answered.
+    /// Call a module of peers. Each reply is a JSON line, whether it is an answer or an error.
+    ///
+    /// The exit code is 0 if somebody has answered each request, and no call has failed. Peers that do not have the module, that take no
+    /// calls or not from this account, or that have left meanwhile, are bystanders: they have a line with the code `unknownModule`,
+    /// `refused`, `unsupported`, `unreachable` or `gone`, and are no failure unless there is nobody else. So is a login with the key of this
+    /// peer (`ownAddress`).
     Call(CallArgs),
     /// Be a module: each call runs a command.
     ///
@@ -39,6 +44,9 @@ pub(crate) enum AccountCommand {
     /// the last line break. With another exit code than 0 the call fails, and the caller gets the end of its standard error. Who calls
     /// is in $PMESH_CALLER (a number) and $PMESH_ALIAS, the module in $PMESH_MODULE. The command is killed with all that it has
     /// started when the caller gives up, and at the end.
+    ///
+    /// If pmesh itself is killed (SIGKILL), it cannot do that: a command ends then when it next writes, as nobody reads it, and one that
+    /// does not write goes on. On Linux `-- setpriv --pdeathsig KILL COMMAND` ends the command with pmesh, but not what it has started.
     Serve(ServeArgs),
 }
 
@@ -46,7 +54,7 @@ pub(crate) enum AccountCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct FileArgs {
     /// The file with URL, name and password [default: $XDG_CONFIG_HOME/pmesh/login.json, or the same in ~/.config].
-    #[arg(long = "login", value_name = "FILE")]
+    #[arg(id = "login", long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 }
 
@@ -56,7 +64,8 @@ pub(crate) struct SessionArgs {
     #[command(flatten)]
     pub(super) login: FileArgs,
 
-    /// The key of this peer: a file made by `pmesh id --new FILE`. Without it the peer has a new one each time.
+    /// The key of this peer: a file made by `pmesh id --new FILE`. Without it the peer has a new one each time. Two logins with the same
+    /// key are the same peer, and cannot call each other.
     #[arg(long, value_name = "FILE")]
     pub(super) identity: Option<PathBuf>,
 
@@ -75,7 +84,8 @@ pub(crate) struct PasswordArgs {
 /// Where a directory is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// The directory: wss://HOST, or ws:// for one on this machine.
+    /// The directory: wss://HOST, or ws:// for one on this machine. Behind a path of a proxy wss://HOST/PATH/directory; invitations
+    /// are then accepted at /PATH/invite.
     pub(super) url: String,
 
     /// Let the password go over a network in the clear, by ws://.
@@ -104,6 +114,7 @@ pub(crate) struct RegisterArgs {
     pub(super) server: ServerArgs,
 
     /// The secret of the invitation. `-` reads it from standard input, a line.
+    #[arg(allow_hyphen_values = true)]
     pub(super) invite: String,
 
     /// The name of the account to be.
@@ -138,6 +149,7 @@ pub(crate) enum TokenCommand {
         alias: String,
 
         /// The token. `-` reads it from standard input, a line.
+        #[arg(allow_hyphen_values = true)]
         token: String,
 
         #[command(flatten)]
@@ -227,9 +239,11 @@ fn body(text: &str) -> Result<Body, String> {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServeArgs {
     /// The name of the module.
+    // What begins with a hyphen cannot go behind `--` here: that is where the command begins.
+    #[arg(allow_hyphen_values = true)]
     pub(super) module: String,
 
-    /// Commands that run at a time. Further calls are told that this peer is busy.
+    /// Commands that run at a time. Further calls are told that this peer is busy. So many peers and 8 more may be connected.
     #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: u16,
 
@@ -237,8 +251,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(super) timeout: Duration,
 
-    /// Take calls of these users only. Without it everybody who is trusted may call.
-    #[arg(long, value_name = "ALIAS", num_args = 1..)]
+    /// Take calls of this user only. May be given more than once. Without it everybody who is trusted may call.
+    #[arg(long, value_name = "ALIAS")]
     pub(super) only: Vec<String>,
 
     #[command(flatten)]
@@ -247,4 +261,74 @@ pub(crate) struct ServeArgs {
     /// The command and its arguments, after `--`.
     #[arg(last = true, required = true, num_args = 1..)]
     pub(super) command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn parse(line: &str) -> AccountCommand {
+        match Args::try_parse_from(line.split(' ')) {
+            Ok(Args { command: Command::Account(command) }) => command,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_option_is_in_the_way_of_another() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn secrets_begin_as_they_like() {
+        for secret in ["MOy1", "-MOy1_x-", "-", "--MOy1", "-hOy1", "-V0y1", "-1", "-login"] {
+            for line in
+                [format!("Al {secret} --login f"), format!("--login f Al {secret}"), format!("Al --login f {secret}")]
+            {
+                let AccountCommand::Token(TokenCommand::Claim { alias, token, login }) =
+                    parse(&format!("pmesh token claim {line}"))
+                else {
+                    panic!("{line}");
+                };
+                assert_eq!((&*alias, &*token, login.file.as_deref()), ("Al", secret, Some("f".as_ref())), "{line}");
+            }
+            let AccountCommand::Register(args) =
+                parse(&format!("pmesh register ws://x {secret} dave --password-stdin"))
+            else {
+                panic!("{secret}");
+            };
+            assert_eq!((&*args.invite, &*args.name, args.password.password_stdin), (secret, "dave", true));
+        }
+    }
+
+    #[test]
+    fn a_module_takes_calls_of_those_who_are_named_and_no_word_more() {
+        for line in ["--only alice --only bob Upper", "Upper --only alice --only bob", "--only alice Upper --only bob"]
+        {
+            let AccountCommand::Serve(args) = parse(&format!("pmesh serve {line} -- cat")) else { panic!("{line}") };
+            assert_eq!((&*args.module, args.only), ("Upper", vec!["alice".to_owned(), "bob".to_owned()]), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_may_begin_with_a_hyphen() {
+        for line in [
+            "token request -- -al",
+            "token claim -- -al -MOy1",
+            "trust revoke -- -al",
+            "login ws://x -- -al",
+            "register ws://x -MOy1 -- -al",
+            "invite -- -al@x",
+            "call -- -al -up -1",
+            "call Al Up -1 --keep",
+            "serve -up --only=-al --jobs 3 -- cat",
+            "serve --jobs 3 -up -- cat",
+        ] {
+            parse(&format!("pmesh {line}"));
+        }
+        assert!(Args::try_parse_from(["pmesh", "peer", "--onramp", "ws://x", "--offer-data", "-1.5"]).is_ok());
+    }
 }

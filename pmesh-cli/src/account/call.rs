@@ -3,18 +3,21 @@
 use std::io::{BufReader, stdin};
 
 use futures_util::StreamExt;
+use pmesh::ConnectError;
 use pmesh::directory::{CallError, Reply, Session};
 use pmesh::rpc::{self, Rpc};
 use serde_json::{Deserializer, Value, json};
 use tokio::sync::mpsc;
 
+use super::Joined;
 use super::args::{Body, CallArgs};
-use super::{Joined, print};
 use crate::mesh::{Result, stopped};
+use crate::output::print;
 use crate::reason;
 
 pub(super) async fn run(args: CallArgs) -> Result<()> {
-    let joined = Joined::new(&args.session, &Rpc::new()).await?;
+    // Others have nothing to call here: they hear so at once, without a connection that would break when this ends.
+    let joined = Joined::new(&args.session, &Rpc::new(), 0).await?;
     let done = tokio::select! {
         // Listened for before anybody is called.
         biased;
@@ -25,11 +28,47 @@ pub(super) async fn run(args: CallArgs) -> Result<()> {
     done
 }
 
-/// How many calls were made, and how many of them failed.
+/// What has come of the calls.
 #[derive(Default)]
 struct Count {
+    requests: usize,
+    /// Requests that peers were called with, and that none of them has answered or failed at: all are bystanders.
+    unheard: usize,
+    /// Calls to peers that are no bystanders.
     calls: usize,
     failed: usize,
+}
+
+impl Count {
+    fn verdict(&self) -> std::result::Result<(), String> {
+        match self {
+            Self { requests: 0, .. } => Err("nobody was called".to_owned()),
+            Self { failed: 1.., .. } => Err(format!("{} of {} calls failed", self.failed, self.calls)),
+            Self { unheard: 0, .. } => Ok(()),
+            Self { requests: 1, .. } => Err(NOBODY.to_owned()),
+            Self { unheard, requests, .. } => Err(format!("{unheard} of {requests} requests: {NOBODY}")),
+        }
+    }
+}
+
+/// All are bystanders.
+const NOBODY: &str = "nobody has answered: whoever is there does not have this module, or takes no calls";
+
+/// Who somebody is follows from the key alone.
+const SAME_KEY: &str =
+    "it has the same key as this peer, so it is the same peer: give each login an --identity of its own";
+
+/// Whether a peer does not have the module or takes no calls, or not from here: not its answer was missed.
+fn is_bystander(error: &CallError) -> bool {
+    use rpc::CallError::{Refused, UnknownModule, Unsupported};
+    match error {
+        CallError::Gone => true,
+        CallError::NotConnected(error) => {
+            matches!(error, ConnectError::Refused | ConnectError::Unreachable | ConnectError::OwnAddress)
+        }
+        CallError::Call(error) => matches!(error, UnknownModule | Refused | Unsupported),
+        _ => false,
+    }
 }
 
 async fn call_all(session: &Session, mut args: CallArgs) -> Result<()> {
@@ -44,11 +83,7 @@ async fn call_all(session: &Session, mut args: CallArgs) -> Result<()> {
             }
         }
     }
-    match count {
-        Count { calls: 0, .. } => Err("nobody was called".into()),
-        Count { failed: 0, .. } => Ok(()),
-        Count { calls, failed } => Err(format!("{failed} of {calls} calls failed").into()),
-    }
+    Ok(count.verdict()?)
 }
 
 /// Each JSON value on standard input, as it comes.
@@ -75,18 +110,27 @@ async fn call(session: &Session, args: &CallArgs, request: Value, count: &mut Co
     if peers == 0 {
         return Err(format!("nobody is there as {}", args.target).into());
     }
-    let mut replies = if args.stream {
-        // One that ends well without any item has answered too.
-        count.calls += peers;
-        selection.stream(&args.module, request)
-    } else {
-        selection.message(&args.module, request)
+    let mut replies = match args.stream {
+        true => selection.stream(&args.module, request),
+        false => selection.message(&args.module, request),
     };
+    let (mut answers, mut failed, mut bystanders) = (0, 0, 0);
     while let Some(reply) = replies.next().await {
-        count.calls += usize::from(!args.stream);
-        count.failed += usize::from(reply.result.is_err());
+        match &reply.result {
+            Ok(_) => answers += 1,
+            Err(error) if is_bystander(error) => bystanders += 1,
+            Err(_) => failed += 1,
+        }
         print(line(&reply)).await?;
     }
+    if args.stream {
+        // A peer may have sent many items, and one that ended well without any has answered too.
+        answers = peers.saturating_sub(failed + bystanders);
+    }
+    count.requests += 1;
+    count.unheard += usize::from(answers + failed == 0);
+    count.calls += answers + failed;
+    count.failed += failed;
     Ok(())
 }
 
@@ -96,12 +140,15 @@ fn line(reply: &Reply) -> Value {
         Ok(value) => line["value"] = value.clone(),
         Err(error) => {
             line["code"] = json!(reason::of_call(error));
-            line["error"] = json!(error.to_string());
-            if let CallError::Call(rpc::CallError::Failed(failure)) = error {
-                line["error"] = json!(failure.message);
-                if !failure.data.is_null() {
-                    line["data"] = failure.data.clone();
-                }
+            line["error"] = match error {
+                CallError::Call(rpc::CallError::Failed(failure)) => json!(failure.message),
+                CallError::NotConnected(ConnectError::OwnAddress) => json!(SAME_KEY),
+                error => json!(error.to_string()),
+            };
+            if let CallError::Call(rpc::CallError::Failed(failure)) = error
+                && !failure.data.is_null()
+            {
+                line["data"] = failure.data.clone();
             }
         }
     }

@@ -5,8 +5,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use pmesh::Connect;
 use pmesh::directory::{Credentials, DirectoryBuilder, LoginError, Session};
 use serde::{Deserialize, Serialize};
+use ureq::http::Uri;
 use zeroize::Zeroizing;
 
 use super::args::FileArgs;
@@ -39,6 +41,25 @@ impl FileArgs {
         Ok(config.join("pmesh").join("login.json"))
     }
 
+    /// A call to an onramp: with name and password, if it is of the server of this login.
+    ///
+    /// # Errors
+    ///
+    /// The URL holds a secret, or a file that was named cannot be read.
+    pub(crate) fn onramp(&self, url: &str) -> Result<Connect> {
+        if has_secret(url) {
+            // Not quoted.
+            return Err("a secret in the URL of an onramp would be shown: see `pmesh login`".into());
+        }
+        let login = match self.load() {
+            Ok(login) if login.is_of(url) => login,
+            // Somebody who has no login may go to any onramp.
+            Err(error) if self.file.is_some() => return Err(error),
+            _ => return Ok(Connect::to(url)),
+        };
+        Ok(Connect::to(url).log_in(&login.name, &login.password))
+    }
+
     /// Reads the file.
     pub(super) fn load(&self) -> Result<Login> {
         let path = self.path()?;
@@ -47,6 +68,12 @@ impl FileArgs {
 }
 
 impl Login {
+    /// Whether an onramp is at the same server: beside the directory or below, in the same way.
+    fn is_of(&self, onramp: &str) -> bool {
+        let (Some(login), Some(onramp)) = (Place::of(&self.url), Place::of(onramp)) else { return false };
+        login.origin == onramp.origin && format!("{}/", onramp.path).starts_with(login.folder())
+    }
+
     fn load(path: &Path) -> Result<Self> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -87,6 +114,38 @@ impl Login {
     }
 }
 
+/// Where a URL leads.
+struct Place {
+    /// Scheme, host and port.
+    origin: (String, String, Option<u16>),
+    path: String,
+}
+
+impl Place {
+    fn of(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let port = uri.port_u16().or(match &*scheme {
+            "ws" => Some(80),
+            "wss" => Some(443),
+            _ => None,
+        });
+        Some(Self { origin: (scheme, uri.host()?.to_ascii_lowercase(), port), path: uri.path().to_owned() })
+    }
+
+    /// The path to its last `/`.
+    fn folder(&self) -> &str {
+        self.path.rfind('/').map_or("/", |end| &self.path[..=end])
+    }
+}
+
+/// Whether there is a password or a token in a URL.
+fn has_secret(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return url.contains(['@', '?']) };
+    let named = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    named || uri.query().is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("token")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +169,40 @@ mod tests {
         let before = io::read_to_string(first).unwrap();
         assert!(before.contains("first"), "who reads it meanwhile has one or the other: {before}");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left");
+    }
+
+    #[test]
+    fn a_login_is_for_the_onramps_of_its_server() {
+        for (directory, onramp, is_of) in [
+            ("wss://example.org", "wss://example.org", true),
+            ("wss://Example.org:443/", "WSS://example.org/any", true),
+            ("wss://example.org/mesh/directory", "wss://example.org/mesh", true),
+            ("wss://example.org/mesh/directory", "wss://example.org/mesh/x", true),
+            ("wss://example.org/mesh/directory", "wss://example.org/mesh2", false),
+            ("wss://example.org/mesh/directory", "wss://example.org", false),
+            ("wss://example.org", "ws://example.org", false),
+            ("wss://example.org", "wss://example.org:8443", false),
+            ("wss://example.org", "wss://example.org.evil.org", false),
+            ("wss://example.org", "example.org", false),
+        ] {
+            let login = Login { url: directory.to_owned(), ..login("secret") };
+            assert_eq!(login.is_of(onramp), is_of, "{directory} {onramp}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_a_url_is_seen() {
+        for (url, is_secret) in [
+            ("ws://localhost:20500/?token=T", true),
+            ("ws://localhost/?a=b&token=T", true),
+            ("wss://a:b@example.org", true),
+            ("ws://localhost/?tok en=T", true),
+            ("wss://example.org/?room=token", false),
+            ("wss://example.org", false),
+            ("not a url", false),
+        ] {
+            assert_eq!(has_secret(url), is_secret, "{url}");
+        }
     }
 
     #[test]

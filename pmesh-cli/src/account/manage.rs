@@ -7,8 +7,9 @@ use pmesh::directory::RequestError;
 
 use super::args::{FileArgs, InviteArgs, LoginArgs, PasswdArgs, TokenCommand, TrustCommand};
 use super::login::Login;
-use super::{Joined, print, secret};
+use super::{Joined, secret};
 use crate::mesh::{Result, shown, stopped};
+use crate::output::print;
 
 pub(super) async fn log_in(args: LoginArgs) -> Result<()> {
     let path = args.login.path()?;
@@ -52,7 +53,7 @@ pub(super) async fn token(command: TokenCommand) -> Result<()> {
     match command {
         TokenCommand::Request { alias, login } => {
             let token = ask(&login, async |joined| joined.session.request_token(&alias).await).await?;
-            Ok(print(token).await?)
+            print(token).await
         }
         TokenCommand::Claim { alias, token, login } => {
             let token = secret::argument(token)?;
@@ -75,7 +76,7 @@ pub(super) async fn trust(command: TrustCommand) -> Result<()> {
 
 pub(super) async fn invite(args: &InviteArgs) -> Result<()> {
     let invitation = ask(&args.login, async |joined| joined.session.invite(&args.email).await).await?;
-    Ok(print(invitation.secret).await?)
+    print(invitation.secret).await
 }
 
 /// Logs in, asks, and logs out.

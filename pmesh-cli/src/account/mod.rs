@@ -10,18 +10,15 @@ mod secret;
 mod serve;
 mod who;
 
-pub(crate) use args::AccountCommand;
+pub(crate) use args::{AccountCommand, FileArgs};
 
-use std::fmt::Display;
-use std::io;
 use std::process::ExitCode;
 
 use pmesh::directory::{Directory, DirectoryBuilder, LoginError, PoolConfig, Session};
 use pmesh::rpc::Rpc;
 use pmesh::{Identity, Policy, Root};
-use tokio::io::{AsyncWriteExt, stdout};
 
-use self::args::{FileArgs, SessionArgs};
+use self::args::SessionArgs;
 use self::login::Login;
 use crate::mesh::{self, Result};
 
@@ -49,14 +46,18 @@ struct Joined {
 }
 
 impl Joined {
-    /// Logs in to reach peers and to be reached.
-    async fn new(args: &SessionArgs, rpc: &Rpc) -> Result<Self> {
+    /// Logs in to reach peers, and to be reached by so many at a time.
+    async fn new(args: &SessionArgs, rpc: &Rpc, incoming: usize) -> Result<Self> {
         let login = args.login.load()?;
+        // Who is to wait for a place comes again; who is never to come hears so.
+        let policy = if incoming == 0 { Policy::refuse_all() } else { Policy::accept_all() };
+        let root = args.network.root().firewall(policy);
         let root = match &args.identity {
-            Some(file) => args.network.root().identity(Identity::load(file)?),
-            None => args.network.root(),
+            Some(file) => root.identity(Identity::load(file)?),
+            None => root,
         };
         let mut pool = PoolConfig::default();
+        pool.incoming = incoming;
         // With all attempts there are.
         pool.wait = args.network.connect_timeout();
         Self::over(root.build(), Directory::builder().rpc(rpc).pool(pool), &login).await
@@ -88,15 +89,5 @@ fn told(error: LoginError) -> String {
         LoginError::Throttled { retry_after: Some(pause) } => format!("{error}: try again in {} s", pause.as_secs()),
         LoginError::Plaintext => format!("{error}, or --allow-plaintext"),
         error => error.to_string(),
-    }
-}
-
-/// Writes a line to standard output.
-fn print(line: impl Display) -> impl Future<Output = io::Result<()>> {
-    let line = format!("{line}\n");
-    async move {
-        let mut out = stdout();
-        out.write_all(line.as_bytes()).await?;
-        out.flush().await
     }
 }

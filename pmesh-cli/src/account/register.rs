@@ -38,11 +38,14 @@ pub(super) async fn run(args: RegisterArgs) -> Result<()> {
     asked.await?
 }
 
-/// Where invitations are accepted.
+/// Where invitations are accepted: beside the directory, as a link `invite` on it would lead. So behind a path of a proxy they are too.
 fn invitations(server: &ServerArgs) -> Result<String> {
     let url: Uri = server.url.parse().map_err(|_| "this is no URL")?;
     let (Some(place), Some(host)) = (url.authority(), url.host()) else { return Err("the URL has no host".into()) };
-    let scheme = match url.scheme_str() {
+    if place.as_str().contains('@') || url.query().is_some() {
+        return Err("the URL has a name, a password or a query".into());
+    }
+    let scheme = match url.scheme_str().map(str::to_ascii_lowercase).as_deref() {
         Some("wss") => "https",
         Some("ws") if server.allow_plaintext || is_loopback(host) => "http",
         Some("ws") => {
@@ -50,7 +53,8 @@ fn invitations(server: &ServerArgs) -> Result<String> {
         }
         _ => return Err("the URL begins neither with ws:// nor with wss://".into()),
     };
-    Ok(format!("{scheme}://{place}/invite"))
+    let folder = url.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    Ok(format!("{scheme}://{place}{folder}/invite"))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -90,12 +94,15 @@ mod tests {
             ("wss://example.org/directory", "https://example.org/invite"),
             ("ws://localhost:20500", "http://localhost:20500/invite"),
             ("ws://[::1]:1/", "http://[::1]:1/invite"),
+            ("WSS://example.org/mesh/directory", "https://example.org/mesh/invite"),
+            ("wss://example.org/a/mesh/", "https://example.org/a/mesh/invite"),
         ] {
             assert_eq!(at(url, false).as_deref(), Some(full));
         }
         assert_eq!(at("ws://example.org", false), None);
         assert_eq!(at("ws://example.org", true).as_deref(), Some("http://example.org/invite"));
-        for none in ["", "example.org", "https://example.org", "/x"] {
+        for none in ["", "example.org", "https://example.org", "/x", "wss://a:b@example.org", "wss://example.org/?a=b"]
+        {
             assert_eq!(at(none, true), None, "{none}");
         }
     }

@@ -13,6 +13,9 @@ use crate::mesh::{Result, shown, stopped};
 
 /// Calls of one peer that are taken in any case; they are busy rather than waiting at the caller.
 const CALLS: usize = 64;
+/// Peers that have a connection beyond those for which commands run: they are told at once that this one is busy. Others wait until a
+/// connection is closed.
+const SPARE: usize = 8;
 
 pub(super) async fn run(args: ServeArgs) -> Result<()> {
     let ServeArgs { module, jobs: at_once, timeout, only, session, command } = args;
@@ -32,7 +35,7 @@ pub(super) async fn run(args: ServeArgs) -> Result<()> {
         let jobs = running.clone();
         async move { jobs.run(request).await }
     })?;
-    let joined = Joined::new(&session, &rpc).await?;
+    let joined = Joined::new(&session, &rpc, at_once + SPARE).await?;
     let done = tokio::select! {
         // Listened for before anybody is told that this is ready.
         biased;

@@ -1,15 +1,15 @@
 //! `pmesh who`: who is there.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use futures_util::StreamExt;
 use pmesh::directory::{PeerNumber, Session, SessionEvent};
 use serde_json::{Value, json};
 
 use super::args::WhoArgs;
-use super::{Joined, print, told};
+use super::{Joined, told};
 use crate::mesh::{Result, shown, stopped};
+use crate::output::print;
 
 pub(super) async fn run(args: &WhoArgs) -> Result<()> {
     let joined = Joined::alone(&args.login).await?;
@@ -33,7 +33,7 @@ async fn show(session: &Session, as_json: bool) -> Result<()> {
     }
     if as_json {
         let users: Vec<Value> = users.iter().map(|(name, peers)| json!({"name": name, "peers": peers})).collect();
-        return Ok(print(json!({"number": session.number(), "users": users})).await?);
+        return print(json!({"number": session.number(), "users": users})).await;
     }
     for (name, peers) in users {
         let peers: Vec<String> = peers.iter().map(PeerNumber::to_string).collect();
@@ -43,7 +43,7 @@ async fn show(session: &Session, as_json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes events until the session is over, or nobody reads them.
+/// Writes events until the session is over.
 async fn follow(session: &Session, as_json: bool) -> Result<()> {
     let mut events = session.events();
     while let Some(event) = events.next().await {
@@ -51,12 +51,8 @@ async fn follow(session: &Session, as_json: bool) -> Result<()> {
             return Err(told(error).into());
         }
         let line = if as_json { object(&event).map(|object| object.to_string()) } else { words(&event) };
-        match line {
-            Some(line) => match print(line).await {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                printed => printed?,
-            },
-            None => continue,
+        if let Some(line) = line {
+            print(line).await?;
         }
     }
     Ok(())

@@ -31,12 +31,12 @@ pub(super) async fn run(url: &str, args: &BenchArgs) -> Result<()> {
 
 async fn measure(root: &Root, url: &str, args: &BenchArgs) -> Result<()> {
     let report = Report::new(args.json);
-    let connecting = root.connect(url);
+    let connecting = root.connect(args.login.onramp(url)?);
     let mut announced = connecting.node().announcements();
     let onramp = connecting.await.map_err(|error| format!("cannot meet anybody at {url}: {error}"))?;
     let find = find(&onramp, &mut announced);
     let (mut link, address) = timeout(args.wait, find).await.map_err(|_| "there is no other end")??;
-    report.begin(&address);
+    report.begin(&address)?;
     for size in FLOODS {
         link.send_flood(size, args.seconds, &report).await?;
         link.take_flood(size, args.seconds, &report).await?;
@@ -51,7 +51,7 @@ async fn measure(root: &Root, url: &str, args: &BenchArgs) -> Result<()> {
         link = next;
         times.push(time);
     }
-    report.connects(&mut times);
+    report.connects(&mut times)?;
     link.node.send(json(Ask::End)?).await?;
     // The other end goes first, so that it has heard of it.
     let _ = timeout(PATIENCE, link.node.closed()).await;
@@ -104,13 +104,13 @@ impl Link {
         flood::give(&self.node, size, span).await?;
         // What is queued is still on its way.
         let taken = answer(&mut self.messages, 6 * PATIENCE).await?;
-        report.flood(Way::There, size, taken);
+        report.flood(Way::There, size, taken)?;
         Ok(())
     }
 
     async fn take_flood(&mut self, size: usize, span: Duration, report: &Report) -> Result<()> {
         self.node.send(json(Ask::Give { size, millis: millis(span) })?).await?;
-        report.flood(Way::Back, size, flood::take(&mut self.messages, span).await?);
+        report.flood(Way::Back, size, flood::take(&mut self.messages, span).await?)?;
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Link {
                 Message::Json(_) => return Err("the other end does not echo".into()),
             }
         }
-        report.round_trips(ECHO, &mut times);
+        report.round_trips(ECHO, &mut times)?;
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ mod measure;
 mod report;
 mod wait;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::args::BenchArgs;
-
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+use crate::mesh::{self, Result};
+use crate::output::print_blocking;
 
 /// The offer data by which the two ends know each other, and the first message of the one that waits.
 const HELLO: &str = "pmesh bench 1";
@@ -62,16 +61,12 @@ pub(crate) async fn run(args: BenchArgs) -> ExitCode {
         (_, Some(url)) => measure::run(url, &args).await,
         (None, None) => Err("either --listen or --connect".into()),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if args.json {
-                println!("{}", serde_json::json!({"event": "error", "message": error.to_string()}));
-            }
-            eprintln!("pmesh bench: {error}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = &done
+        && args.json
+    {
+        let _ = print_blocking(serde_json::json!({"event": "error", "message": error.to_string()}));
     }
+    mesh::exit("bench", done)
 }
 
 /// The next message, which must come within the time.

@@ -6,6 +6,8 @@ use pmesh::Address;
 use serde_json::{Value, json};
 
 use super::flood::Taken;
+use crate::mesh::Result;
+use crate::output::print_blocking;
 
 /// Which way a flood goes, seen from the end that measures.
 #[derive(Debug, Clone, Copy)]
@@ -24,16 +26,16 @@ impl Report {
         Self { json }
     }
 
-    pub(super) fn listening(self, url: &str) {
+    pub(super) fn listening(self, url: &str) -> Result<()> {
         let text = format!("waiting at {url} (on the other machine: pmesh bench --connect ws://HOST:PORT)");
-        self.write(&json!({"event": "listening", "url": url}), &text);
+        self.write(&json!({"event": "listening", "url": url}), &text)
     }
 
-    pub(super) fn begin(self, address: &Address) {
-        self.write(&json!({"event": "open", "node": address}), &format!("connected to {address}"));
+    pub(super) fn begin(self, address: &Address) -> Result<()> {
+        self.write(&json!({"event": "open", "node": address}), &format!("connected to {address}"))
     }
 
-    pub(super) fn flood(self, way: Way, size: usize, taken: Taken) {
+    pub(super) fn flood(self, way: Way, size: usize, taken: Taken) -> Result<()> {
         let seconds = taken.seconds.max(1e-9);
         let (messages, bytes) = (taken.messages as f64 / seconds, taken.bytes as f64 / seconds);
         let (direction, arrow) = match way {
@@ -43,28 +45,28 @@ impl Report {
         let event = json!({"event": "throughput", "direction": direction, "size": size,
             "bytesPerSecond": bytes, "messagesPerSecond": messages, "messages": taken.messages, "seconds": taken.seconds});
         let what = format!("{size} B messages {arrow}");
-        self.write(&event, &row(&what, &format!("{:.1} MB/s, {messages:.0} messages/s", bytes / 1e6)));
+        self.write(&event, &row(&what, &format!("{:.1} MB/s, {messages:.0} messages/s", bytes / 1e6)))
     }
 
-    pub(super) fn round_trips(self, size: usize, times: &mut [Duration]) {
+    pub(super) fn round_trips(self, size: usize, times: &mut [Duration]) -> Result<()> {
         times.sort_unstable();
         let (p50, p99) = (micros(percentile(times, 50)), micros(percentile(times, 99)));
         let event =
             json!({"event": "roundTrip", "size": size, "p50Micros": p50, "p99Micros": p99, "count": times.len()});
         let what = format!("round trip of {size} B, p50 / p99");
-        self.write(&event, &row(&what, &format!("{p50:.1} / {p99:.1} µs")));
+        self.write(&event, &row(&what, &format!("{p50:.1} / {p99:.1} µs")))
     }
 
-    pub(super) fn connects(self, times: &mut [Duration]) {
+    pub(super) fn connects(self, times: &mut [Duration]) -> Result<()> {
         times.sort_unstable();
         let (median, worst) = (micros(percentile(times, 50)) / 1e3, micros(percentile(times, 100)) / 1e3);
         let event = json!({"event": "connect", "medianMillis": median, "worstMillis": worst, "count": times.len()});
         let what = format!("connect, median / worst of {}", times.len());
-        self.write(&event, &row(&what, &format!("{median:.2} / {worst:.2} ms")));
+        self.write(&event, &row(&what, &format!("{median:.2} / {worst:.2} ms")))
     }
 
-    fn write(self, event: &Value, text: &str) {
-        if self.json { println!("{event}") } else { println!("{text}") }
+    fn write(self, event: &Value, text: &str) -> Result<()> {
+        if self.json { print_blocking(event) } else { print_blocking(text) }
     }
 }
 

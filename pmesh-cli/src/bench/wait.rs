@@ -23,7 +23,7 @@ pub(super) async fn run(place: &str, args: &BenchArgs) -> Result<()> {
         let bound = Onramp::builder().frames_per_second(0).bind(place).await;
         let onramp = bound.map_err(|error| format!("cannot listen on {place}: {error}"))?;
         let mut address = onramp.local_addr();
-        report.listening(&onramp.url());
+        report.listening(&onramp.url())?;
         address.set_ip(match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -32,15 +32,17 @@ pub(super) async fn run(place: &str, args: &BenchArgs) -> Result<()> {
         tokio::spawn(onramp.run(stopped));
         format!("ws://{address}")
     };
-    let served = serve(&root, &url, args.wait).await;
+    let served = serve(&root, &url, args).await;
     root.close().await;
     served
 }
 
 /// Serves one connection after the other until all is measured.
-async fn serve(root: &Root, url: &str, wait: Duration) -> Result<()> {
+async fn serve(root: &Root, url: &str, args: &BenchArgs) -> Result<()> {
+    let wait = args.wait;
     let mut nodes = root.connections();
-    root.connect(url).await.map_err(|error| format!("cannot meet anybody at {url}: {error}"))?;
+    let connect = args.login.onramp(url)?;
+    root.connect(connect).await.map_err(|error| format!("cannot meet anybody at {url}: {error}"))?;
     let mut until = Instant::now() + wait;
     loop {
         let came = timeout_at(until, nodes.next()).await;

@@ -221,6 +221,21 @@ async fn who_is_left_alone_with_an_open_input_ends() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_reads_to_its_end_is_no_failure() {
+    let mut listen = program(&["cat", "listen", "--listen", "127.0.0.1:0"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut listen, true).await;
+    let mut dial = program(&["cat", "dial", &id, "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    drop(dial.stdout.take());
+    let mut says = listen.stdin.take().unwrap();
+    tokio::spawn(async move { while says.write_all(&[b'x'; 4096]).await.is_ok() {} });
+    assert_eq!(soon(dial.wait()).await.unwrap().code(), Some(0));
+    let mut told = String::new();
+    soon(dial.stderr.take().unwrap().read_to_string(&mut told)).await.unwrap();
+    assert_eq!(told, "");
+    soon(listen.kill()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_onramp_is_a_way_into_the_overlay() {
     let onramp = onramp().await;
     let options = ["--onramp", &onramp, "--loopback"];

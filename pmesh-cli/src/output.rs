@@ -1,0 +1,42 @@
+//! Standard output, and that nobody may read it any more.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+
+use tokio::io::{AsyncWriteExt, stdout};
+
+use crate::mesh::Result;
+
+/// Nobody reads standard output any more, as `head -1` when it has its line. A command then ends, and has not failed.
+#[derive(Debug)]
+pub(crate) struct Unread;
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads standard output")
+    }
+}
+
+impl Error for Unread {}
+
+/// What an error of writing to standard output means.
+pub(crate) fn failed(error: io::Error) -> Box<dyn Error + Send + Sync> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Unread.into(),
+        _ => format!("cannot write to standard output: {error}").into(),
+    }
+}
+
+/// Writes a line.
+pub(crate) async fn print(line: impl fmt::Display) -> Result<()> {
+    let line = format!("{line}\n");
+    let mut out = stdout();
+    out.write_all(line.as_bytes()).await.map_err(failed)?;
+    out.flush().await.map_err(failed)
+}
+
+/// Writes a line, and blocks until it is written.
+pub(crate) fn print_blocking(line: impl fmt::Display) -> Result<()> {
+    writeln!(io::stdout(), "{line}").map_err(failed)
+}
