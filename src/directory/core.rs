@@ -199,7 +199,7 @@ impl Core {
                     from_tree = Some(self.attach(state, *number));
                 }
                 SessionEvent::PeerConnect { number, .. } => here.push(*number),
-                SessionEvent::PeerDisconnect { number } => {
+                SessionEvent::PeerDisconnect { number, .. } => {
                     self.peer_left(state, *number);
                     here.retain(|peer| peer != number);
                     if let Some((_, to_tree)) = &state.node {

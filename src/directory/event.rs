@@ -35,6 +35,10 @@ pub enum SessionEvent {
     PeerDisconnect {
         /// Its number.
         number: PeerNumber,
+        /// Whether it is not to be believed any more that it is of this user: its login was ended because its account has another
+        /// password or was closed, the trust has ended, or the number is somebody else's now. Otherwise its connection to the directory
+        /// is lost or closed, and the peer may come again, by another number.
+        ended: bool,
     },
     /// A user whose peers may be reached.
     NewUser {

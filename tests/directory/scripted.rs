@@ -191,7 +191,7 @@ async fn a_lost_answer_is_said_to_be_lost_and_the_new_login_counts() {
         SessionEvent::Disconnected,
         SessionEvent::Connected { number: number(7) },
         SessionEvent::NewUser { alias: "Carol".into() },
-        SessionEvent::PeerDisconnect { number: number(2) },
+        SessionEvent::PeerDisconnect { number: number(2), ended: false },
         SessionEvent::PeerConnect { name: "Carol".into(), number: number(3) },
         SessionEvent::PeerConnect { name: "Us".into(), number: number(8) },
     ];
