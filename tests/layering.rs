@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "src/protocol",
     "src/transport/webrtc/shared/routes.rs",
     "src/transport/webrtc/shared/stun.rs",
+    "src/directory/doubts.rs",
     "src/directory/pool",
     "src/directory/presence.rs",
     "src/node/tree",

@@ -30,8 +30,11 @@ pub enum SessionEvent {
         /// Its number.
         number: PeerNumber,
     },
-    /// A peer is there no more, or is not to be reached any more. Connections to it that are open stay open while they are used, and its
-    /// calls over them are still taken, also if its account has another password since: where that matters, close its node.
+    /// A peer is there no more, or is not to be reached any more.
+    ///
+    /// If it was `ended`, its calls are not taken any more, calls to it fail, and all connections to it are closed, also those of the
+    /// application. Otherwise connections stay open while they are used, and its calls over them are taken for the
+    /// [grace](super::DirectoryBuilder::grace).
     PeerDisconnect {
         /// Its number.
         number: PeerNumber,

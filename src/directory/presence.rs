@@ -117,6 +117,13 @@ impl Presence {
         }
     }
 
+    /// All logins of the own account were ended.
+    pub(super) fn account_ended(&mut self, events: &mut Vec<SessionEvent>) {
+        for number in self.users.get(OWN_ALIAS).cloned().unwrap_or_default() {
+            self.remove_peer(number, true, events);
+        }
+    }
+
     fn set_own(&mut self, number: PeerNumber, events: &mut Vec<SessionEvent>) {
         if self.own.is_some() {
             self.ignored += 1;

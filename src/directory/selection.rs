@@ -204,7 +204,7 @@ impl Calls {
 
     async fn one(&self, peer: PeerNumber, alias: Arc<str>, room: mpsc::Permit<'_, Reply>) {
         let reply = |result| Reply { number: peer, name: alias.to_string(), result };
-        let (lease, node) = match self.session.core().connection(peer, self.keep).await {
+        let (mut lease, node) = match self.session.core().connection(peer, self.keep).await {
             Ok(connection) => connection,
             Err(error) => return room.send(reply(Err(error))),
         };
@@ -215,21 +215,27 @@ impl Calls {
         let request = self.request.clone();
         match self.mode {
             Mode::Message => {
-                let result = target.call(&self.module, request).await;
+                let result = lease.hold(target.call(&self.module, request)).await;
                 drop(lease);
-                room.send(reply(result.map_err(Into::into)));
+                room.send(reply(result.and_then(|answer| Ok(answer?))));
             }
             Mode::Notice => {
-                let result = target.notify(&self.module, request).await;
+                let result = lease.hold(target.notify(&self.module, request)).await;
                 drop(lease);
-                room.send(reply(result.map(|()| Value::Null).map_err(Into::into)));
+                room.send(reply(result.and_then(|sent| Ok(sent.map(|()| Value::Null)?))));
             }
             Mode::Stream => {
                 // The items need more.
                 drop(room);
                 let mut items = target.stream(&self.module, request);
-                while let Some(item) = items.next().await {
-                    if self.replies.send(reply(item.map_err(Into::into))).await.is_err() {
+                loop {
+                    let item = match lease.hold(items.next()).await {
+                        Ok(Some(item)) => item.map_err(Into::into),
+                        Ok(None) => break,
+                        Err(cut) => Err(cut),
+                    };
+                    let is_cut = matches!(item, Err(CallError::NotVouched));
+                    if self.replies.send(reply(item)).await.is_err() || is_cut {
                         break;
                     }
                 }

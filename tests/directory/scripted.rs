@@ -213,3 +213,43 @@ async fn requests_have_a_bound() {
     drop(scene.script);
     event(&scene.session, |event| matches!(event, SessionEvent::Connected { .. }).then_some(())).await;
 }
+
+/// The number is somebody else's after an absence, so who is connected by it is not believed any more to be Bob.
+#[tokio::test]
+async fn a_number_that_has_another_name_is_not_who_it_was() {
+    let Scene { listener, mut script, session, root } = Scene::begin().await;
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let directory =
+        Directory::builder().root(&builder().build()).connect(&url, Credentials::new("alice", "correct horse"));
+    let welcoming = async {
+        let mut bob = Script::accept(&listener).await;
+        bob.welcome(2, json!(["Alice"]), json!([{"name": "Alice", "id": 1}])).await;
+        bob
+    };
+    let (bob, mut scripted) = tokio::join!(soon(directory), welcoming);
+    let bob = bob.unwrap();
+    let connecting = session.connect(PeerNumber::new(2).unwrap());
+    let introducing = async {
+        loop {
+            let (from, to) = tokio::select! {
+                text = script.hear() => (text, &mut scripted),
+                text = scripted.hear() => (text, &mut script),
+            };
+            to.say(json!({"type": from["type"], "data": from["data"]})).await;
+        }
+    };
+    let node = tokio::select! {
+        node = soon(connecting) => node.unwrap(),
+        () = introducing => unreachable!(),
+    };
+    let mut events = session.events();
+    script.0.close(None).await.unwrap();
+    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
+    assert!(node.is_open());
+    let mut again = Script::accept(&listener).await;
+    again.welcome(7, json!(["Bob", "Eve"]), json!([{"name": "Eve", "id": 2}])).await;
+    soon(node.closed()).await;
+    let there: Vec<_> = session.peers().into_iter().map(|peer| (peer.name, peer.number.get())).collect();
+    assert_eq!(there, [("Eve".to_owned(), 2)]);
+    drop((bob, root));
+}

@@ -32,7 +32,7 @@ pub(super) enum Action {
     Abandon { peer: PeerNumber },
     /// The connection is there.
     Start { call: CallId, peer: PeerNumber },
-    /// There is none, and the call is over.
+    /// There is none, or none any more, and the call is over.
     Fail { call: CallId, why: NoConnection },
     /// Close the connection. [`Pool::closed`] follows, or [`Pool::is_used`].
     Close { peer: PeerNumber },
@@ -47,6 +47,8 @@ pub(super) enum NoConnection {
     Full,
     /// It has waited for so long as it may.
     TimedOut,
+    /// Nobody knows any more who it is: also of a call that had a connection.
+    NotVouched,
     /// As the last attempt said.
     Failed(ConnectError),
 }
@@ -71,7 +73,7 @@ enum State {
     Lent(Instant),
     /// It takes its place until it is over.
     Closing,
-    /// The other side closes it, with our consent.
+    /// It is being closed, by the other side with our consent, or by us because nobody knows who it is.
     Released,
 }
 
@@ -103,7 +105,7 @@ struct Call {
     stage: Stage,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// At most until this time.
     Waiting(Instant),
@@ -284,6 +286,29 @@ impl Pool {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.there = false;
         self.fail(peer, &NoConnection::Gone);
+        self.settle(peer, now);
+    }
+
+    /// Nobody knows any more who a peer is: all calls to it fail. If there is an open connection it is being closed, and
+    /// [`closed`](Self::closed) follows.
+    pub(super) fn disowned(&mut self, peer: PeerNumber, open: bool, now: Instant) {
+        if open {
+            // Also if nothing has used it.
+            self.entry(peer);
+        }
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        (entry.there, entry.active) = (false, 0);
+        let (serial, state) = (entry.serial, entry.state);
+        self.fail(peer, &NoConnection::Gone);
+        let active = self.calls.extract_if(|_, call| call.peer == peer && call.stage == Stage::Active(serial));
+        let why = NoConnection::NotVouched;
+        self.actions.extend(active.map(|(call, _)| Action::Fail { call, why: why.clone() }));
+        if open && state != State::Closing {
+            if state == State::Dialling {
+                self.actions.push_back(Action::Abandon { peer });
+            }
+            self.set(peer, State::Released);
+        }
         self.settle(peer, now);
     }
 

@@ -124,6 +124,18 @@ fn the_own_number_was_perhaps_that_of_a_peer() {
     assert_eq!(take(&mut presence, &[Notice::SetPeerId(number(2))]), [connected(2), end(2)]);
 }
 
+#[test]
+fn the_other_logins_of_the_own_account_end_with_this_one() {
+    let mut presence = Presence::new();
+    presence.begin();
+    take(&mut presence, &login(1, &["Bob"], &[("Us", 2), ("Bob", 3), ("Us", 4)]));
+    presence.begin();
+    let mut events = Vec::new();
+    presence.account_ended(&mut events);
+    assert_eq!(events, [end(2), end(4)]);
+    assert_eq!(presence.peers().count(), 1);
+}
+
 /// Who is not to be believed any more to be who it was is told from who has left.
 #[test]
 fn who_has_another_name_has_ended_and_who_is_missing_has_left() {
