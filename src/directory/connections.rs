@@ -252,6 +252,10 @@ impl Core {
                     Some(_) => state.connections.pool.is_used(peer, now()),
                     None => state.connections.pool.closed(peer, now()),
                 },
+                Action::Cut { peer } => match state.connections.nodes.get(&peer) {
+                    Some(node) => close(node),
+                    None => state.connections.pool.closed(peer, now()),
+                },
             }
         }
         self.timer.notify_one();
@@ -279,7 +283,7 @@ impl Core {
         let mut state = self.lock();
         let connections = &mut state.connections;
         let may = !connections.taken.contains(&node.id())
-            && (connections.nodes.get(&peer) != Some(node) || connections.pool.release(peer));
+            && (connections.nodes.get(&peer) != Some(node) || connections.pool.release(peer, now()));
         self.act(&mut state);
         may
     }

@@ -4,6 +4,7 @@
 //! as many as there are. One place is one peer that is dialled, open because of us, or being closed. Peers get places in the order in
 //! which they were queued, and one whose attempt fails goes to the end.
 
+mod action;
 mod config;
 mod incoming;
 
@@ -13,45 +14,16 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+pub(super) use action::{Action, CallId, NoConnection};
 pub use config::PoolConfig;
 pub(super) use incoming::Incoming;
 
 use crate::node::ConnectError;
 use crate::protocol::PeerNumber;
 
-/// Names a call. Later ones are larger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct CallId(pub(super) u64);
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
-    /// Connect to a peer. [`Pool::dialled`] follows.
-    Dial { peer: PeerNumber, timeout: Duration },
-    /// Drop the attempt to connect. Nothing follows.
-    Abandon { peer: PeerNumber },
-    /// The connection is there.
-    Start { call: CallId, peer: PeerNumber },
-    /// There is none, or none any more, and the call is over.
-    Fail { call: CallId, why: NoConnection },
-    /// Close the connection. [`Pool::closed`] follows, or [`Pool::is_used`].
-    Close { peer: PeerNumber },
-}
-
-/// Why a call gets no connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoConnection {
-    /// The peer is not there any more.
-    Gone,
-    /// Too many calls wait.
-    Full,
-    /// It has waited for so long as it may.
-    TimedOut,
-    /// Nobody knows any more who it is: also of a call that had a connection.
-    NotVouched,
-    /// As the last attempt said.
-    Failed(ConnectError),
-}
+/// How long the other side has to close a connection when it has been told that it may. It sends what is queued before, for 2 seconds at
+/// most. Calls of this side wait meanwhile.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Where the connection to a peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +45,9 @@ enum State {
     Lent(Instant),
     /// It takes its place until it is over.
     Closing,
-    /// It is being closed, by the other side with our consent, or by us because nobody knows who it is.
-    Released,
+    /// It is being closed, by the other side with our consent, or by us because nobody knows who it is. If it is there at this time, it is
+    /// cut.
+    Released(Instant),
 }
 
 impl State {
@@ -125,6 +98,7 @@ pub(super) struct Pool {
     pausing: BTreeSet<(Instant, PeerNumber)>,
     idle: BTreeSet<(Instant, PeerNumber)>,
     lent: BTreeSet<(Instant, PeerNumber)>,
+    released: BTreeSet<(Instant, PeerNumber)>,
     waiting: BTreeSet<(Instant, CallId)>,
     places: usize,
     closing: usize,
@@ -145,6 +119,7 @@ impl Pool {
             pausing: BTreeSet::new(),
             idle: BTreeSet::new(),
             lent: BTreeSet::new(),
+            released: BTreeSet::new(),
             waiting: BTreeSet::new(),
             places: 0,
             closing: 0,
@@ -237,7 +212,7 @@ impl Pool {
     /// The connection to a peer is over. Calls over it end by themselves.
     pub(super) fn closed(&mut self, peer: PeerNumber, now: Instant) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let State::Open { .. } | State::Lent(_) | State::Closing | State::Released = entry.state {
+        if let State::Open { .. } | State::Lent(_) | State::Closing | State::Released(_) = entry.state {
             entry.active = 0;
             self.set(peer, State::Apart);
             self.settle(peer, now);
@@ -253,16 +228,17 @@ impl Pool {
         }
     }
 
-    /// The other side would like to close the connection that there is. Returns whether it may: then no call begins over it any more.
-    pub(super) fn release(&mut self, peer: PeerNumber) -> bool {
+    /// The other side would like to close the connection that there is. Returns whether it may: then no call begins over it any more, and
+    /// it is cut if the other side does not do so.
+    pub(super) fn release(&mut self, peer: PeerNumber, now: Instant) -> bool {
         let entry = self.entry(peer);
         match entry.state {
             State::Open { .. } if entry.active > 0 => false,
             // It is about to be used.
             State::Dialling => false,
-            State::Closing => true,
+            State::Closing | State::Released(_) => true,
             _ => {
-                self.set(peer, State::Released);
+                self.set(peer, State::Released(now + PARTING));
                 self.fill();
                 true
             }
@@ -271,7 +247,7 @@ impl Pool {
 
     /// The application wants the connection for itself. False if it is being closed.
     pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) -> bool {
-        if let Some(State::Closing | State::Released) = self.peers.get(&peer).map(|peer| peer.state) {
+        if let Some(State::Closing | State::Released(_)) = self.peers.get(&peer).map(|peer| peer.state) {
             return false;
         }
         if let Some(State::Open { owned: true, .. } | State::Lent(_)) = self.peers.get(&peer).map(|peer| peer.state) {
@@ -307,7 +283,7 @@ impl Pool {
             if state == State::Dialling {
                 self.actions.push_back(Action::Abandon { peer });
             }
-            self.set(peer, State::Released);
+            self.set(peer, State::Released(now + PARTING));
         }
         self.settle(peer, now);
     }
@@ -328,7 +304,7 @@ impl Pool {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.first().map(|(at, _)| *at);
-        let others = [self.pausing.first(), self.idle.first(), self.lent.first()];
+        let others = [self.pausing.first(), self.idle.first(), self.lent.first(), self.released.first()];
         others.into_iter().flatten().map(|(at, _)| *at).chain(waiting).min()
     }
 
@@ -346,6 +322,10 @@ impl Pool {
         }
         while let Some((_, peer)) = self.lent.first().copied().filter(|(at, _)| *at <= now) {
             self.close(peer);
+        }
+        while let Some((_, peer)) = self.released.first().copied().filter(|(at, _)| *at <= now) {
+            self.set(peer, State::Released(now + PARTING));
+            self.actions.push_back(Action::Cut { peer });
         }
     }
 
@@ -381,6 +361,7 @@ impl Pool {
             State::Pausing(until) => drop(self.pausing.remove(&(until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.remove(&(until, peer))),
             State::Lent(until) => drop(self.lent.remove(&(until, peer))),
+            State::Released(until) => drop(self.released.remove(&(until, peer))),
             _ => {}
         }
         match state {
@@ -388,6 +369,7 @@ impl Pool {
             State::Pausing(until) => drop(self.pausing.insert((until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.insert((until, peer))),
             State::Lent(until) => drop(self.lent.insert((until, peer))),
+            State::Released(until) => drop(self.released.insert((until, peer))),
             _ => {}
         }
     }

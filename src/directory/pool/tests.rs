@@ -30,6 +30,8 @@ struct World {
     lent: BTreeSet<PeerNumber>,
     /// Which the other side may close.
     released: BTreeSet<PeerNumber>,
+    /// Which are closed without asking.
+    cut: BTreeSet<PeerNumber>,
     /// Of connections that are over.
     lost: BTreeSet<CallId>,
     /// In order.
@@ -57,6 +59,7 @@ impl World {
             failed: BTreeMap::new(),
             used: BTreeSet::new(),
             released: BTreeSet::new(),
+            cut: BTreeSet::new(),
             lent: BTreeSet::new(),
             lost: BTreeSet::new(),
             dials: Vec::new(),
@@ -97,6 +100,7 @@ impl World {
         self.open.remove(&peer);
         self.closing.remove(&peer);
         self.released.remove(&peer);
+        self.cut.remove(&peer);
         self.lent.remove(&peer);
         self.lost.extend(self.started.extract_if(.., |_, used| *used == peer).map(|(call, _)| call));
         self.pool.closed(peer, self.now);
@@ -104,7 +108,7 @@ impl World {
     }
 
     fn release(&mut self, number: u64) -> bool {
-        let (peer, may) = (peer(number), self.pool.release(peer(number)));
+        let (peer, may) = (peer(number), self.pool.release(peer(number), self.now));
         assert!(!may || self.started.values().all(|used| *used != peer), "{peer} is used");
         if may && self.open.contains_key(&peer) {
             self.released.insert(peer);
@@ -169,6 +173,10 @@ impl World {
                 Action::Close { peer } if self.used.contains(&peer) => {
                     self.lent.insert(peer);
                     self.pool.is_used(peer, self.now);
+                }
+                Action::Cut { peer } => {
+                    assert!(self.released.contains(&peer), "{peer} is not to be closed");
+                    self.cut.insert(peer);
                 }
                 Action::Close { peer } => {
                     assert_eq!(self.open.remove(&peer), Some(true), "{peer} is not the pool's");
@@ -406,6 +414,28 @@ fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
     assert!(!world.started.contains_key(&call));
     world.closed(3);
     assert_eq!(world.dialling, [peer(3)].into());
+}
+
+#[test]
+fn a_connection_that_the_other_side_may_close_and_does_not_is_cut() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, true);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert!(world.release(1));
+    let waiting = world.call(1, false);
+    world.pass(Duration::from_secs(3));
+    assert!(world.release(1), "it may ask again, and has no more time");
+    world.pass(Duration::from_millis(1999));
+    assert!(world.cut.is_empty());
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.cut, [peer(1)].into());
+    world.closed(1);
+    world.dialled(1, Ok(()));
+    assert!(world.started.contains_key(&waiting));
+    world.finish(waiting);
+    world.closed(1);
+    assert_eq!(world.pool.next_timeout(), None);
 }
 
 #[test]
