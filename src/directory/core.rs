@@ -308,10 +308,11 @@ impl Core {
 
     /// The session is over. Returns the connections that it had made and that are being closed.
     pub(super) fn end(&self, error: Option<LoginError>) -> Vec<Node> {
+        let mut state = self.lock();
+        // The task of the session and its last handle may both come here.
         if self.is_over() {
             return Vec::new();
         }
-        let mut state = self.lock();
         self.forget_link(&mut state);
         self.phase.send_replace(Phase::Over(error.clone()));
         self.emit(SessionEvent::Ended { error });
@@ -404,6 +405,37 @@ impl State {
                     to_tree.undeliverable(from, Undeliverable::Unknown);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_is_told_once() {
+        for _ in 0..100 {
+            let (root, grace) = (Root::default(), Duration::ZERO);
+            let core = Core::new(root, Rpc::new(), "ws://localhost", PoolConfig::default(), grace);
+            let (_, mut events) = core.listen();
+            // The task of the session and its last handle are there at the same time.
+            let (held, both) = (core.lock(), Barrier::new(3));
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        both.wait();
+                        core.end(None)
+                    });
+                }
+                both.wait();
+                std::thread::yield_now();
+                drop(held);
+            });
+            assert_eq!(events.try_recv(), Ok(SessionEvent::Ended { error: None }));
+            assert!(events.try_recv().is_err());
         }
     }
 }
