@@ -46,7 +46,7 @@ const PURE: &[&str] = &[
     "src/overlay/topics",
     "src/rpc/error.rs",
     "src/rpc/outbox.rs",
-    "src/rpc/table.rs",
+    "src/rpc/table",
     "src/rpc/wire.rs",
 ];
 const IMPURE: &[&str] =
