@@ -15,8 +15,8 @@ use super::tasks::{self, Tasks};
 use crate::node::Root;
 use crate::rpc::Rpc;
 
-/// For how long who has left is believed to be who it was: long enough for most calls that are in progress.
-const GRACE: Duration = Duration::from_secs(60);
+/// For how long who has left is believed to be who it was: longer than a session pauses at most before it tries to log in again.
+const GRACE: Duration = Duration::from_secs(120);
 
 /// Where accounts log in. See the [module](super).
 #[derive(Debug)]
@@ -84,9 +84,9 @@ impl DirectoryBuilder {
     }
 
     /// How long the calls of a peer are still taken, over a connection that is open, when it has left the directory and not because its
-    /// login was ended, which has effect at once. One minute by default. Then a connection that was made for calls is closed, with the
-    /// calls over it. Time does not count while this session is not logged in: who has left meanwhile has the same time from the new
-    /// login on.
+    /// login was ended, which has effect at once. Two minutes by default: so long a peer has to log in again, and is then known by its key.
+    /// After that its calls are not taken, and the connection is closed, with calls over it, unless it is one of the application. Time
+    /// does not count while this session is not logged in: who has left meanwhile has the same time from the new login on.
     ///
     /// A login that has left cannot be ended any more, whatever becomes of its account: so long who has stolen a password may be served
     /// after it was changed.

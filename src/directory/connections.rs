@@ -34,6 +34,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 pub(super) struct Connections {
     pool: Pool,
     doubts: Doubts,
+    /// By which number a peer is named now, to which there is a connection by an earlier one.
+    vouchers: HashMap<PeerNumber, PeerNumber>,
     incoming: Incoming,
     /// The nodes of the directory, of the latest logins: an address means a peer only where one of these has introduced it. Others may
     /// call anybody anything.
@@ -66,6 +68,7 @@ impl Connections {
             incoming: Incoming::new(config.incoming),
             pool: Pool::new(config, seed),
             doubts: Doubts::new(grace),
+            vouchers: HashMap::new(),
             logins: VecDeque::new(),
             nodes: HashMap::new(),
             calls: HashMap::new(),

@@ -17,7 +17,7 @@ use super::pool::PoolConfig;
 use super::presence::Presence;
 use crate::lock::lock;
 use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
-use crate::protocol::directory::{Introduction, Notice, OWN_ALIAS, Refused, Request, Route};
+use crate::protocol::directory::{self, Introduction, Notice, OWN_ALIAS, Refused, Request, Route};
 use crate::protocol::frame::Undeliverable;
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Rpc;
@@ -197,9 +197,25 @@ impl Core {
             self.check_online(state);
         }
         if let Some((_, to_tree)) = state.node.as_ref().filter(|_| state.presence.is_complete()) {
+            self.come_again(state, &here);
             to_tree.here(here);
         }
         from_tree
+    }
+
+    /// Says by which key this peer is known to those who may be at the other end of a connection that stands since an earlier login, of this
+    /// side or of theirs.
+    fn come_again(&self, state: &State, peers: &[PeerNumber]) {
+        let (Some(own), Some(texts), users) = (state.presence.own(), &state.texts, state.connections.users()) else {
+            return;
+        };
+        for peer in peers {
+            if state.presence.alias(*peer).is_some_and(|alias| users.contains(&**alias)) {
+                let data = link::again(own, *peer, &self.root.peer_id());
+                // Whom it does not reach in time cuts the connection.
+                let _ = texts.try_send(directory::introduction(Introduction::Response, &data, None));
+            }
+        }
     }
 
     /// Does what follows, and tells it. Returns who has come, and what the tree wants to say, when there is a node for it.
@@ -234,7 +250,7 @@ impl Core {
             self.emit(event);
         }
         if !disowned.is_empty() {
-            self.disown(state, &disowned);
+            self.disown(state, disowned);
         }
         (here, from_tree)
     }
@@ -284,7 +300,7 @@ impl Core {
             state.presence.account_ended(&mut events);
             self.happened(&mut state, events);
             let ours = state.connections.served(OWN_ALIAS).collect();
-            self.disown(&mut state, &ours);
+            self.disown(&mut state, ours);
         }
         self.phase.send_if_modified(|phase| {
             let was_online = *phase == Phase::Online;
@@ -394,6 +410,9 @@ impl State {
     fn introduced(&mut self, what: Introduction, route: Route, data: &str) {
         let Route { to, from, peer } = route;
         let is_ours = self.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
+        if let (true, Some(alias), Some(key)) = (is_ours, self.presence.alias(from), link::key_of_again(data)) {
+            return self.connections.vouched(from, alias, key);
+        }
         match (link::payload(data), &self.node) {
             _ if !is_ours || self.presence.alias(from).is_none() => self.counters.foreign += 1,
             (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),

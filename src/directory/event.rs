@@ -33,8 +33,8 @@ pub enum SessionEvent {
     /// A peer is there no more, or is not to be reached any more.
     ///
     /// If it was `ended`, its calls are not taken any more, calls to it fail, and all connections to it are closed, also those of the
-    /// application. Otherwise connections stay open while they are used, and its calls over them are taken for the
-    /// [grace](super::DirectoryBuilder::grace).
+    /// application. Otherwise connections stay open, and its calls over them are taken, for the
+    /// [grace](super::DirectoryBuilder::grace); and on and on if it logs in again, by another number, with the same key.
     PeerDisconnect {
         /// Its number.
         number: PeerNumber,

@@ -72,7 +72,8 @@
 //! ends, the directory ends its logins and says so: then everything that goes on with the peer ends at once, over open connections too.
 //! A peer that has left in another way, or is missing after an absence, may have lost the directory only; but nobody
 //! would say any more that its account is closed. So its calls are taken for a [grace period](DirectoryBuilder::grace) only, in which
-//! the directory is there and does not name it. While the directory is away nobody is named, and all goes on as it was: who wants to
+//! the directory is there and does not name it. A peer that logs in again says its key to those to whom it is connected, and is known
+//! by it: then all goes on, and ends with its new login. While the directory is away nobody is named, and all goes on as it was: who wants to
 //! be sure that nobody is called or served by mistake then, looks at [`Session::is_connected`].
 //!
 //! - `presence`, `doubts`, `pool`: who is there; who has left, and is connected; which connections there are (pure)

@@ -14,7 +14,7 @@
 //!
 //! What is marked * the original does not know. `ended` says that the login was ended by the directory, or the trust: who it was is not
 //! to be believed any more. A login whose connection is lost or closed, by either side and in whatever order, has left without that: its
-//! peer may come again. A request may carry an `id` beside type and data; then it is answered by exactly one
+//! peer may come again. Then a `peerResponse` has `"again":key` in the place of `pmesh`: so its connections of before are known. A request may carry an `id` beside type and data; then it is answered by exactly one
 //! `{"type":"ok","id":…,"data":…}` or `{"type":"error","id":…,"data":{"code":…,"message":…}}`, and by nothing else.
 
 use std::borrow::Cow;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use pmesh::directory::{CallError, Directory, DirectoryBuilder, SessionEvent, SessionEvents};
 use pmesh::rpc::{self, Rpc};
-use pmesh::{Node, PeerNumber};
-use serde_json::{Value, json};
+use pmesh::{Address, Node, PeerNumber};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::common::{builder, soon};
-use crate::server::{Login, PASSWORD, Server, one};
+use crate::server::{Login, PASSWORD, Server, event, one};
 
 fn grace(grace: Duration) -> DirectoryBuilder {
     Directory::builder().grace(grace)
@@ -23,11 +23,6 @@ async fn is_served(rpc: &Rpc, node: &Node) -> bool {
         Err(rpc::CallError::Refused | rpc::CallError::Closed | rpc::CallError::NotOpen) => false,
         Err(error) => panic!("{error:?}"),
     }
-}
-
-/// Waits until the other end takes no calls over a node.
-async fn no_longer_served(rpc: &Rpc, node: &Node) {
-    soon(async { while is_served(rpc, node).await {} }).await;
 }
 
 /// Waits until a peer has left, and returns whether its login was ended.
@@ -129,9 +124,7 @@ async fn who_has_left_is_served_until_the_grace_is_over() {
         assert!(!has_left(&mut events, thief.number()).await);
         server.accounts.set_password("bob", "battery staple").await.unwrap();
         if short {
-            no_longer_served(&rpc, &to_alice).await;
-            // It was not the pool that made it.
-            assert!(to_alice.is_open());
+            soon(to_alice.closed()).await;
         } else {
             assert!(is_served(&rpc, &to_alice).await);
         }
@@ -140,8 +133,7 @@ async fn who_has_left_is_served_until_the_grace_is_over() {
 
 #[tokio::test]
 async fn a_call_to_who_has_left_ends_with_the_grace_and_its_connection() {
-    let Stolen { server: _server, alice, thief, to_alice, mut events } =
-        Stolen::begin(Duration::from_millis(200)).await;
+    let Stolen { server, alice, thief, to_alice, mut events } = Stolen::begin(Duration::from_millis(200)).await;
     soon(to_alice.close()).await;
     alice.parted(thief.number()).await;
     let (begun, mut begins) = mpsc::channel(1);
@@ -155,16 +147,13 @@ async fn a_call_to_who_has_left_ends_with_the_grace_and_its_connection() {
     let _hang = thief.session.module("Hang", hang).unwrap();
     let asked = alice.session.get("bob").message("Hang", 1);
     soon(begins.recv()).await.unwrap();
-    // His socket is lost. He logs in again, by another number, and is called there.
+    // His socket is lost, and he cannot log in again.
     let before = thief.number();
     soon(thief.session.node().unwrap().close()).await;
     assert!(!has_left(&mut events, before).await);
+    server.accounts.set_password("bob", "battery staple").await.unwrap();
     assert_eq!(one(asked).await, Err(CallError::NotVouched));
     alice.parted(before).await;
-    soon(thief.session.connected()).await.unwrap();
-    let _echo = thief.echo();
-    alice.sees(&[&thief]).await;
-    assert_eq!(one(alice.session.get("bob").message("Echo", 2)).await, Ok(json!([["alice", alice.number()], 2])));
 }
 
 #[tokio::test]
@@ -180,5 +169,64 @@ async fn who_is_missed_after_an_absence_has_the_grace_from_then_on() {
     assert!(is_served(&rpc, &to_alice).await);
     let _server = Server::at(address, accounts).await;
     assert!(!has_left(&mut events, thief.number()).await);
-    no_longer_served(&rpc, &to_alice).await;
+    soon(to_alice.closed()).await;
+}
+
+/// Logs in again by itself, with another number.
+async fn logs_in_again(login: &Login) {
+    let before = login.number();
+    event(&login.session, |event| match event {
+        SessionEvent::Connected { number } if *number != before => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_again_with_the_same_key_goes_on_being_served_over_the_same_connection() {
+    for everybody in [false, true] {
+        let server = Server::start(&["alice", "bob", "carol"]).await;
+        // Longer than it takes to log in again.
+        let short = || grace(Duration::from_secs(3));
+        let alice = server.log_in_as("alice", builder(), short()).await;
+        let bob = server.log_in_as("bob", builder(), short()).await;
+        alice.sees(&[&bob]).await;
+        bob.sees(&[&alice]).await;
+        let _echoes = [alice.echo(), bob.echo()];
+        let to_alice = soon(bob.session.connect(alice.number())).await.unwrap();
+        let to_bob = soon(alice.session.connect(bob.number())).await.unwrap();
+        // Whoever it is that has lost the directory.
+        let server = if everybody {
+            let (address, accounts) = server.stop().await;
+            let again = async { tokio::join!(logs_in_again(&alice), logs_in_again(&bob)) };
+            tokio::join!(again, Server::at(address, accounts)).1
+        } else {
+            let closing = async { bob.session.node().unwrap().close().await };
+            tokio::join!(logs_in_again(&bob), soon(closing));
+            server
+        };
+        alice.sees(&[&bob]).await;
+        bob.sees(&[&alice]).await;
+        // Of who left later the time is over.
+        let carol = server.log_in("carol").await;
+        alice.sees(&[&bob, &carol]).await;
+        bob.sees(&[&alice, &carol]).await;
+        for other in [&alice, &bob] {
+            let connected = soon(carol.session.connect(other.number())).await.unwrap();
+            drop(connected);
+        }
+        let (a, b) = (carol.root.peer(&address(&alice)).unwrap(), carol.root.peer(&address(&bob)).unwrap());
+        carol.session.disconnect().await;
+        soon(a.closed()).await;
+        soon(b.closed()).await;
+        assert!(is_served(bob.session.rpc(), &to_alice).await, "{everybody}");
+        assert!(is_served(alice.session.rpc(), &to_bob).await, "{everybody}");
+        // What becomes of the new login becomes of the connection.
+        server.accounts.set_password("bob", "battery staple").await.unwrap();
+        soon(to_bob.closed()).await;
+    }
+}
+
+fn address(of: &Login) -> Address {
+    Address::new(of.number().to_string()).unwrap()
 }
