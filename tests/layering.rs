@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "src/protocol",
     "src/transport/webrtc/shared/routes.rs",
     "src/transport/webrtc/shared/stun.rs",
+    "src/directory/doubts.rs",
     "src/directory/pool",
     "src/directory/presence.rs",
     "src/node/tree",
@@ -45,7 +46,7 @@ const PURE: &[&str] = &[
     "src/overlay/topics",
     "src/rpc/error.rs",
     "src/rpc/outbox.rs",
-    "src/rpc/table.rs",
+    "src/rpc/table",
     "src/rpc/wire.rs",
 ];
 const IMPURE: &[&str] =

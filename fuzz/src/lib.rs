@@ -23,4 +23,6 @@ mod memory;
 pub mod packet;
 pub mod pipe;
 pub mod proof;
+#[allow(dead_code, reason = "the target does not use all of it")]
+pub mod rpc;
 pub mod signal;

@@ -1,6 +1,7 @@
 //! The way to a session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -13,6 +14,9 @@ use super::session::{Password, Session};
 use super::tasks::{self, Tasks};
 use crate::node::Root;
 use crate::rpc::Rpc;
+
+/// For how long who has left is believed to be who it was: longer than a session pauses at most before it tries to log in again.
+const GRACE: Duration = Duration::from_secs(120);
 
 /// Where accounts log in. See the [module](super).
 #[derive(Debug)]
@@ -53,6 +57,7 @@ pub struct DirectoryBuilder {
     root: Option<Root>,
     rpc: Option<Rpc>,
     pool: PoolConfig,
+    grace: Option<Duration>,
     allow_plaintext: bool,
 }
 
@@ -75,6 +80,18 @@ impl DirectoryBuilder {
     /// How many connections are made for calls, and how long they last.
     pub fn pool(mut self, pool: PoolConfig) -> Self {
         self.pool = pool;
+        self
+    }
+
+    /// How long the calls of a peer are still taken, over a connection that is open, when it has left the directory and not because its
+    /// login was ended, which has effect at once. Two minutes by default: so long a peer has to log in again, and is then known by its key.
+    /// After that its calls are not taken, and the connection is closed, with calls over it, unless it is one of the application. Time
+    /// does not count while this session is not logged in: who has left meanwhile has the same time from the new login on.
+    ///
+    /// A login that has left cannot be ended any more, whatever becomes of its account: so long who has stolen a password may be served
+    /// after it was changed.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 
@@ -107,7 +124,8 @@ impl DirectoryBuilder {
         let owns_root = self.root.is_none();
         let root = self.root.unwrap_or_default();
         let socket = url.dial(root.dialler(), &credentials).await?;
-        let core = Core::new(root, self.rpc.unwrap_or_default(), url.as_str(), self.pool);
+        let grace = self.grace.unwrap_or(GRACE);
+        let core = Core::new(root, self.rpc.unwrap_or_default(), url.as_str(), self.pool, grace);
         let password = Arc::new(Password::new(credentials));
         let (stop, stopped) = watch::channel(false);
         let tasks = Tasks {

@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Fuse;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::core::{Core, State};
+use super::doubts::Doubts;
 use super::error::CallError;
 use super::link::{address, number};
 use super::parting::Parting;
@@ -18,6 +20,8 @@ use super::session::Peer;
 use crate::node::{Connect, ConnectError, Event, Events, Node, NodeId, Root, Verdict};
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Serving;
+
+mod leaving;
 
 /// Logins whose connections are remembered as those of this directory. Connections of older ones are not used for calls any more.
 const LOGINS: usize = 32;
@@ -29,30 +33,42 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// The connections of a session.
 pub(super) struct Connections {
     pool: Pool,
+    doubts: Doubts,
+    /// By which number a peer is named now, to which there is a connection by an earlier one.
+    vouchers: HashMap<PeerNumber, PeerNumber>,
     incoming: Incoming,
     /// The nodes of the directory, of the latest logins: an address means a peer only where one of these has introduced it. Others may
     /// call anybody anything.
     logins: VecDeque<NodeId>,
     /// The open connections that the pool knows of.
     nodes: HashMap<PeerNumber, Node>,
-    /// Calls that wait for a connection.
-    calls: HashMap<CallId, oneshot::Sender<Result<Node, NoConnection>>>,
+    calls: HashMap<CallId, Waiting>,
     /// Attempts to connect, each with a number of its own. As many as the pool has places.
     dials: HashMap<PeerNumber, (u64, AbortHandle)>,
     /// Nodes that the application has asked for.
     taken: HashSet<NodeId>,
     /// How both ends of a connection agree to close it.
     partings: HashMap<NodeId, Arc<Parting>>,
-    /// Calls that are taken, of whose user, over each open node.
-    serving: HashMap<NodeId, (Arc<str>, Serving)>,
+    /// Calls that are taken, of whom, over each open node.
+    serving: HashMap<NodeId, (Peer, Serving)>,
     next: u64,
 }
 
+/// A call that is not over.
+enum Waiting {
+    /// For a connection.
+    Begun(oneshot::Sender<Result<(Node, oneshot::Receiver<NoConnection>), NoConnection>>),
+    /// For its answer, unless there can be none that is worth anything.
+    Connected(oneshot::Sender<NoConnection>),
+}
+
 impl Connections {
-    pub(super) fn new(config: PoolConfig, seed: u64) -> Self {
+    pub(super) fn new(config: PoolConfig, grace: Duration, seed: u64) -> Self {
         Self {
             incoming: Incoming::new(config.incoming),
             pool: Pool::new(config, seed),
+            doubts: Doubts::new(grace),
+            vouchers: HashMap::new(),
             logins: VecDeque::new(),
             nodes: HashMap::new(),
             calls: HashMap::new(),
@@ -77,11 +93,6 @@ impl Connections {
         // The tree says so to who is connected.
         let is_open = root.peer(from).is_some_and(|node| node.is_open());
         if is_open || self.incoming.admit(from, now()) { Verdict::Accept } else { Verdict::Busy }
-    }
-
-    /// Takes no more calls of a user.
-    pub(super) fn distrust(&mut self, alias: &str) {
-        self.serving.retain(|_, (user, _)| **user != *alias);
     }
 
     /// Ends everything. Returns the connections that were made for calls, which are being closed.
@@ -119,6 +130,18 @@ impl Connections {
 pub(super) struct Lease {
     core: Arc<Core>,
     call: CallId,
+    cut: Fuse<oneshot::Receiver<NoConnection>>,
+}
+
+impl Lease {
+    /// Works on the call, as long as the answer is worth something.
+    pub(super) async fn hold<T>(&mut self, work: impl Future<Output = T>) -> Result<T, CallError> {
+        tokio::select! {
+            biased;
+            Ok(why) = &mut self.cut => Err(why.into()),
+            done = work => Ok(done),
+        }
+    }
 }
 
 impl Drop for Lease {
@@ -134,7 +157,7 @@ impl Core {
     /// Waits for a connection to a peer, for as long as a call may. The connection is for this call until the lease is dropped.
     /// Dropping the future gives the wish up.
     pub(super) async fn connection(self: &Arc<Self>, peer: PeerNumber, keep: bool) -> Result<(Lease, Node), CallError> {
-        let (lease, answer) = {
+        let (mut lease, answer) = {
             let mut state = self.lock();
             if self.is_over() {
                 return Err(CallError::Ended);
@@ -146,16 +169,19 @@ impl Core {
             connections.next += 1;
             let call = CallId(connections.next);
             let (sender, answer) = oneshot::channel();
-            connections.calls.insert(call, sender);
+            connections.calls.insert(call, Waiting::Begun(sender));
             let open = connections.open(&self.root, peer);
             let is_open = open.is_some();
             connections.nodes.extend(open.map(|node| (peer, node)));
             connections.pool.call(call, peer, keep, is_open, now());
             self.act(&mut state);
-            (Lease { core: self.clone(), call }, answer)
+            (Lease { core: self.clone(), call, cut: Fuse::terminated() }, answer)
         };
         match answer.await {
-            Ok(Ok(node)) => Ok((lease, node)),
+            Ok(Ok((node, cut))) => {
+                lease.cut = cut.fuse();
+                Ok((lease, node))
+            }
             Ok(Err(why)) => Err(why.into()),
             Err(_) => Err(CallError::Ended),
         }
@@ -205,12 +231,7 @@ impl Core {
 
     pub(super) fn set_online(self: &Arc<Self>, state: &mut State, online: bool) {
         state.connections.pool.set_online(online);
-        self.act(state);
-    }
-
-    /// The directory does not name a peer any more.
-    pub(super) fn peer_left(self: &Arc<Self>, state: &mut State, peer: PeerNumber) {
-        state.connections.pool.left(peer, now());
+        state.connections.doubts.set_online(online, now());
         self.act(state);
     }
 
@@ -232,6 +253,10 @@ impl Core {
                 Action::Close { peer } => match state.connections.nodes.get(&peer).cloned() {
                     Some(node) if self.rpc.is_quiet(&node) => self.part(state, peer, node),
                     Some(_) => state.connections.pool.is_used(peer, now()),
+                    None => state.connections.pool.closed(peer, now()),
+                },
+                Action::Cut { peer } => match state.connections.nodes.get(&peer) {
+                    Some(node) => close(node),
                     None => state.connections.pool.closed(peer, now()),
                 },
             }
@@ -261,7 +286,7 @@ impl Core {
         let mut state = self.lock();
         let connections = &mut state.connections;
         let may = !connections.taken.contains(&node.id())
-            && (connections.nodes.get(&peer) != Some(node) || connections.pool.release(peer));
+            && (connections.nodes.get(&peer) != Some(node) || connections.pool.release(peer, now()));
         self.act(&mut state);
         may
     }
@@ -309,8 +334,7 @@ impl Core {
         connections.pool.dialled(peer, result, now());
         if connections.nodes.get(&peer).is_some_and(|node| !node.is_open()) {
             // Its end has been told already.
-            connections.nodes.remove(&peer);
-            connections.pool.closed(peer, now());
+            connections.disconnected(peer);
         }
         self.act(&mut state);
     }
@@ -318,7 +342,7 @@ impl Core {
     /// Keeps the pool's time. Never ends.
     pub(super) async fn keep_time(self: Arc<Self>) {
         loop {
-            let at = self.lock().connections.pool.next_timeout().map(Instant::from_std);
+            let at = self.lock().connections.next_timeout();
             let due = async {
                 match at {
                     Some(at) => sleep_until(at).await,
@@ -329,6 +353,7 @@ impl Core {
                 () = due => {
                     let mut state = self.lock();
                     state.connections.pool.handle_timeout(now());
+                    state.connections.drop_doubted();
                     self.act(&mut state);
                 }
                 () = self.timer.notified() => {}
@@ -369,8 +394,8 @@ impl Core {
             && !state.connections.serving.contains_key(&node.id())
         {
             let caller = Peer::new(&alias, peer);
-            match self.rpc.serve_node(node, caller) {
-                Ok(serving) => drop(state.connections.serving.insert(node.id(), (alias, serving))),
+            match self.rpc.serve_node(node, caller.clone()) {
+                Ok(serving) => drop(state.connections.serving.insert(node.id(), (caller, serving))),
                 Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
             }
         }
@@ -392,8 +417,7 @@ impl Core {
         connections.taken.remove(&node.id());
         connections.partings.remove(&node.id());
         if let Some(peer) = number(node.address()).filter(|peer| connections.nodes.get(peer) == Some(node)) {
-            connections.nodes.remove(&peer);
-            connections.pool.closed(peer, now());
+            connections.disconnected(peer);
             self.act(state);
         }
     }
@@ -418,10 +442,22 @@ impl Core {
 
 impl Connections {
     fn answer(&mut self, call: CallId, answer: Result<Node, NoConnection>) {
-        if let Some(waiting) = self.calls.remove(&call) {
-            // Who is gone has said so, or will.
-            let _ = waiting.send(answer);
+        // Who is gone has said so, or will.
+        match (self.calls.remove(&call), answer) {
+            (Some(Waiting::Begun(waiting)), Ok(node)) => {
+                let (cut, is_cut) = oneshot::channel();
+                let _ = waiting.send(Ok((node, is_cut)));
+                self.calls.insert(call, Waiting::Connected(cut));
+            }
+            (Some(Waiting::Begun(waiting)), Err(why)) => drop(waiting.send(Err(why))),
+            (Some(Waiting::Connected(cut)), Err(why)) => drop(cut.send(why)),
+            (Some(Waiting::Connected(_)), Ok(_)) | (None, _) => {}
         }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let both = [self.pool.next_timeout(), self.doubts.next_timeout()];
+        both.into_iter().flatten().min().map(Instant::from_std)
     }
 }
 

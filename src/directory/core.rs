@@ -1,7 +1,7 @@
 //! What a session knows and does, under one lock. Who brings something, a task or a handle, carries out what follows before it lets
 //! go, and nothing in that waits. What is about connections to peers is in [`super::connections`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::pool::PoolConfig;
 use super::presence::Presence;
 use crate::lock::lock;
 use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
-use crate::protocol::directory::{Introduction, Notice, Refused, Request, Route};
+use crate::protocol::directory::{self, Introduction, Notice, OWN_ALIAS, Refused, Request, Route};
 use crate::protocol::frame::Undeliverable;
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Rpc;
@@ -88,14 +88,14 @@ pub(super) struct State {
 }
 
 impl Core {
-    pub(super) fn new(root: Root, rpc: Rpc, url: &str, pool: PoolConfig) -> Arc<Self> {
+    pub(super) fn new(root: Root, rpc: Rpc, url: &str, pool: PoolConfig, grace: Duration) -> Arc<Self> {
         Arc::new(Self {
             root,
             rpc,
             url: Address::new(url).unwrap_or_else(|_| Address::new("directory").expect("it has 1 to 512 bytes")),
             state: Mutex::new(State {
                 presence: Presence::new(),
-                connections: Connections::new(pool, rand::random()),
+                connections: Connections::new(pool, grace, rand::random()),
                 number: None,
                 texts: None,
                 node: None,
@@ -190,36 +190,69 @@ impl Core {
         let mut events = Vec::new();
         let was_complete = state.presence.is_complete();
         state.presence.handle(notice, &mut events);
-        let mut from_tree = None;
-        let mut here = Vec::new();
-        for event in events {
-            match &event {
-                SessionEvent::Connected { number } => {
-                    state.number = Some(*number);
-                    from_tree = Some(self.attach(state, *number));
-                }
-                SessionEvent::PeerConnect { number, .. } => here.push(*number),
-                SessionEvent::PeerDisconnect { number } => {
-                    self.peer_left(state, *number);
-                    here.retain(|peer| peer != number);
-                    if let Some((_, to_tree)) = &state.node {
-                        to_tree.left(*number);
-                    }
-                }
-                SessionEvent::UserRemoved { alias } => state.connections.distrust(alias),
-                _ => {}
-            }
-            self.emit(event);
-        }
+        let (mut here, from_tree) = self.happened(state, events);
         if !was_complete && state.presence.is_complete() {
             // To the new node all are new.
             here = state.presence.peers().map(|(number, _)| number).collect();
             self.check_online(state);
         }
         if let Some((_, to_tree)) = state.node.as_ref().filter(|_| state.presence.is_complete()) {
+            self.come_again(state, &here);
             to_tree.here(here);
         }
         from_tree
+    }
+
+    /// Says by which key this peer is known to those who may be at the other end of a connection that stands since an earlier login, of this
+    /// side or of theirs.
+    fn come_again(&self, state: &State, peers: &[PeerNumber]) {
+        let (Some(own), Some(texts), users) = (state.presence.own(), &state.texts, state.connections.users()) else {
+            return;
+        };
+        for peer in peers {
+            if state.presence.alias(*peer).is_some_and(|alias| users.contains(&**alias)) {
+                let data = link::again(own, *peer, &self.root.peer_id());
+                // Whom it does not reach in time cuts the connection.
+                let _ = texts.try_send(directory::introduction(Introduction::Response, &data, None));
+            }
+        }
+    }
+
+    /// Does what follows, and tells it. Returns who has come, and what the tree wants to say, when there is a node for it.
+    fn happened(self: &Arc<Self>, state: &mut State, events: Vec<SessionEvent>) -> (Vec<PeerNumber>, Option<FromTree>) {
+        let (mut here, mut from_tree, mut disowned) = (Vec::new(), None, HashSet::new());
+        for event in events {
+            match &event {
+                SessionEvent::Connected { number } => {
+                    state.number = Some(*number);
+                    from_tree = Some(self.attach(state, *number));
+                }
+                SessionEvent::PeerConnect { name, number } => {
+                    here.push(*number);
+                    if state.connections.named(*number, name) {
+                        disowned.insert(*number);
+                    }
+                }
+                SessionEvent::PeerDisconnect { number, ended } => {
+                    if *ended {
+                        disowned.insert(*number);
+                    } else {
+                        self.peer_left(state, *number);
+                    }
+                    here.retain(|peer| peer != number);
+                    if let Some((_, to_tree)) = &state.node {
+                        to_tree.left(*number);
+                    }
+                }
+                SessionEvent::UserRemoved { alias } => disowned.extend(state.connections.served(alias)),
+                _ => {}
+            }
+            self.emit(event);
+        }
+        if !disowned.is_empty() {
+            self.disown(state, disowned);
+        }
+        (here, from_tree)
     }
 
     /// Makes the node of this login.
@@ -253,13 +286,21 @@ impl Core {
         }
     }
 
-    /// The connection is lost. Who was there counts as there.
-    pub(super) fn lost(self: &Arc<Self>) {
+    /// The connection is lost. Who was there counts as there, but for the other logins of the own account if the directory has `ended`
+    /// this one: it has ended all of them.
+    pub(super) fn lost(self: &Arc<Self>, ended: bool) {
         let mut state = self.lock();
         self.forget_link(&mut state);
         if state.presence.own().is_some() {
             state.presence.begin();
             self.emit(SessionEvent::Disconnected);
+        }
+        if ended {
+            let mut events = Vec::new();
+            state.presence.account_ended(&mut events);
+            self.happened(&mut state, events);
+            let ours = state.connections.served(OWN_ALIAS).collect();
+            self.disown(&mut state, ours);
         }
         self.phase.send_if_modified(|phase| {
             let was_online = *phase == Phase::Online;
@@ -283,10 +324,11 @@ impl Core {
 
     /// The session is over. Returns the connections that it had made and that are being closed.
     pub(super) fn end(&self, error: Option<LoginError>) -> Vec<Node> {
+        let mut state = self.lock();
+        // The task of the session and its last handle may both come here.
         if self.is_over() {
             return Vec::new();
         }
-        let mut state = self.lock();
         self.forget_link(&mut state);
         self.phase.send_replace(Phase::Over(error.clone()));
         self.emit(SessionEvent::Ended { error });
@@ -368,6 +410,9 @@ impl State {
     fn introduced(&mut self, what: Introduction, route: Route, data: &str) {
         let Route { to, from, peer } = route;
         let is_ours = self.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
+        if let (true, Some(alias), Some(key)) = (is_ours, self.presence.alias(from), link::key_of_again(data)) {
+            return self.connections.vouched(from, alias, key);
+        }
         match (link::payload(data), &self.node) {
             _ if !is_ours || self.presence.alias(from).is_none() => self.counters.foreign += 1,
             (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
@@ -379,6 +424,37 @@ impl State {
                     to_tree.undeliverable(from, Undeliverable::Unknown);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_is_told_once() {
+        for _ in 0..100 {
+            let (root, grace) = (Root::default(), Duration::ZERO);
+            let core = Core::new(root, Rpc::new(), "ws://localhost", PoolConfig::default(), grace);
+            let (_, mut events) = core.listen();
+            // The task of the session and its last handle are there at the same time.
+            let (held, both) = (core.lock(), Barrier::new(3));
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        both.wait();
+                        core.end(None)
+                    });
+                }
+                both.wait();
+                std::thread::yield_now();
+                drop(held);
+            });
+            assert_eq!(events.try_recv(), Ok(SessionEvent::Ended { error: None }));
+            assert!(events.try_recv().is_err());
         }
     }
 }

@@ -156,6 +156,10 @@ pub enum CallError {
     /// There is no connection to the peer. It was not called.
     #[error("no connection: {0}")]
     NotConnected(ConnectError),
+    /// The directory does not vouch for the peer any more: its login was ended while it was called, or it was not named again within the
+    /// [grace](super::DirectoryBuilder::grace). Whether the call was handled is not known.
+    #[error("the directory does not vouch for the peer any more")]
+    NotVouched,
     /// The session is over. Whether the peer was called is not known.
     #[error("the session is over")]
     Ended,
@@ -168,6 +172,7 @@ impl From<NoConnection> for CallError {
     fn from(why: NoConnection) -> Self {
         match why {
             NoConnection::Gone => Self::Gone,
+            NoConnection::NotVouched => Self::NotVouched,
             NoConnection::Full => Self::Full,
             NoConnection::TimedOut => Self::NoConnection,
             NoConnection::Failed(error) => Self::NotConnected(error),

@@ -30,11 +30,18 @@ pub enum SessionEvent {
         /// Its number.
         number: PeerNumber,
     },
-    /// A peer is there no more, or is not to be reached any more. Connections to it that are open stay open while they are used, and its
-    /// calls over them are still taken, also if its account has another password since: where that matters, close its node.
+    /// A peer is there no more, or is not to be reached any more.
+    ///
+    /// If it was `ended`, its calls are not taken any more, calls to it fail, and all connections to it are closed, also those of the
+    /// application. Otherwise connections stay open, and its calls over them are taken, for the
+    /// [grace](super::DirectoryBuilder::grace); and on and on if it logs in again, by another number, with the same key.
     PeerDisconnect {
         /// Its number.
         number: PeerNumber,
+        /// Whether it is not to be believed any more that it is of this user: its login was ended because its account has another
+        /// password or was closed, the trust has ended, or the number is somebody else's now. Otherwise its connection to the directory
+        /// is lost or closed, and the peer may come again, by another number.
+        ended: bool,
     },
     /// A user whose peers may be reached.
     NewUser {

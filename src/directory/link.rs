@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::error::CloseReason;
+use crate::identity::PeerId;
 use crate::protocol::directory::{Introduction, Route};
 use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
@@ -56,6 +58,21 @@ pub(super) fn introduction(own: PeerNumber, to: PeerNumber, payload: &str) -> Op
     let route = Route { to, from: own, peer: Some(own) };
     let data = serde_json::to_string(&Data { route, spd, pmesh: Some(raw) }).ok()?;
     Some((what, route, data))
+}
+
+/// What the directory is to pass on so that a peer knows by which key the one of this number is known: whose connections stand since an
+/// earlier login. The directory vouches for the number, and the connection for the key.
+pub(super) fn again(own: PeerNumber, to: PeerNumber, key: &PeerId) -> String {
+    json!({"to": to, "from": own, "peer": own, "again": key}).to_string()
+}
+
+/// The key in such data.
+pub(super) fn key_of_again(data: &str) -> Option<PeerId> {
+    #[derive(Deserialize)]
+    struct Only {
+        again: PeerId,
+    }
+    serde_json::from_str(data).ok().map(|Only { again }| again)
 }
 
 /// The payload for the tree in the data of an introduction. `None` if there is none: it is an original's, whose data channels are
@@ -242,6 +259,19 @@ mod tests {
             let (what, _, data) = introduction(peer(1), peer(2), rest).unwrap();
             assert!(what == Introduction::Response && !data.contains("\"spd\""), "{data}");
             assert_eq!(payload(&data), Some(rest));
+        }
+    }
+
+    #[test]
+    fn a_key_is_told_apart_from_payloads() {
+        let key = crate::identity::Identity::from_secret([1; 32]).peer_id();
+        let data = again(peer(1), peer(2), &key);
+        assert_eq!(serde_json::from_str(&data).ok(), Some(Route { to: peer(2), from: peer(1), peer: Some(peer(1)) }));
+        assert_eq!((key_of_again(&data), payload(&data)), (Some(key), None));
+        for other in
+            ["", "[]", "{}", r#"{"again":1}"#, r#"{"again":"x"}"#, r#"{"pmesh":[8,"00000000000000ff","busy"]}"#]
+        {
+            assert_eq!(key_of_again(other), None, "{other}");
         }
     }
 

@@ -66,7 +66,17 @@
 //! has another number, so a connection that stood before is known to the other side by the old one, and not used for its calls to
 //! the new one: those may have to wait until the old connection is closed. A password that is wrong then ends the session.
 //!
-//! - `presence`, `pool`: who is there; which connections there are (pure)
+//! # Who is believed to be who
+//!
+//! A peer counts as one of its user as long as the directory names it. When its account has another password or is closed, or the trust
+//! ends, the directory ends its logins and says so: then everything that goes on with the peer ends at once, over open connections too.
+//! A peer that has left in another way, or is missing after an absence, may have lost the directory only; but nobody
+//! would say any more that its account is closed. So its calls are taken for a [grace period](DirectoryBuilder::grace) only, in which
+//! the directory is there and does not name it. A peer that logs in again says its key to those to whom it is connected, and is known
+//! by it: then all goes on, and ends with its new login. While the directory is away nobody is named, and all goes on as it was: who wants to
+//! be sure that nobody is called or served by mistake then, looks at [`Session::is_connected`].
+//!
+//! - `presence`, `doubts`, `pool`: who is there; who has left, and is connected; which connections there are (pure)
 //! - `link`: the directory as a node; `login`: the way to its socket
 //! - `parting`: how the two ends of a connection agree to close it
 //! - `core`, `connections`, `tasks`: bring what happens to these, and carry out what follows
@@ -75,6 +85,7 @@
 mod builder;
 mod connections;
 mod core;
+mod doubts;
 mod error;
 mod event;
 mod link;

@@ -108,12 +108,19 @@ impl Presence {
             Notice::UserList(aliases) => self.users_are(aliases, events),
             Notice::PeerList(peers) => self.peers_are(peers, events),
             Notice::PeerConnect(peer) => self.add_peer(peer, events),
-            Notice::PeerDisconnect(number) => {
-                if !self.remove_peer(*number, events) {
+            Notice::PeerDisconnect { number, ended } => {
+                if !self.remove_peer(*number, *ended, events) {
                     self.ignored += 1;
                 }
             }
             Notice::Introduce { .. } | Notice::TokenResponse { .. } | Notice::Ok { .. } | Notice::Error { .. } => {}
+        }
+    }
+
+    /// All logins of the own account were ended.
+    pub(super) fn account_ended(&mut self, events: &mut Vec<SessionEvent>) {
+        for number in self.users.get(OWN_ALIAS).cloned().unwrap_or_default() {
+            self.remove_peer(number, true, events);
         }
     }
 
@@ -124,7 +131,8 @@ impl Presence {
         }
         self.own = Some(number);
         events.push(SessionEvent::Connected { number });
-        self.remove_peer(number, events);
+        // It is the peer's no more.
+        self.remove_peer(number, true, events);
     }
 
     fn users_are(&mut self, aliases: &[String], events: &mut Vec<SessionEvent>) {
@@ -142,10 +150,12 @@ impl Presence {
 
     fn peers_are(&mut self, peers: &[Named], events: &mut Vec<SessionEvent>) {
         let named: HashMap<PeerNumber, &str> = peers.iter().map(|peer| (peer.id, peer.name.as_str())).collect();
-        let stays = |number: PeerNumber, alias: &str| named.get(&number).is_some_and(|named| *named == alias);
-        let gone: Vec<_> = self.peers().filter(|(number, alias)| !stays(*number, alias)).map(|(n, _)| n).collect();
-        for number in gone {
-            self.remove_peer(number, events);
+        let missing = self.peers().filter_map(|(number, alias)| match named.get(&number) {
+            Some(named) if **named == **alias => None,
+            named => Some((number, named.is_some())),
+        });
+        for (number, is_anothers) in missing.collect::<Vec<_>>() {
+            self.remove_peer(number, is_anothers, events);
         }
         for peer in peers {
             if named.get(&peer.id) == Some(&peer.name.as_str()) && !self.peers.contains_key(&peer.id) {
@@ -162,7 +172,7 @@ impl Presence {
             return;
         }
         if known.is_some() {
-            self.remove_peer(peer.id, events);
+            self.remove_peer(peer.id, true, events);
         }
         let user = if self.peers.len() < MAX_PEERS { self.user(&peer.name, events) } else { None };
         let Some(alias) = user else {
@@ -188,12 +198,13 @@ impl Presence {
         Some(alias)
     }
 
-    fn remove_peer(&mut self, number: PeerNumber, events: &mut Vec<SessionEvent>) -> bool {
+    /// Its `ended` says that it may not be believed any more to be who it was.
+    fn remove_peer(&mut self, number: PeerNumber, ended: bool, events: &mut Vec<SessionEvent>) -> bool {
         let Some(alias) = self.peers.remove(&number) else { return false };
         if let Some(peers) = self.users.get_mut(&alias) {
             peers.remove(&number);
         }
-        events.push(SessionEvent::PeerDisconnect { number });
+        events.push(SessionEvent::PeerDisconnect { number, ended });
         true
     }
 
@@ -206,7 +217,7 @@ impl Presence {
         };
         for number in peers {
             self.peers.remove(&number);
-            events.push(SessionEvent::PeerDisconnect { number });
+            events.push(SessionEvent::PeerDisconnect { number, ended: true });
         }
         events.push(SessionEvent::UserRemoved { alias: alias.to_owned() });
     }

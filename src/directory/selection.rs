@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 
 use super::error::CallError;
@@ -17,10 +18,11 @@ use super::session::{Peer, Session};
 use super::target::Target;
 use crate::protocol::PeerNumber;
 
-/// Calls of one message that are in progress or wait for connections, at a time. Those to further peers follow.
-const AT_ONCE: usize = 64;
-/// Replies that may be unread. At it no further calls are made.
-const UNREAD: usize = 2 * AT_ONCE;
+/// Calls of one message that are in progress at a time, with replies that are unread: as many as one may have connections. An answer has
+/// 1 MiB by default, and a connection costs about as much.
+const AT_ONCE: usize = 1024;
+/// Of these, calls that wait for connections. Further ones do not yet, so that their time does not run while the pool is busy.
+const CONNECTING: usize = 64;
 
 /// Peers to be called: made by [`Session::get`]. Cheap to clone; keeps its [`Session`].
 ///
@@ -130,12 +132,12 @@ impl Selection {
             targets
         };
         targets.reverse();
-        let (replies, receiver) = mpsc::channel(UNREAD);
+        let (replies, receiver) = mpsc::channel(AT_ONCE);
         let calls = Calls {
             session: self.session.clone(),
             mode,
             module: module.to_owned(),
-            request,
+            request: request.to_string().into(),
             keep: self.keep || mode == Mode::Notice,
             timeout: self.timeout,
             replies,
@@ -146,7 +148,8 @@ impl Selection {
 
 /// Replies of peers, see [`Selection::message`]. It ends when each peer has answered, failed or timed out; at once if there is none.
 ///
-/// While it is not read, no further peers are called beyond the first hundred or so. Taking a reply is cancel safe. Dropping it cancels
+/// Peers to which there are connections are called first, all at once; those to which there are none follow as connections are made, and
+/// wait for nobody but those that are connecting. While it is not read, no further peers are called beyond the first thousand. Taking a reply is cancel safe. Dropping it cancels
 /// what is in progress. Keeps its [`Session`].
 pub struct Replies {
     receiver: mpsc::Receiver<Reply>,
@@ -178,7 +181,7 @@ struct Calls {
     session: Session,
     mode: Mode,
     module: String,
-    request: Value,
+    request: Bytes,
     keep: bool,
     timeout: Option<Duration>,
     replies: mpsc::Sender<Reply>,
@@ -187,13 +190,15 @@ struct Calls {
 impl Calls {
     /// Calls the targets, the last one first.
     async fn run(self, mut targets: Vec<(PeerNumber, Arc<str>)>) {
+        let connecting = Semaphore::new(CONNECTING);
         let mut running = FuturesUnordered::new();
         loop {
+            // A call that begins has room for its answer, so it holds up nobody when it is done.
+            let place = async { Some((connecting.acquire().await.ok()?, self.replies.reserve().await.ok()?)) };
             tokio::select! {
-                // A call that begins has room for its answer, so it holds up nobody when it is done.
-                Ok(room) = self.replies.reserve(), if running.len() < AT_ONCE && !targets.is_empty() => {
+                Some((turn, room)) = place, if running.len() < AT_ONCE && !targets.is_empty() => {
                     if let Some((peer, alias)) = targets.pop() {
-                        running.push(self.one(peer, alias, room));
+                        running.push(self.one(peer, alias, turn, room));
                     }
                 }
                 Some(()) = running.next() => {}
@@ -202,12 +207,14 @@ impl Calls {
         }
     }
 
-    async fn one(&self, peer: PeerNumber, alias: Arc<str>, room: mpsc::Permit<'_, Reply>) {
+    /// Calls a peer. Its `turn` is over when there is a connection.
+    async fn one(&self, peer: PeerNumber, alias: Arc<str>, turn: SemaphorePermit<'_>, room: mpsc::Permit<'_, Reply>) {
         let reply = |result| Reply { number: peer, name: alias.to_string(), result };
-        let (lease, node) = match self.session.core().connection(peer, self.keep).await {
+        let (mut lease, node) = match self.session.core().connection(peer, self.keep).await {
             Ok(connection) => connection,
             Err(error) => return room.send(reply(Err(error))),
         };
+        drop(turn);
         let mut target = self.session.rpc().on(&node);
         if let Some(timeout) = self.timeout {
             target = target.timeout(timeout);
@@ -215,21 +222,27 @@ impl Calls {
         let request = self.request.clone();
         match self.mode {
             Mode::Message => {
-                let result = target.call(&self.module, request).await;
+                let result = lease.hold(target.call_body(&self.module, request)).await;
                 drop(lease);
-                room.send(reply(result.map_err(Into::into)));
+                room.send(reply(result.and_then(|answer| Ok(answer?))));
             }
             Mode::Notice => {
-                let result = target.notify(&self.module, request).await;
+                let result = lease.hold(target.notify_body(&self.module, request)).await;
                 drop(lease);
-                room.send(reply(result.map(|()| Value::Null).map_err(Into::into)));
+                room.send(reply(result.and_then(|sent| Ok(sent.map(|()| Value::Null)?))));
             }
             Mode::Stream => {
                 // The items need more.
                 drop(room);
-                let mut items = target.stream(&self.module, request);
-                while let Some(item) = items.next().await {
-                    if self.replies.send(reply(item.map_err(Into::into))).await.is_err() {
+                let mut items = target.stream_body(&self.module, request);
+                loop {
+                    let item = match lease.hold(items.next()).await {
+                        Ok(Some(item)) => item.map_err(Into::into),
+                        Ok(None) => break,
+                        Err(cut) => Err(cut),
+                    };
+                    let is_cut = matches!(item, Err(CallError::NotVouched));
+                    if self.replies.send(reply(item)).await.is_err() || is_cut {
                         break;
                     }
                 }

@@ -182,7 +182,8 @@ impl Session {
     }
 
     /// Connects to a peer, for messages and channels besides calls, and to be introduced to others through it. The connection is the
-    /// application's: calls use it, and it is not closed by this session.
+    /// application's: calls use it, and it is not closed by this session, unless the login of the peer is
+    /// [ended](super::SessionEvent::PeerDisconnect).
     ///
     /// # Errors
     ///
@@ -310,7 +311,8 @@ impl Session {
         read(self.request(Request::ListTrusted).await?)
     }
 
-    /// Ends the trust, on both sides. Neither sees the other's peers any more, and their calls are not taken.
+    /// Ends the trust, on both sides. Neither sees the other's peers any more, and all connections by which the directory has introduced
+    /// them to each other are closed.
     ///
     /// # Errors
     ///

@@ -17,6 +17,7 @@ use super::login::{Backoff, DirectoryUrl, LOGIN_TIMEOUT};
 use super::session::Password;
 use crate::node::Events;
 use crate::protocol::PeerNumber;
+use crate::protocol::directory::ACCOUNT_CLOSED;
 use crate::transport::websocket::Socket;
 
 /// Texts that may wait to be sent. At it, requests fail and introductions are busy.
@@ -119,6 +120,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
     let mut from_tree: Option<FromTree> = None;
     let begun = Instant::now();
     let mut heard = begun;
+    let mut ended = false;
     let in_order = loop {
         tokio::select! {
             message = stream.next() => match message {
@@ -128,7 +130,10 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
                         from_tree = Some(node);
                     }
                 }
-                Some(Ok(Message::Close(_))) => break true,
+                Some(Ok(Message::Close(frame))) => {
+                    ended = frame.is_some_and(|frame| u16::from(frame.code) == ACCOUNT_CLOSED);
+                    break true;
+                }
                 Some(Ok(_)) => heard = Instant::now(),
                 Some(Err(_)) | None => break false,
             },
@@ -142,7 +147,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
         }
     };
     let was_online = core.is_online();
-    core.lost();
+    core.lost(ended);
     if in_order {
         // What waits is sent, then the end.
         let _ = timeout(CLOSE_TIMEOUT, writing).await;

@@ -4,7 +4,7 @@
 //! to a peer that has logged in, in this order:
 //!   userAdd "Us"   setPeerId {"peerId":N}   userList [alias…]   peerList [{"name":alias,"id":N}…]
 //! later:
-//!   userAdd alias   peerConnect {"name":alias,"id":N}   peerDisconnect N   userRemove alias *
+//!   userAdd alias   peerConnect {"name":alias,"id":N}   peerDisconnect N, beside which "ended":true *   userRemove alias *
 //!   peerRequest, peerResponse {"to":N,"from":N,"peer":N,"spd":{"type":…,"sdp":…},"pmesh":payload *}
 //!   tokenResponse {"token":…}   error
 //! to the directory:
@@ -12,7 +12,9 @@
 //!   listTrusted   revokeTrust {"name":alias}   changePassword {"old":…,"new":…}   deleteAccount {"password":…}   all *
 //! ```
 //!
-//! What is marked * the original does not know. A request may carry an `id` beside type and data; then it is answered by exactly one
+//! What is marked * the original does not know. `ended` says that the login was ended by the directory, or the trust: who it was is not
+//! to be believed any more. A login whose connection is lost or closed, by either side and in whatever order, has left without that: its
+//! peer may come again. Then a `peerResponse` has `"again":key` in the place of `pmesh`: so its connections of before are known. A request may carry an `id` beside type and data; then it is answered by exactly one
 //! `{"type":"ok","id":…,"data":…}` or `{"type":"error","id":…,"data":{"code":…,"message":…}}`, and by nothing else.
 
 use std::borrow::Cow;
@@ -165,6 +167,8 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     #[serde(default)]
     id: Option<u64>,
+    #[serde(borrow, default)]
+    ended: Option<&'a RawValue>,
 }
 
 impl Envelope<'_> {
@@ -185,7 +189,7 @@ impl<'a> Request<'a> {
     ///
     /// [`Malformed`].
     pub(crate) fn parse(text: &'a str) -> Result<(Self, Option<u64>), Malformed> {
-        let Envelope { kind, data, id } = serde_json::from_str(text).map_err(|_| Malformed { id: None })?;
+        let Envelope { kind, data, id, .. } = serde_json::from_str(text).map_err(|_| Malformed { id: None })?;
         Self::read(&kind, data).map(|request| (request, id)).ok_or(Malformed { id })
     }
 
@@ -272,8 +276,12 @@ pub(crate) enum Notice {
     PeerList(Vec<Presence>),
     /// A peer has come.
     PeerConnect(Presence),
-    /// A peer has left.
-    PeerDisconnect(PeerNumber),
+    /// A peer has left, or may not be seen any more.
+    PeerDisconnect {
+        number: PeerNumber,
+        /// Whether its login was ended, or the trust: see the [module](self).
+        ended: bool,
+    },
     /// A peer wants to connect, or answers.
     Introduce { what: Introduction, route: Route, data: String },
     /// The token that was asked for, without an `id`.
@@ -291,11 +299,12 @@ impl Notice {
     ///
     /// [`Malformed`].
     pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
-        let Envelope { kind, data, id } = serde_json::from_str(text).map_err(|_| Malformed { id: None })?;
-        Self::read(&kind, data, id).ok_or(Malformed { id })
+        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| Malformed { id: None })?;
+        let id = envelope.id;
+        Self::read(envelope).ok_or(Malformed { id })
     }
 
-    fn read(kind: &str, data: Option<&RawValue>, id: Option<u64>) -> Option<Self> {
+    fn read(Envelope { kind, data, id, ended }: Envelope<'_>) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Own {
@@ -307,14 +316,17 @@ impl Notice {
         }
         let introduce =
             |what| Some(Self::Introduce { what, route: Envelope::read(data)?, data: data?.get().to_owned() });
-        match kind {
+        match &*kind {
             "userAdd" => Envelope::read(data).map(Self::UserAdd),
             "userRemove" => Envelope::read(data).map(Self::UserRemove),
             "setPeerId" => Envelope::read(data).map(|Own { peer_id }| Self::SetPeerId(peer_id)),
             "userList" => Envelope::read(data).map(Self::UserList),
             "peerList" => Envelope::read(data).map(Self::PeerList),
             "peerConnect" => Envelope::read(data).map(Self::PeerConnect),
-            "peerDisconnect" => Envelope::read(data).map(Self::PeerDisconnect),
+            "peerDisconnect" => {
+                let ended = ended.is_some_and(|ended| ended.get() == "true");
+                Envelope::read(data).map(|number| Self::PeerDisconnect { number, ended })
+            }
             "peerRequest" => introduce(Introduction::Request),
             "peerResponse" => introduce(Introduction::Response),
             "tokenResponse" => Envelope::read(data).map(|Token { token }| Self::TokenResponse { token }),
@@ -333,7 +345,10 @@ impl Notice {
             Self::UserList(names) => text("userList", Some(names), None),
             Self::PeerList(peers) => text("peerList", Some(peers), None),
             Self::PeerConnect(peer) => text("peerConnect", Some(peer), None),
-            Self::PeerDisconnect(number) => text("peerDisconnect", Some(number), None),
+            Self::PeerDisconnect { number, ended: false } => text("peerDisconnect", Some(number), None),
+            Self::PeerDisconnect { number, ended: true } => {
+                format!("{{\"type\":\"peerDisconnect\",\"data\":{number},\"ended\":true}}")
+            }
             Self::Introduce { what, data, .. } => introduction(*what, data, None),
             Self::TokenResponse { token } => text("tokenResponse", Some(&json!({ "token": token })), None),
             Self::Ok { id, data } => text("ok", Some(data), Some(*id)),
@@ -383,12 +398,24 @@ mod tests {
             (Notice::UserList(vec!["Bob".into(), "Dave".into()]), r#"{"type":"userList","data":["Bob","Dave"]}"#),
             (Notice::PeerList(vec![bob.clone()]), r#"{"type":"peerList","data":[{"name":"Bob","id":5}]}"#),
             (Notice::PeerConnect(bob), r#"{"type":"peerConnect","data":{"name":"Bob","id":5}}"#),
-            (Notice::PeerDisconnect(number(5)), r#"{"type":"peerDisconnect","data":5}"#),
+            (Notice::PeerDisconnect { number: number(5), ended: false }, r#"{"type":"peerDisconnect","data":5}"#),
+            (
+                Notice::PeerDisconnect { number: number(5), ended: true },
+                r#"{"type":"peerDisconnect","data":5,"ended":true}"#,
+            ),
             (Notice::TokenResponse { token: "==OTAw".into() }, r#"{"type":"tokenResponse","data":{"token":"==OTAw"}}"#),
             (Notice::Error { id: None, refused: None }, r#"{"type":"error"}"#),
         ] {
             assert_eq!(notice.to_json(), text);
             assert_eq!(Notice::parse(text), Ok(notice));
+        }
+    }
+
+    #[test]
+    fn who_has_not_been_ended_has_left() {
+        for ended in ["false", "null", "1", "[true]", "{\"ended\":true}", "\"true\""] {
+            let text = format!(r#"{{"type":"peerDisconnect","data":"5","ended":{ended}}}"#);
+            assert_eq!(Notice::parse(&text), Ok(Notice::PeerDisconnect { number: number(5), ended: false }), "{ended}");
         }
     }
 

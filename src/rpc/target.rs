@@ -82,7 +82,7 @@ impl Target {
     ///
     /// Dropping the future cancels the call: the other side drops the handler when it hears of it.
     pub async fn call(&self, module: &str, request: impl Into<Value>) -> Result<Value, CallError> {
-        self.answer(module, request.into().to_string().into()).await
+        self.call_body(module, request.into().to_string().into()).await
     }
 
     /// Like [`call`](Self::call), with types: what the module gives instead of the answer's is [`CallError::Unexpected`].
@@ -96,15 +96,19 @@ impl Target {
         request: &(impl Serialize + ?Sized),
     ) -> Result<A, CallError> {
         let body = serde_json::to_vec(request).map_err(|error| CallError::Malformed(error.to_string()))?;
-        self.answer(module, body.into()).await
+        self.call_body(module, body.into()).await
     }
 
     /// Calls a module that answers by a stream. Nothing happens until it is polled; dropping it cancels the call.
     ///
     /// Of a module with one answer the stream has that one item.
     pub fn stream(&self, module: &str, request: impl Into<Value>) -> Responding {
+        self.stream_body(module, request.into().to_string().into())
+    }
+
+    /// The same with a request that is JSON already. So are those below: one text serves any number of calls.
+    pub(crate) fn stream_body(&self, module: &str, body: Bytes) -> Responding {
         let (target, module) = (self.clone(), module.to_owned());
-        let body = request.into().to_string().into();
         let call = async move { target.begin(Mode::Stream, &module, body, target.timeout).await };
         Responding { state: State::Beginning(call.boxed()), _rpc: self.rpc.clone() }
     }
@@ -121,7 +125,10 @@ impl Target {
     ///
     /// Cancel safe: a cancelled one has sent nothing.
     pub async fn notify(&self, module: &str, request: impl Into<Value>) -> Result<(), CallError> {
-        let body = request.into().to_string().into();
+        self.notify_body(module, request.into().to_string().into()).await
+    }
+
+    pub(crate) async fn notify_body(&self, module: &str, body: Bytes) -> Result<(), CallError> {
         self.begin(Mode::Notice, module, body, self.time()).await?.detach();
         Ok(())
     }
@@ -130,7 +137,7 @@ impl Target {
         Some(self.timeout.unwrap_or(TIMEOUT))
     }
 
-    async fn answer<A: DeserializeOwned>(&self, module: &str, body: Bytes) -> Result<A, CallError> {
+    pub(crate) async fn call_body<A: DeserializeOwned>(&self, module: &str, body: Bytes) -> Result<A, CallError> {
         let mut ticket = self.begin(Mode::Call, module, body, self.time()).await?;
         match ticket.next().await {
             Reply::End(result) => decode(&result?),

@@ -41,7 +41,7 @@ async fn two_accounts_come_to_trust_each_other_by_a_token_and_call() {
     }
     assert!(all(alice.session.get("Us").message("Echo", json!(1))).await.is_empty());
 
-    // Trust ends, and nobody can be called any more, even where there is a connection.
+    // Trust ends, and with it the connections that it has brought about.
     let node = soon(alice.session.connect(bob.number())).await.unwrap();
     let beside = alice.session.rpc().on(&node);
     assert_eq!(soon(beside.call("Echo", "hello")).await, Ok(said));
@@ -49,7 +49,8 @@ async fn two_accounts_come_to_trust_each_other_by_a_token_and_call() {
     bob.sees(&[]).await;
     assert!(bob.session.peers().is_empty() && bob.session.users().is_empty());
     alice.sees(&[]).await;
-    assert_eq!(soon(beside.call("Echo", "hello")).await, Err(CallError::Refused));
+    soon(node.closed()).await;
+    assert_eq!(soon(beside.call("Echo", "hello")).await, Err(CallError::NotOpen));
 }
 
 #[tokio::test]

@@ -182,3 +182,21 @@ async fn two_hundred_peers_that_do_not_answer_make_two_hundred_replies() {
     let replies = all(alice.session.get("*").message("Echo", 1)).await;
     assert_eq!(replies.len(), 200, "each peer has one");
 }
+
+#[tokio::test]
+async fn many_peers_that_are_slow_hold_up_nobody() {
+    let server = Server::start(&["alice", "bob", "carol"]).await;
+    let alice = server.log_in("alice").await;
+    let slow: Vec<_> = futures_util::future::join_all((0..80).map(|_| server.log_in("bob"))).await;
+    let quick = server.log_in("carol").await;
+    alice.sees(&slow.iter().chain([&quick]).collect::<Vec<_>>()).await;
+    let hang = async |_| std::future::pending().await;
+    let _hang: Vec<_> = slow.iter().map(|bob| bob.session.module("Echo", hang).unwrap()).collect();
+    let _echo = quick.echo();
+    for bob in &slow {
+        soon(alice.session.connect(bob.number())).await.unwrap();
+    }
+    let mut replies = alice.session.get("*").message("Echo", 1);
+    let first = soon(replies.next()).await.unwrap();
+    assert_eq!((first.number, first.result), (quick.number(), Ok(json!([["alice", alice.number()], 1]))));
+}

@@ -6,6 +6,7 @@ mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod connections;
+mod ended;
 mod lost;
 mod scripted;
 mod server;

@@ -1,8 +1,12 @@
 //! Sessions at a directory that says what the test wants.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
-use pmesh::directory::{CallError, Credentials, Directory, Peer, RequestError, Session, SessionEvent};
-use pmesh::{ConnectError, PeerNumber, Root};
+use pmesh::directory::{
+    CallError, Credentials, Directory, DirectoryBuilder, Peer, RequestError, Session, SessionEvent,
+};
+use pmesh::{ConnectError, Node, PeerNumber, Root};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -61,10 +65,14 @@ struct Scene {
 impl Scene {
     /// Alice is 1; Bob is there, as 2.
     async fn begin() -> Self {
+        Self::begin_with(Directory::builder()).await
+    }
+
+    async fn begin_with(directory: DirectoryBuilder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let root = builder().build();
-        let directory = Directory::builder().root(&root);
+        let directory = directory.root(&root);
         let connecting = directory.connect(&url, Credentials::new("alice", "correct horse"));
         let serving = async {
             let mut script = Script::accept(&listener).await;
@@ -191,7 +199,7 @@ async fn a_lost_answer_is_said_to_be_lost_and_the_new_login_counts() {
         SessionEvent::Disconnected,
         SessionEvent::Connected { number: number(7) },
         SessionEvent::NewUser { alias: "Carol".into() },
-        SessionEvent::PeerDisconnect { number: number(2) },
+        SessionEvent::PeerDisconnect { number: number(2), ended: false },
         SessionEvent::PeerConnect { name: "Carol".into(), number: number(3) },
         SessionEvent::PeerConnect { name: "Us".into(), number: number(8) },
     ];
@@ -212,4 +220,63 @@ async fn requests_have_a_bound() {
     assert!(futures_util::FutureExt::now_or_never(again).is_none());
     drop(scene.script);
     event(&scene.session, |event| matches!(event, SessionEvent::Connected { .. }).then_some(())).await;
+}
+
+/// Bob logs in too, and one of the two connects to the other.
+async fn connect(scene: &mut Scene, by_bob: bool) -> (Session, Script, Node) {
+    let url = format!("ws://{}", scene.listener.local_addr().unwrap());
+    let root = builder().build();
+    let directory = Directory::builder().root(&root);
+    let welcoming = async {
+        let mut script = Script::accept(&scene.listener).await;
+        script.welcome(2, json!(["Alice"]), json!([{"name": "Alice", "id": 1}])).await;
+        script
+    };
+    let logging_in = directory.connect(&url, Credentials::new("alice", "correct horse"));
+    let (bob, mut script) = tokio::join!(soon(logging_in), welcoming);
+    let bob = bob.unwrap();
+    let introducing = async {
+        loop {
+            let (from, to) = tokio::select! {
+                text = scene.script.hear() => (text, &mut script),
+                text = script.hear() => (text, &mut scene.script),
+            };
+            to.say(json!({"type": from["type"], "data": from["data"]})).await;
+        }
+    };
+    let number = |number| PeerNumber::new(number).unwrap();
+    let node = tokio::select! {
+        node = soon(bob.connect(number(1))), if by_bob => node.unwrap(),
+        node = soon(scene.session.connect(number(2))), if !by_bob => node.unwrap(),
+        () = introducing => unreachable!(),
+    };
+    (bob, script, node)
+}
+
+/// The number is somebody else's after an absence, so who is connected by it is not believed any more to be Bob.
+#[tokio::test]
+async fn a_number_that_has_another_name_is_not_who_it_was() {
+    let mut scene = Scene::begin().await;
+    let (_bob, _scripted, node) = connect(&mut scene, false).await;
+    let mut events = scene.session.events();
+    scene.script.0.close(None).await.unwrap();
+    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
+    assert!(node.is_open());
+    let mut again = Script::accept(&scene.listener).await;
+    again.welcome(7, json!(["Bob", "Eve"]), json!([{"name": "Eve", "id": 2}])).await;
+    soon(node.closed()).await;
+    let there: Vec<_> = scene.session.peers().into_iter().map(|peer| (peer.name, peer.number.get())).collect();
+    assert_eq!(there, [("Eve".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn only_the_same_user_comes_again_by_a_key() {
+    let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(200))).await;
+    let (bob, _scripted, node) = connect(&mut scene, true).await;
+    let key = bob.root().peer_id().to_string();
+    scene.script.say(json!({"type": "peerConnect", "data": {"name": "Eve", "id": 3}})).await;
+    let again = json!({"to": 1, "from": 3, "peer": 3, "again": key});
+    scene.script.say(json!({"type": "peerResponse", "data": again})).await;
+    scene.script.say(json!({"type": "peerDisconnect", "data": 2})).await;
+    soon(node.closed()).await;
 }

@@ -73,7 +73,7 @@ async fn trust_that_is_revoked_ends_presence_and_introductions_on_both_sides() {
     assert_eq!(b.json().await, json!({ "type": "peerRequest", "data": offer }));
     // Trust ends before the answer to the introduction.
     let (told, done) = a.ask("revokeTrust", json!({ "name": "b" })).await;
-    let gone = |number: u64| json!({ "type": "peerDisconnect", "data": number });
+    let gone = |number: u64| json!({ "type": "peerDisconnect", "data": number, "ended": true });
     assert_eq!(told, [gone(b_number), json!({ "type": "userRemove", "data": "b" })]);
     assert_eq!(done["type"], "ok");
     let response = json!({ "to": a_number, "from": b_number, "peer": b_number, "spd": {} });
@@ -109,7 +109,7 @@ async fn sessions_end_with_their_account_and_its_password() {
         assert_eq!(b.json().await["data"]["id"], number);
     }
     for number in [a_number, other_number] {
-        assert_eq!(b.json().await, json!({ "type": "peerDisconnect", "data": number }));
+        assert_eq!(b.json().await, json!({ "type": "peerDisconnect", "data": number, "ended": true }));
     }
     assert_eq!(server.cookies("a", &password_of("a")).await.err(), Some(403));
     let mut a = server.cookies("a", "a new password").await.unwrap();

@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod peer_relay;
 pub mod router;
 pub mod routing;
+pub(crate) mod stream;
 pub mod topics;
 
 fn any_id(input: &mut Unstructured<'_>) -> Result<OverlayId> {

@@ -4,6 +4,7 @@
 //! as many as there are. One place is one peer that is dialled, open because of us, or being closed. Peers get places in the order in
 //! which they were queued, and one whose attempt fails goes to the end.
 
+mod action;
 mod config;
 mod incoming;
 
@@ -13,43 +14,16 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+pub(super) use action::{Action, CallId, NoConnection};
 pub use config::PoolConfig;
 pub(super) use incoming::Incoming;
 
 use crate::node::ConnectError;
 use crate::protocol::PeerNumber;
 
-/// Names a call. Later ones are larger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct CallId(pub(super) u64);
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
-    /// Connect to a peer. [`Pool::dialled`] follows.
-    Dial { peer: PeerNumber, timeout: Duration },
-    /// Drop the attempt to connect. Nothing follows.
-    Abandon { peer: PeerNumber },
-    /// The connection is there.
-    Start { call: CallId, peer: PeerNumber },
-    /// There is none, and the call is over.
-    Fail { call: CallId, why: NoConnection },
-    /// Close the connection. [`Pool::closed`] follows, or [`Pool::is_used`].
-    Close { peer: PeerNumber },
-}
-
-/// Why a call gets no connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoConnection {
-    /// The peer is not there any more.
-    Gone,
-    /// Too many calls wait.
-    Full,
-    /// It has waited for so long as it may.
-    TimedOut,
-    /// As the last attempt said.
-    Failed(ConnectError),
-}
+/// How long the other side has to close a connection when it has been told that it may. It sends what is queued before, for 2 seconds at
+/// most. Calls of this side wait meanwhile.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// Where the connection to a peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +45,9 @@ enum State {
     Lent(Instant),
     /// It takes its place until it is over.
     Closing,
-    /// The other side closes it, with our consent.
-    Released,
+    /// It is being closed, by the other side with our consent, or by us because nobody knows who it is. If it is there at this time, it is
+    /// cut.
+    Released(Instant),
 }
 
 impl State {
@@ -103,7 +78,7 @@ struct Call {
     stage: Stage,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// At most until this time.
     Waiting(Instant),
@@ -123,6 +98,7 @@ pub(super) struct Pool {
     pausing: BTreeSet<(Instant, PeerNumber)>,
     idle: BTreeSet<(Instant, PeerNumber)>,
     lent: BTreeSet<(Instant, PeerNumber)>,
+    released: BTreeSet<(Instant, PeerNumber)>,
     waiting: BTreeSet<(Instant, CallId)>,
     places: usize,
     closing: usize,
@@ -143,6 +119,7 @@ impl Pool {
             pausing: BTreeSet::new(),
             idle: BTreeSet::new(),
             lent: BTreeSet::new(),
+            released: BTreeSet::new(),
             waiting: BTreeSet::new(),
             places: 0,
             closing: 0,
@@ -235,7 +212,7 @@ impl Pool {
     /// The connection to a peer is over. Calls over it end by themselves.
     pub(super) fn closed(&mut self, peer: PeerNumber, now: Instant) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        if let State::Open { .. } | State::Lent(_) | State::Closing | State::Released = entry.state {
+        if let State::Open { .. } | State::Lent(_) | State::Closing | State::Released(_) = entry.state {
             entry.active = 0;
             self.set(peer, State::Apart);
             self.settle(peer, now);
@@ -251,16 +228,17 @@ impl Pool {
         }
     }
 
-    /// The other side would like to close the connection that there is. Returns whether it may: then no call begins over it any more.
-    pub(super) fn release(&mut self, peer: PeerNumber) -> bool {
+    /// The other side would like to close the connection that there is. Returns whether it may: then no call begins over it any more, and
+    /// it is cut if the other side does not do so.
+    pub(super) fn release(&mut self, peer: PeerNumber, now: Instant) -> bool {
         let entry = self.entry(peer);
         match entry.state {
             State::Open { .. } if entry.active > 0 => false,
             // It is about to be used.
             State::Dialling => false,
-            State::Closing => true,
+            State::Closing | State::Released(_) => true,
             _ => {
-                self.set(peer, State::Released);
+                self.set(peer, State::Released(now + PARTING));
                 self.fill();
                 true
             }
@@ -269,7 +247,7 @@ impl Pool {
 
     /// The application wants the connection for itself. False if it is being closed.
     pub(super) fn give_away(&mut self, peer: PeerNumber, now: Instant) -> bool {
-        if let Some(State::Closing | State::Released) = self.peers.get(&peer).map(|peer| peer.state) {
+        if let Some(State::Closing | State::Released(_)) = self.peers.get(&peer).map(|peer| peer.state) {
             return false;
         }
         if let Some(State::Open { owned: true, .. } | State::Lent(_)) = self.peers.get(&peer).map(|peer| peer.state) {
@@ -284,6 +262,29 @@ impl Pool {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         entry.there = false;
         self.fail(peer, &NoConnection::Gone);
+        self.settle(peer, now);
+    }
+
+    /// Nobody knows any more who a peer is: all calls to it fail. If there is an open connection it is being closed, and
+    /// [`closed`](Self::closed) follows.
+    pub(super) fn disowned(&mut self, peer: PeerNumber, open: bool, now: Instant) {
+        if open {
+            // Also if nothing has used it.
+            self.entry(peer);
+        }
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        (entry.there, entry.active) = (false, 0);
+        let (serial, state) = (entry.serial, entry.state);
+        self.fail(peer, &NoConnection::Gone);
+        let active = self.calls.extract_if(|_, call| call.peer == peer && call.stage == Stage::Active(serial));
+        let why = NoConnection::NotVouched;
+        self.actions.extend(active.map(|(call, _)| Action::Fail { call, why: why.clone() }));
+        if open && state != State::Closing {
+            if state == State::Dialling {
+                self.actions.push_back(Action::Abandon { peer });
+            }
+            self.set(peer, State::Released(now + PARTING));
+        }
         self.settle(peer, now);
     }
 
@@ -303,7 +304,7 @@ impl Pool {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.first().map(|(at, _)| *at);
-        let others = [self.pausing.first(), self.idle.first(), self.lent.first()];
+        let others = [self.pausing.first(), self.idle.first(), self.lent.first(), self.released.first()];
         others.into_iter().flatten().map(|(at, _)| *at).chain(waiting).min()
     }
 
@@ -321,6 +322,10 @@ impl Pool {
         }
         while let Some((_, peer)) = self.lent.first().copied().filter(|(at, _)| *at <= now) {
             self.close(peer);
+        }
+        while let Some((_, peer)) = self.released.first().copied().filter(|(at, _)| *at <= now) {
+            self.set(peer, State::Released(now + PARTING));
+            self.actions.push_back(Action::Cut { peer });
         }
     }
 
@@ -356,6 +361,7 @@ impl Pool {
             State::Pausing(until) => drop(self.pausing.remove(&(until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.remove(&(until, peer))),
             State::Lent(until) => drop(self.lent.remove(&(until, peer))),
+            State::Released(until) => drop(self.released.remove(&(until, peer))),
             _ => {}
         }
         match state {
@@ -363,6 +369,7 @@ impl Pool {
             State::Pausing(until) => drop(self.pausing.insert((until, peer))),
             State::Open { idle: Some(until), .. } => drop(self.idle.insert((until, peer))),
             State::Lent(until) => drop(self.lent.insert((until, peer))),
+            State::Released(until) => drop(self.released.insert((until, peer))),
             _ => {}
         }
     }

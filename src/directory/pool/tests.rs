@@ -30,6 +30,8 @@ struct World {
     lent: BTreeSet<PeerNumber>,
     /// Which the other side may close.
     released: BTreeSet<PeerNumber>,
+    /// Which are closed without asking.
+    cut: BTreeSet<PeerNumber>,
     /// Of connections that are over.
     lost: BTreeSet<CallId>,
     /// In order.
@@ -57,6 +59,7 @@ impl World {
             failed: BTreeMap::new(),
             used: BTreeSet::new(),
             released: BTreeSet::new(),
+            cut: BTreeSet::new(),
             lent: BTreeSet::new(),
             lost: BTreeSet::new(),
             dials: Vec::new(),
@@ -97,6 +100,7 @@ impl World {
         self.open.remove(&peer);
         self.closing.remove(&peer);
         self.released.remove(&peer);
+        self.cut.remove(&peer);
         self.lent.remove(&peer);
         self.lost.extend(self.started.extract_if(.., |_, used| *used == peer).map(|(call, _)| call));
         self.pool.closed(peer, self.now);
@@ -104,7 +108,7 @@ impl World {
     }
 
     fn release(&mut self, number: u64) -> bool {
-        let (peer, may) = (peer(number), self.pool.release(peer(number)));
+        let (peer, may) = (peer(number), self.pool.release(peer(number), self.now));
         assert!(!may || self.started.values().all(|used| *used != peer), "{peer} is used");
         if may && self.open.contains_key(&peer) {
             self.released.insert(peer);
@@ -113,6 +117,19 @@ impl World {
         }
         self.act();
         may
+    }
+
+    fn disowned(&mut self, number: u64) {
+        let peer = peer(number);
+        let is_open = self.open.contains_key(&peer);
+        self.pool.disowned(peer, is_open, self.now);
+        if let Some(owned) = self.open.get_mut(&peer) {
+            // It is being closed, and takes no place.
+            *owned = false;
+            self.released.insert(peer);
+        }
+        self.act();
+        assert!(self.waiting.values().chain(self.started.values()).all(|called| *called != peer), "{peer} is called");
     }
 
     fn left(&mut self, number: u64) {
@@ -148,12 +165,18 @@ impl World {
                     self.started.insert(call, peer);
                 }
                 Action::Fail { call, why } => {
-                    assert!(self.waiting.remove(&call).is_some());
+                    let cut = why == NoConnection::NotVouched;
+                    let calls = if cut { &mut self.started } else { &mut self.waiting };
+                    assert!(calls.remove(&call).is_some());
                     self.failed.insert(call, why);
                 }
                 Action::Close { peer } if self.used.contains(&peer) => {
                     self.lent.insert(peer);
                     self.pool.is_used(peer, self.now);
+                }
+                Action::Cut { peer } => {
+                    assert!(self.released.contains(&peer), "{peer} is not to be closed");
+                    self.cut.insert(peer);
                 }
                 Action::Close { peer } => {
                     assert_eq!(self.open.remove(&peer), Some(true), "{peer} is not the pool's");
@@ -311,6 +334,41 @@ fn calls_to_a_peer_that_leaves_fail_unless_they_are_on_their_way() {
 }
 
 #[test]
+fn no_call_to_a_peer_that_is_disowned_goes_on() {
+    let mut world = World::new(slots(2));
+    let (active, kept) = (world.call(1, false), world.call(1, true));
+    world.dialled(1, Ok(()));
+    world.finish(kept);
+    let (waiting, other) = (world.call(2, false), world.call(3, false));
+    world.disowned(1);
+    world.disowned(2);
+    assert_eq!(world.failed[&active], NoConnection::NotVouched);
+    assert_eq!(world.failed[&waiting], NoConnection::Gone, "it was not called");
+    assert_eq!(world.dialling, [peer(3)].into(), "the attempt is dropped, and the places are free");
+    // The number is somebody else's now.
+    let again = world.call(1, false);
+    assert!(!world.started.contains_key(&again) && !world.dialling.contains(&peer(1)), "not over the old connection");
+    world.finish(active);
+    world.closed(1);
+    world.dialled(1, Ok(()));
+    assert!(world.started.contains_key(&again));
+    world.dialled(3, Ok(()));
+    assert!(world.started.contains_key(&other));
+    world.finish(again);
+    world.finish(other);
+    // It has connected while it is dialled.
+    world.closed(1);
+    world.closed(3);
+    world.call(4, false);
+    world.open.insert(peer(4), false);
+    world.pool.opened(peer(4), world.now);
+    world.disowned(4);
+    assert!(world.dialling.is_empty());
+    world.pool.disowned(peer(9), false, world.now);
+    assert_eq!(world.pool.poll_action(), None);
+}
+
+#[test]
 fn a_connection_that_the_other_side_uses_is_left_for_a_moment_and_takes_no_place() {
     let mut world = World::new(slots(1));
     let call = world.call(1, false);
@@ -356,6 +414,28 @@ fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
     assert!(!world.started.contains_key(&call));
     world.closed(3);
     assert_eq!(world.dialling, [peer(3)].into());
+}
+
+#[test]
+fn a_connection_that_the_other_side_may_close_and_does_not_is_cut() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, true);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert!(world.release(1));
+    let waiting = world.call(1, false);
+    world.pass(Duration::from_secs(3));
+    assert!(world.release(1), "it may ask again, and has no more time");
+    world.pass(Duration::from_millis(1999));
+    assert!(world.cut.is_empty());
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.cut, [peer(1)].into());
+    world.closed(1);
+    world.dialled(1, Ok(()));
+    assert!(world.started.contains_key(&waiting));
+    world.finish(waiting);
+    world.closed(1);
+    assert_eq!(world.pool.next_timeout(), None);
 }
 
 #[test]
@@ -443,6 +523,7 @@ enum Op {
     Closed(usize),
     OpenedElsewhere(u64),
     Left(u64),
+    Disowned(u64),
     Online(bool),
     Used(u64, bool),
     Release(usize),
@@ -464,6 +545,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<usize>().prop_map(Op::Closed),
         1 => (0u64..12).prop_map(Op::OpenedElsewhere),
         1 => (0u64..12).prop_map(Op::Left),
+        1 => (0u64..12).prop_map(Op::Disowned),
         1 => any::<bool>().prop_map(Op::Online),
         2 => (0u64..12, any::<bool>()).prop_map(|(peer, used)| Op::Used(peer, used)),
         1 => any::<usize>().prop_map(Op::Release),
@@ -505,6 +587,7 @@ impl World {
                 }
             }
             Op::Left(number) => self.left(number),
+            Op::Disowned(number) => self.disowned(number),
             Op::Online(online) => {
                 self.pool.set_online(online);
                 self.act();

@@ -34,7 +34,11 @@ fn connect(name: &str, id: u64) -> SessionEvent {
 }
 
 fn disconnect(id: u64) -> SessionEvent {
-    SessionEvent::PeerDisconnect { number: number(id) }
+    SessionEvent::PeerDisconnect { number: number(id), ended: false }
+}
+
+fn end(id: u64) -> SessionEvent {
+    SessionEvent::PeerDisconnect { number: number(id), ended: true }
 }
 
 fn connected(id: u64) -> SessionEvent {
@@ -78,7 +82,7 @@ fn after_a_new_login_only_what_differs_is_told() {
     assert_eq!(presence.own(), None);
     let events = take(&mut presence, &login(7, &["Bob", "Eve"], &[("Bob", 3), ("Bob", 5), ("Eve", 6)]));
     let expected =
-        [connected(7), disconnect(4), removed("Dave"), new("Eve"), disconnect(9), connect("Bob", 5), connect("Eve", 6)];
+        [connected(7), end(4), removed("Dave"), new("Eve"), disconnect(9), connect("Bob", 5), connect("Eve", 6)];
     assert_eq!(events, expected);
     assert_eq!(presence.ignored(), 0);
 }
@@ -93,7 +97,7 @@ fn what_contradicts_is_put_right_or_ignored() {
         &[
             Notice::PeerConnect(named("Bob", 3)),
             Notice::PeerConnect(named("Bob", 1)),
-            Notice::PeerDisconnect(number(8)),
+            Notice::PeerDisconnect { number: number(8), ended: true },
             Notice::UserAdd("Bob".into()),
             Notice::UserAdd("x".repeat(MAX_NAME_BYTES + 1)),
             Notice::UserAdd(String::new()),
@@ -105,9 +109,9 @@ fn what_contradicts_is_put_right_or_ignored() {
     assert_eq!((events, presence.ignored()), (vec![], 9));
     // Under another alias, and of a user who is named only afterwards.
     let events = take(&mut presence, &[Notice::PeerConnect(named("Eve", 3)), Notice::PeerConnect(named("Us", 4))]);
-    assert_eq!(events, [disconnect(3), new("Eve"), connect("Eve", 3), connect("Us", 4)]);
+    assert_eq!(events, [end(3), new("Eve"), connect("Eve", 3), connect("Us", 4)]);
     let events = take(&mut presence, &[Notice::UserRemove("Eve".into())]);
-    assert_eq!(events, [disconnect(3), removed("Eve")]);
+    assert_eq!(events, [end(3), removed("Eve")]);
     assert_eq!(presence.own(), Some(number(1)));
 }
 
@@ -117,7 +121,33 @@ fn the_own_number_was_perhaps_that_of_a_peer() {
     presence.begin();
     take(&mut presence, &login(1, &[], &[("Us", 2)]));
     presence.begin();
-    assert_eq!(take(&mut presence, &[Notice::SetPeerId(number(2))]), [connected(2), disconnect(2)]);
+    assert_eq!(take(&mut presence, &[Notice::SetPeerId(number(2))]), [connected(2), end(2)]);
+}
+
+#[test]
+fn the_other_logins_of_the_own_account_end_with_this_one() {
+    let mut presence = Presence::new();
+    presence.begin();
+    take(&mut presence, &login(1, &["Bob"], &[("Us", 2), ("Bob", 3), ("Us", 4)]));
+    presence.begin();
+    let mut events = Vec::new();
+    presence.account_ended(&mut events);
+    assert_eq!(events, [end(2), end(4)]);
+    assert_eq!(presence.peers().count(), 1);
+}
+
+/// Who is not to be believed any more to be who it was is told from who has left.
+#[test]
+fn who_has_another_name_has_ended_and_who_is_missing_has_left() {
+    let mut presence = Presence::new();
+    presence.begin();
+    take(&mut presence, &login(1, &["Bob", "Eve"], &[("Bob", 3), ("Bob", 4), ("Bob", 5), ("Bob", 6), ("Us", 7)]));
+    let left = |number, ended| Notice::PeerDisconnect { number, ended };
+    assert_eq!(take(&mut presence, &[left(number(3), false)]), [disconnect(3)]);
+    assert_eq!(take(&mut presence, &[left(number(4), true), left(number(4), true)]), [end(4)]);
+    presence.begin();
+    let events = take(&mut presence, &login(2, &["Bob", "Eve"], &[("Eve", 6)]));
+    assert_eq!(events, [connected(2), disconnect(5), end(6), disconnect(7), connect("Eve", 6)]);
 }
 
 #[test]
@@ -145,7 +175,7 @@ fn notice() -> impl Strategy<Value = Notice> {
         prop::collection::vec(alias(), 0..4).prop_map(Notice::UserList),
         prop::collection::vec(peer(), 0..5).prop_map(Notice::PeerList),
         peer().prop_map(Notice::PeerConnect),
-        id().prop_map(Notice::PeerDisconnect),
+        (id(), any::<bool>()).prop_map(|(number, ended)| Notice::PeerDisconnect { number, ended }),
     ]
 }
 
@@ -166,7 +196,7 @@ proptest! {
                         prop_assert!(name == "Us" || users.contains(&name));
                         prop_assert!(peers.insert(number, name).is_none());
                     }
-                    SessionEvent::PeerDisconnect { number } => prop_assert!(peers.remove(&number).is_some()),
+                    SessionEvent::PeerDisconnect { number, .. } => prop_assert!(peers.remove(&number).is_some()),
                     SessionEvent::NewUser { alias } => prop_assert!(users.insert(alias)),
                     SessionEvent::UserRemoved { alias } => {
                         prop_assert!(peers.values().all(|name| *name != alias));

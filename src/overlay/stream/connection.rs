@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::error::code;
+use super::code;
 use crate::identity::PeerId;
 use crate::overlay::OverlayId;
 

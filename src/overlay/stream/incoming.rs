@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::code;
 use super::connection::{Stream, Usage};
-use super::error::code;
 use super::listener::Services;
 use super::request::{Answer, read_request};
 use super::{MAX_CONNECTIONS, socket, tls};

@@ -6,6 +6,7 @@
 //!
 //! Each side has at most one connection to a peer for what it dials, and at most one for what it is dialled for.
 
+mod code;
 mod config;
 mod connection;
 mod error;
@@ -29,7 +30,6 @@ pub use self::error::{DialError, ListenError};
 pub use self::listener::{BACKLOG, Listener};
 pub use self::request::MAX_SERVICE_NAME;
 
-use self::error::code;
 use self::listener::Services;
 use self::outgoing::Pool;
 use self::socket::Socket;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use quinn::{ClientConfig, Connection, Endpoint, ReadError, ReadExactError, WriteError};
 use tokio::sync::OnceCell;
 
+use super::code;
 use super::connection::{Stream, Usage};
-use super::error::{DialError, code};
+use super::error::DialError;
 use super::request::{Answer, request};
 use super::{MAX_CONNECTIONS, socket, tls};
 use crate::identity::PeerId;

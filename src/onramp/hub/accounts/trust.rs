@@ -138,17 +138,17 @@ impl<B: Clone> AccountHub<B> {
         self.tell_of_peers(told, bells);
     }
 
-    /// A login is gone for all others, of its own account too.
+    /// A login is gone for all others, of its own account too. They hear whether it was ended.
     pub(super) fn leave(&mut self, id: PeerId, bells: &mut Vec<B>) {
         let Some(login) = self.logins.get(&id) else { return };
-        let account = login.account;
+        let (account, ended) = (login.account, login.ended.is_some());
         // It may have left already, when its account was closed.
         if !self.accounts.get_mut(&account).is_some_and(|known| known.logins.remove(&id)) {
             return;
         }
         let mut told = Vec::new();
         for (viewers, ..) in self.circle(account) {
-            self.departure(&login.place, viewers, &mut told);
+            self.departure(&login.place, ended, viewers, &mut told);
         }
         match &login.place {
             Place::Directory(number) => drop(self.numbers.remove(number)),
@@ -191,7 +191,7 @@ impl<B: Clone> AccountHub<B> {
             }
             let (Some(viewers), Some(there)) = (self.accounts.get(&viewer), self.accounts.get(&other)) else { return };
             for login in there.logins.iter().filter_map(|login| self.logins.get(login)) {
-                self.departure(&login.place, viewers, &mut told);
+                self.departure(&login.place, true, viewers, &mut told);
             }
         }
         self.tell_all_of(told, bells);
@@ -211,11 +211,12 @@ impl<B: Clone> AccountHub<B> {
         }
     }
 
-    /// What they are told when it leaves.
-    fn departure(&self, place: &Place, viewers: &Known, told: &mut Vec<(PeerId, Utf8Bytes)>) {
+    /// What they are told when it leaves, or is to be seen no more: that may not be believed any more that it is who it was.
+    fn departure(&self, place: &Place, ended: bool, viewers: &Known, told: &mut Vec<(PeerId, Utf8Bytes)>) {
         match place {
             Place::Directory(id) => {
-                self.for_each(viewers, || Notice::PeerDisconnect(*id).to_json(), Place::is_directory, told);
+                let notice = Notice::PeerDisconnect { number: *id, ended };
+                self.for_each(viewers, || notice.to_json(), Place::is_directory, told);
             }
             Place::Peer { address, .. } if self.limits.announce => {
                 self.for_each(viewers, || frame::left(address), Place::takes_extension, told);

@@ -213,15 +213,15 @@ fn trust_that_comes_and_goes_is_told_to_both_sides() {
     assert_eq!(
         world.told(alice),
         [
-            r#"{"type":"peerDisconnect","data":1001}"#,
-            r#"{"type":"peerDisconnect","data":1002}"#,
+            r#"{"type":"peerDisconnect","data":1001,"ended":true}"#,
+            r#"{"type":"peerDisconnect","data":1002,"ended":true}"#,
             r#"{"type":"userRemove","data":"2-of-1"}"#,
         ]
     );
     world.refresh(B);
     assert_eq!(
         world.told(bob),
-        [r#"{"type":"peerDisconnect","data":1000}"#, r#"{"type":"userRemove","data":"1-of-2"}"#]
+        [r#"{"type":"peerDisconnect","data":1000,"ended":true}"#, r#"{"type":"userRemove","data":"1-of-2"}"#]
     );
     assert!(world.told(carol).is_empty());
 }
@@ -316,7 +316,7 @@ fn logins_end_with_their_account_or_its_password() {
         world.hub.finish(A);
         let (told, next) = world.pull(alice);
         assert_eq!((told.len(), next), (1, Next::Ended(ended)), "what was queued before is still told");
-        assert_eq!(world.told(bob), [r#"{"type":"peerDisconnect","data":1000}"#]);
+        assert_eq!(world.told(bob), [r#"{"type":"peerDisconnect","data":1000,"ended":true}"#]);
         world.request(alice, &offer(bob, alice, None));
         assert!(!world.hub.asks(world.ids[alice], world.now).0);
         assert!(world.told(bob).is_empty());

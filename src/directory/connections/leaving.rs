@@ -1,0 +1,94 @@
+//! What becomes of the connections to peers that leave.
+
+use super::*;
+use crate::identity::PeerId;
+
+impl Connections {
+    /// The directory names a peer. Returns whether it was somebody else before.
+    pub(in crate::directory) fn named(&mut self, peer: PeerNumber, name: &str) -> bool {
+        self.doubts.clear(peer) && self.serving.values().any(|(known, _)| known.number == peer && known.name != name)
+    }
+
+    /// The peers of a user whose calls are taken.
+    pub(in crate::directory) fn served(&self, alias: &str) -> impl Iterator<Item = PeerNumber> {
+        self.serving.values().filter(move |(peer, _)| peer.name == alias).map(|(peer, _)| peer.number)
+    }
+
+    /// The directory has not named these peers for too long. Their calls are not taken any more, and connections to them are closed, but
+    /// for those of the application.
+    pub(super) fn drop_doubted(&mut self) {
+        while let Some(peer) = self.doubts.next_over(now()) {
+            self.serving.retain(|_, (served, _)| served.number != peer);
+            // The other side makes a new one, where it is known by its number of now.
+            if let Some(node) = self.nodes.get(&peer).filter(|node| !self.taken.contains(&node.id())) {
+                close(node);
+                self.pool.disowned(peer, true, now());
+            }
+        }
+    }
+
+    /// The users whose calls are taken.
+    pub(in crate::directory) fn users(&self) -> HashSet<String> {
+        self.serving.values().map(|(peer, _)| peer.name.clone()).collect()
+    }
+
+    /// A peer that the directory names as one of this user says by which key it is known: connections of this user with the same key are
+    /// its own, of an earlier login.
+    pub(in crate::directory) fn vouched(&mut self, by: PeerNumber, user: &str, key: PeerId) {
+        let is_users = |node: &Node| self.serving.get(&node.id()).is_some_and(|(peer, _)| peer.name == user);
+        let same =
+            self.nodes.iter().filter(|(peer, node)| **peer != by && node.peer_id() == Some(key) && is_users(node));
+        for peer in same.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.vouchers.insert(peer, by);
+            self.doubts.clear(peer);
+        }
+    }
+
+    /// For whom a peer has vouched that is not named any more.
+    fn vouched_by(&mut self, by: PeerNumber) -> Vec<PeerNumber> {
+        self.vouchers.extract_if(|_, voucher| *voucher == by).map(|(peer, _)| peer).collect()
+    }
+
+    /// The open connection to a peer is over.
+    pub(super) fn disconnected(&mut self, peer: PeerNumber) {
+        self.nodes.remove(&peer);
+        self.doubts.clear(peer);
+        self.vouchers.remove(&peer);
+        self.pool.closed(peer, now());
+    }
+}
+
+impl Core {
+    /// The directory does not name a peer any more. What is under way with it may go on for the grace period.
+    pub(in crate::directory) fn peer_left(self: &Arc<Self>, state: &mut State, peer: PeerNumber) {
+        state.connections.pool.left(peer, now());
+        let connections = &mut state.connections;
+        let mut doubted = connections.vouched_by(peer);
+        if connections.nodes.contains_key(&peer) && !connections.vouchers.contains_key(&peer) {
+            doubted.push(peer);
+        }
+        doubted.into_iter().for_each(|peer| connections.doubts.left(peer, now()));
+        self.act(state);
+    }
+
+    /// Nobody knows any more who these peers are. Their calls are not taken, those to them fail, and every connection by which the
+    /// directory has introduced them is closed, also the application's own.
+    pub(in crate::directory) fn disown(self: &Arc<Self>, state: &mut State, mut peers: HashSet<PeerNumber>) {
+        let connections = &mut state.connections;
+        // With what they were before.
+        let former: Vec<_> = peers.iter().flat_map(|peer| connections.vouched_by(*peer)).collect();
+        peers.extend(former);
+        connections.serving.retain(|_, (peer, _)| !peers.contains(&peer.number));
+        for peer in &peers {
+            connections.doubts.clear(*peer);
+            connections.pool.disowned(*peer, connections.nodes.contains_key(peer), now());
+        }
+        let open = connections.nodes.iter().filter(|(peer, _)| peers.contains(peer));
+        open.for_each(|(_, node)| close(node));
+        // And those that are being made.
+        let all = self.root.peers();
+        let theirs = all.iter().filter(|node| connections.peer(node).is_some_and(|peer| peers.contains(&peer)));
+        theirs.for_each(close);
+        self.act(state);
+    }
+}
