@@ -27,7 +27,7 @@ delegate! {
     list(after: Option<&str>, limit: usize) -> Vec<Account>;
     set_password_hash(id: AccountId, old: Option<&str>, new: &str) -> ();
     set_active(id: AccountId, is_active: bool) -> ();
-    delete(id: AccountId) -> Vec<Trust>;
+    delete(id: AccountId, password_hash: Option<&str>) -> Vec<Trust>;
     trusted(id: AccountId) -> Vec<Trusted>;
     trust(a: AccountId, alias_of_b: &str, b: AccountId, alias_of_a: &str) -> ();
     revoke(id: AccountId, alias: &str) -> Trust;

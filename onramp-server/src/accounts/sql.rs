@@ -53,22 +53,9 @@ impl AccountStore for SqlStore {
 
     async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
         let mut transaction = self.0.begin().await?;
-        known(&mut transaction, id).await?;
-        let changed = match old {
-            None => {
-                let statement = "UPDATE accounts SET password_hash = $2 WHERE id = $1";
-                transaction.execute(statement, &[Integer(id.0), Text(new)]).await?
-            }
-            Some(old) => {
-                let statement =
-                    "UPDATE accounts SET password_hash = $2 WHERE id = $1 AND password_hash = $3 AND is_active = $4";
-                let values = [Integer(id.0), Text(new), Text(old), Integer(true.into())];
-                transaction.execute(statement, &values).await?
-            }
-        };
-        if changed == 0 {
-            return Err(StoreError::PasswordChanged);
-        }
+        unchanged(&mut transaction, id, old).await?;
+        let statement = "UPDATE accounts SET password_hash = $2 WHERE id = $1";
+        transaction.execute(statement, &[Integer(id.0), Text(new)]).await?;
         close(&mut transaction, id).await?;
         transaction.commit().await
     }
@@ -83,14 +70,15 @@ impl AccountStore for SqlStore {
         transaction.commit().await
     }
 
-    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError> {
+    async fn delete(&self, id: AccountId, password_hash: Option<&str>) -> Result<Vec<Trust>, StoreError> {
         let mut transaction = self.0.begin().await?;
+        unchanged(&mut transaction, id, password_hash).await?;
         let statement = "SELECT ours.alias, ours.other, theirs.alias FROM trust ours \
                          JOIN trust theirs ON theirs.account = ours.other AND theirs.other = ours.account \
                          WHERE ours.account = $1";
         let ended = transaction.rows(statement, &[Integer(id.0)]).await?;
         // The rest goes with it: see the tables.
-        must(transaction.execute("DELETE FROM accounts WHERE id = $1", &[Integer(id.0)]).await?)?;
+        transaction.execute("DELETE FROM accounts WHERE id = $1", &[Integer(id.0)]).await?;
         transaction.commit().await?;
         ended.iter().map(|row| trust_of(id, row)).collect()
     }
@@ -252,6 +240,22 @@ async fn close(transaction: &mut Transaction<'_>, id: AccountId) -> Result<(), S
 async fn known(transaction: &mut Transaction<'_>, id: AccountId) -> Result<(), StoreError> {
     let found = transaction.rows("SELECT id FROM accounts WHERE id = $1", &[Integer(id.0)]).await?;
     if found.is_empty() { Err(StoreError::UnknownAccount) } else { Ok(()) }
+}
+
+/// Whether there is such an account, and it has this hash of a password still, should one be given. Nobody else writes meanwhile.
+async fn unchanged(
+    transaction: &mut Transaction<'_>,
+    id: AccountId,
+    password_hash: Option<&str>,
+) -> Result<(), StoreError> {
+    let statement = "SELECT password_hash, is_active FROM accounts WHERE id = $1";
+    let found = transaction.rows(statement, &[Integer(id.0)]).await?;
+    let row = found.first().ok_or(StoreError::UnknownAccount)?;
+    let (now, is_active) = (row.get::<String>(0)?, row.get::<i64>(1)? != 0);
+    match password_hash {
+        Some(hash) if hash != now || !is_active => Err(StoreError::PasswordChanged),
+        _ => Ok(()),
+    }
 }
 
 async fn is_alias_taken(transaction: &mut Transaction<'_>, id: AccountId, alias: &str) -> Result<bool, StoreError> {

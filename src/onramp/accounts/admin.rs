@@ -52,7 +52,7 @@ impl Accounts {
     /// [`AccountError::Store`] with [`StoreError::UnknownAccount`].
     pub async fn remove(&self, name: &str) -> Result<(), AccountError> {
         let id = self.named(name).await?;
-        self.delete(id).await
+        self.delete(id, None).await
     }
 
     /// At most `limit` accounts, by name, those behind `after`.

@@ -45,6 +45,17 @@ impl Tables {
         self.accounts.get_mut(&id).ok_or(StoreError::UnknownAccount)
     }
 
+    /// The same, if it has this hash of a password still, should one be given.
+    fn account_of(&mut self, id: AccountId, password_hash: Option<&str>) -> Result<&mut Kept, StoreError> {
+        let kept = self.account(id)?;
+        match password_hash {
+            Some(hash) if hash != kept.account.password_hash || !kept.account.is_active => {
+                Err(StoreError::PasswordChanged)
+            }
+            _ => Ok(kept),
+        }
+    }
+
     fn create(&mut self, name: &str, password_hash: &str) -> Result<AccountId, StoreError> {
         if self.names.contains_key(name) {
             return Err(StoreError::NameTaken);
@@ -133,11 +144,7 @@ impl AccountStore for MemoryStore {
 
     async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        let account = &mut tables.account(id)?.account;
-        if old.is_some_and(|old| old != account.password_hash || !account.is_active) {
-            return Err(StoreError::PasswordChanged);
-        }
-        account.password_hash = new.into();
+        tables.account_of(id, old)?.account.password_hash = new.into();
         tables.close(id);
         Ok(())
     }
@@ -151,9 +158,9 @@ impl AccountStore for MemoryStore {
         Ok(())
     }
 
-    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError> {
+    async fn delete(&self, id: AccountId, password_hash: Option<&str>) -> Result<Vec<Trust>, StoreError> {
         let mut tables = lock(&self.0);
-        let kept = tables.account(id)?;
+        let kept = tables.account_of(id, password_hash)?;
         let (name, aliases) = (kept.account.name.clone(), kept.trusted.keys().cloned().collect::<Vec<_>>());
         let ended = aliases.into_iter().map(|alias| tables.revoke(id, alias)).collect::<Result<_, _>>()?;
         tables.accounts.remove(&id);

@@ -233,8 +233,9 @@ impl Accounts {
     ///
     /// [`AccountError::WrongPassword`], and the others of [`log_in`](Self::log_in).
     pub async fn delete_account(&self, account: AccountId, password: &str, from: IpAddr) -> Result<(), AccountError> {
-        self.verify_id(account, password, from).await?;
-        self.delete(account).await
+        let known = self.verify_id(account, password, from).await?;
+        // Somebody may have changed the password meanwhile, because this one is known to others.
+        self.delete(account, Some(&known.password_hash)).await
     }
 
     /// An invitation to make an account. Nothing is sent: the email address is kept to know whom it was for.
@@ -329,8 +330,8 @@ impl Accounts {
         hashed.await.map_err(failed)
     }
 
-    pub(super) async fn delete(&self, account: AccountId) -> Result<(), AccountError> {
-        let ended = self.0.store.delete(account).await?;
+    pub(super) async fn delete(&self, account: AccountId, password_hash: Option<&str>) -> Result<(), AccountError> {
+        let ended = self.0.store.delete(account, password_hash).await?;
         self.close(account);
         ended.into_iter().for_each(|trust| self.0.changes.announce(AccountChange::TrustEnded(trust)));
         Ok(())

@@ -180,8 +180,8 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`Failed`](StoreError::Failed) only.
     async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Account>, StoreError>;
 
-    /// Replaces the hash of the password: if an `old` one is given, only if that is still the one, and the account active. The account's tokens and invitations that are open are worth nothing any more: whoever knew the
-    /// old one may have them.
+    /// Replaces the hash of the password: if an `old` one is given, only if that is still the one, and the account active. The account's
+    /// tokens and invitations that are open are worth nothing any more: whoever knew the old one may have them.
     ///
     /// # Errors
     ///
@@ -195,12 +195,13 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`UnknownAccount`](StoreError::UnknownAccount).
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError>;
 
-    /// Removes an account with all its tokens and invitations, and its trust, which it tells, with the account as `a`.
+    /// Removes an account with all its tokens and invitations, and its trust, which it tells, with the account as `a`: if the hash of a
+    /// password is given, only if that is still the one, and the account active.
     ///
     /// # Errors
     ///
-    /// [`UnknownAccount`](StoreError::UnknownAccount).
-    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError>;
+    /// [`UnknownAccount`](StoreError::UnknownAccount), [`PasswordChanged`](StoreError::PasswordChanged).
+    async fn delete(&self, id: AccountId, password_hash: Option<&str>) -> Result<Vec<Trust>, StoreError>;
 
     /// Whom an account trusts, by alias: at most [`MAX_TRUSTED`].
     ///

@@ -1,8 +1,8 @@
 //! The service, over the store in memory.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::*;
@@ -170,6 +170,34 @@ async fn bearer_tokens_end_with_the_password_and_the_account() {
     let bearer = accounts.bearer("alice", "a third horse", HOME).await.unwrap();
     accounts.delete_account(alice, "a third horse", HOME).await.unwrap();
     assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+}
+
+/// Passwords, and what is done while one is checked.
+#[derive(Clone, Default)]
+struct Meanwhile(Plain, Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
+
+impl Passwords for Meanwhile {
+    fn hash(&self, password: &str) -> String {
+        self.0.hash(password)
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        self.1.get().inspect(|work| work());
+        self.0.verify(password, hash)
+    }
+}
+
+#[tokio::test]
+async fn an_account_is_not_deleted_by_a_password_that_is_changed_meanwhile() {
+    let passwords = Meanwhile::default();
+    let accounts = Accounts::new(MemoryStore::new(), passwords.clone());
+    let alice = accounts.create("alice", PASSWORD).await.unwrap();
+    let (others, runtime) = (accounts.clone(), tokio::runtime::Handle::current());
+    let meanwhile = move || runtime.block_on(others.set_password("alice", "another horse")).unwrap();
+    assert!(passwords.1.set(Box::new(meanwhile)).is_ok());
+    let error = accounts.delete_account(alice, PASSWORD, HOME).await.unwrap_err();
+    assert_eq!(error.code(), "wrongPassword");
+    assert_eq!(accounts.log_in("alice", "another horse", HOME).await.unwrap().id, alice);
 }
 
 #[tokio::test]

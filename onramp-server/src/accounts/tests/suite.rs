@@ -77,7 +77,7 @@ pub(super) async fn accounts_are_made_found_and_changed(store: Store) {
     assert_eq!((store.by_name("Alice").await.unwrap(), store.by_id(NOBODY).await.unwrap()), (None, None));
     assert_eq!(code(store.set_password_hash(NOBODY, None, "x").await), "unknownAccount");
     assert_eq!(code(store.set_active(NOBODY, true).await), "unknownAccount");
-    assert_eq!(code(store.delete(NOBODY).await), "unknownAccount");
+    assert_eq!(code(store.delete(NOBODY, None).await), "unknownAccount");
     assert_eq!(trusted(&store, NOBODY).await, []);
 }
 
@@ -166,6 +166,20 @@ pub(super) async fn a_password_that_was_changed_meanwhile_stays(store: Store) {
     assert_eq!(code(store.set_password_hash(a, Some("second"), "third").await), "wrongPassword");
     assert_eq!(code(store.set_password_hash(NOBODY, Some("second"), "third").await), "unknownAccount");
     assert_eq!(store.by_id(a).await.unwrap().unwrap().password_hash, "second");
+}
+
+pub(super) async fn an_account_whose_password_was_changed_meanwhile_stays(store: Store) {
+    let [a, b] = named(&store, ["a", "b"]).await;
+    store.trust(a, "B", b, "A").await.unwrap();
+    store.set_password_hash(a, None, "second").await.unwrap();
+    assert_eq!(code(store.delete(a, Some("hash")).await), "wrongPassword");
+    store.set_active(a, false).await.unwrap();
+    assert_eq!(code(store.delete(a, Some("second")).await), "wrongPassword");
+    assert_eq!(code(store.delete(NOBODY, Some("second")).await), "unknownAccount");
+    store.set_active(a, true).await.unwrap();
+    assert_eq!(trusted(&store, a).await, [("B".into(), b)]);
+    assert_eq!(store.delete(a, Some("second")).await.unwrap().len(), 1);
+    assert_eq!(store.by_id(a).await.unwrap(), None);
 }
 
 pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(store: Store) {
@@ -291,7 +305,7 @@ pub(super) async fn what_belongs_to_an_account_goes_with_it(store: Store) {
     store.trust(b, "C", c, "B").await.unwrap();
     store.add_token(token(1, a, "D"), noon()).await.unwrap();
     store.add_invite(invite(1, a), noon()).await.unwrap();
-    let mut ended = store.delete(a).await.unwrap();
+    let mut ended = store.delete(a, None).await.unwrap();
     ended.sort_by_key(|trust| trust.b);
     let trust = |b, alias_of_b: &str| Trust { a, alias_of_b: alias_of_b.into(), b, alias_of_a: "A".into() };
     assert_eq!(ended, [trust(b, "B"), trust(c, "C")]);
@@ -299,10 +313,10 @@ pub(super) async fn what_belongs_to_an_account_goes_with_it(store: Store) {
     assert_eq!((trusted(&store, b).await, trusted(&store, c).await), (vec![("C".into(), c)], vec![("B".into(), b)]));
     assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "unknownToken");
     assert_eq!(code(store.check_invite(digest(1), noon()).await), "unknownToken");
-    assert_eq!(code(store.delete(a).await), "unknownAccount");
+    assert_eq!(code(store.delete(a, None).await), "unknownAccount");
 
     let last = store.create("d", "hash").await.unwrap();
-    store.delete(last).await.unwrap();
+    store.delete(last, None).await.unwrap();
     assert_ne!(store.create("d", "hash").await.unwrap(), last, "ids are never given twice");
 }
 
@@ -338,7 +352,7 @@ pub(super) async fn there_are_so_many_trusted_accounts(store: Store) {
     assert_eq!(store.trusted(a).await.unwrap().len(), MAX_TRUSTED);
     store.revoke(a, "0").await.unwrap();
     store.claim(digest(1), b, "A", noon()).await.unwrap();
-    assert_eq!(store.delete(a).await.unwrap().len(), MAX_TRUSTED);
+    assert_eq!(store.delete(a, None).await.unwrap().len(), MAX_TRUSTED);
     assert_eq!(trusted(&store, b).await, []);
 }
 
