@@ -89,6 +89,7 @@
 //! buffers of that size, [`max_frame_bytes`](Builder::max_frame_bytes) at most in each direction, until it ends.
 
 pub mod accounts;
+mod agenda;
 mod connection;
 mod credentials;
 mod door;

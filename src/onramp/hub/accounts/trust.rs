@@ -57,7 +57,7 @@ impl<B: Clone> AccountHub<B> {
 
     /// The same for an account that is not logged in: then there is nothing to read.
     pub(in crate::onramp) fn begin_again(&mut self, account: AccountId) -> Option<Ticket> {
-        self.accounts.contains_key(&account).then(|| self.begin(account))
+        self.knows(account).then(|| self.begin(account))
     }
 
     /// A reading is over, whatever came of it.
@@ -66,6 +66,11 @@ impl<B: Clone> AccountHub<B> {
             known.reading -= 1;
         }
         self.forget(account);
+    }
+
+    /// Whether an account is logged in or being read.
+    pub(in crate::onramp) fn knows(&self, account: AccountId) -> bool {
+        self.accounts.contains_key(&account)
     }
 
     /// All who are logged in.
