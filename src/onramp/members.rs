@@ -96,9 +96,8 @@ impl Members {
             let _ = self.read_again(other).await;
         }
         loop {
-            let hash = &account.password_hash;
-            let join =
-                |hub: &mut AccountHub<_>, bells: &mut _| hub.join(account.id, hash, place(), bell.clone(), bells);
+            let Account { id, epoch, .. } = *account;
+            let join = |hub: &mut AccountHub<_>, bells: &mut _| hub.join(id, epoch, place(), bell.clone(), bells);
             match self.with(join) {
                 Ok(id) => return Ok(id),
                 Err(Refusal::Taken) => {}
@@ -216,12 +215,12 @@ impl<'a> Reading<'a> {
     async fn learn(&self) -> Result<Vec<AccountId>, StoreError> {
         let Self { members, account, ticket } = self;
         let (standing, trusted) = members.accounts.read(*account).await?;
-        let password_hash = match standing {
-            Some(account) if account.is_active => Ok(account.password_hash),
+        let epoch = match standing {
+            Some(account) if account.is_active => Ok(account.epoch),
             Some(_) => Err(Ended::Deactivated),
             None => Err(Ended::Deleted),
         };
-        let snapshot = Snapshot { password_hash, trusted };
+        let snapshot = Snapshot { epoch, trusted };
         Ok(members.with(|hub, bells| hub.learn(*account, *ticket, snapshot, bells)))
     }
 }

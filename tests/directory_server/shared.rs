@@ -46,9 +46,9 @@ delegate! {
     by_name(name: &str) -> Option<Account>;
     by_id(id: AccountId) -> Option<Account>;
     list(after: Option<&str>, limit: usize) -> Vec<Account>;
-    set_password_hash(id: AccountId, old: Option<&str>, new: &str) -> ();
+    set_password_hash(id: AccountId, epoch: Option<i64>, hash: &str) -> ();
     set_active(id: AccountId, is_active: bool) -> ();
-    delete(id: AccountId, password_hash: Option<&str>) -> Vec<Trust>;
+    delete(id: AccountId, epoch: Option<i64>) -> Vec<Trust>;
     trust(a: AccountId, alias_of_b: &str, b: AccountId, alias_of_a: &str) -> ();
     revoke(id: AccountId, alias: &str) -> Trust;
     add_token(token: NewToken, now: SystemTime) -> ();

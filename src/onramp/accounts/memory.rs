@@ -45,15 +45,11 @@ impl Tables {
         self.accounts.get_mut(&id).ok_or(StoreError::UnknownAccount)
     }
 
-    /// The same, if it has this hash of a password still, should one be given.
-    fn account_of(&mut self, id: AccountId, password_hash: Option<&str>) -> Result<&mut Kept, StoreError> {
+    /// The same in this epoch, should one be given.
+    fn account_of(&mut self, id: AccountId, epoch: Option<i64>) -> Result<&mut Kept, StoreError> {
         let kept = self.account(id)?;
-        match password_hash {
-            Some(hash) if hash != kept.account.password_hash || !kept.account.is_active => {
-                Err(StoreError::PasswordChanged)
-            }
-            _ => Ok(kept),
-        }
+        let is_in = epoch.is_none_or(|epoch| epoch == kept.account.epoch);
+        if is_in { Ok(kept) } else { Err(StoreError::PasswordChanged) }
     }
 
     fn create(&mut self, name: &str, password_hash: &str) -> Result<AccountId, StoreError> {
@@ -62,7 +58,7 @@ impl Tables {
         }
         self.last += 1;
         let id = AccountId(self.last);
-        let account = Account { id, name: name.into(), password_hash: password_hash.into(), is_active: true };
+        let account = Account { id, name: name.into(), password_hash: password_hash.into(), is_active: true, epoch: 0 };
         self.names.insert(name.into(), id);
         self.accounts.insert(id, Kept { account, trusted: BTreeMap::new(), aliases: BTreeMap::new() });
         Ok(id)
@@ -142,25 +138,29 @@ impl AccountStore for MemoryStore {
         Ok(behind.take(limit).filter_map(|(_, id)| Some(tables.accounts.get(id)?.account.clone())).collect())
     }
 
-    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
+    async fn set_password_hash(&self, id: AccountId, epoch: Option<i64>, hash: &str) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        tables.account_of(id, old)?.account.password_hash = new.into();
+        let account = &mut tables.account_of(id, epoch)?.account;
+        account.password_hash = hash.into();
+        account.epoch += 1;
         tables.close(id);
         Ok(())
     }
 
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        tables.account(id)?.account.is_active = is_active;
+        let account = &mut tables.account(id)?.account;
+        account.is_active = is_active;
         if !is_active {
+            account.epoch += 1;
             tables.close(id);
         }
         Ok(())
     }
 
-    async fn delete(&self, id: AccountId, password_hash: Option<&str>) -> Result<Vec<Trust>, StoreError> {
+    async fn delete(&self, id: AccountId, epoch: Option<i64>) -> Result<Vec<Trust>, StoreError> {
         let mut tables = lock(&self.0);
-        let kept = tables.account_of(id, password_hash)?;
+        let kept = tables.account_of(id, epoch)?;
         let (name, aliases) = (kept.account.name.clone(), kept.trusted.keys().cloned().collect::<Vec<_>>());
         let ended = aliases.into_iter().map(|alias| tables.revoke(id, alias)).collect::<Result<_, _>>()?;
         tables.accounts.remove(&id);

@@ -111,7 +111,7 @@ impl Accounts {
         if self.is_current(&account).await? { Ok(account) } else { Err(LoginError::Wrong) }
     }
 
-    /// Whether whoever has logged in to this account might still do so: it is active and has the same password. Who opens a session
+    /// Whether whoever has logged in to this account might still do so: it is active, and in the same epoch. Who opens a session
     /// asks this after it can be closed by [`AccountChange::Closed`], lest a change in between is missed.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Accounts {
     /// If the store fails.
     pub async fn is_current(&self, account: &Account) -> Result<bool, StoreError> {
         let now = self.0.store.by_id(account.id).await?;
-        Ok(now.is_some_and(|now| now.is_active && now.password_hash == account.password_hash))
+        Ok(now.is_some_and(|now| now.is_active && now.epoch == account.epoch))
     }
 
     /// Logs in, and gives a token by which one may do so again, on this server and for a while. A restart ends it, and so does a
@@ -132,7 +132,7 @@ impl Accounts {
         let account = self.log_in(name, password, from).await?;
         let (token, digest) = secret();
         let mut bearers = lock(&self.0.bearers);
-        bearers.add(digest, Grant { account: account.id, login: digest_of(&account.password_hash) }, Instant::now());
+        bearers.add(digest, Grant { account: account.id, epoch: account.epoch }, Instant::now());
         Ok(Bearer { token, expires_in: bearers.lifetime(), account })
     }
 
@@ -143,12 +143,12 @@ impl Accounts {
     /// [`LoginError::Wrong`] and [`LoginError::Failed`].
     pub async fn log_in_by_bearer(&self, token: &str, from: IpAddr) -> Result<Account, LoginError> {
         let grant = lock(&self.0.bearers).find(digest_of(token), Instant::now());
-        let Some(Grant { account, login }) = grant else {
+        let Some(Grant { account, epoch }) = grant else {
             tracing::debug!(%from, "a bearer token that is unknown or has expired");
             return Err(LoginError::Wrong);
         };
         let account = self.0.store.by_id(account).await?;
-        let current = account.filter(|account| account.is_active && digest_of(&account.password_hash) == login);
+        let current = account.filter(|account| account.is_active && account.epoch == epoch);
         current.ok_or(LoginError::Wrong)
     }
 
@@ -222,7 +222,7 @@ impl Accounts {
         let turn = turn(&self.0.known, from).await?;
         let hash = self.hash(new, turn).await?;
         // Somebody may have changed it meanwhile, because the old one is known to others.
-        self.0.store.set_password_hash(account, Some(&known.password_hash), &hash).await?;
+        self.0.store.set_password_hash(account, Some(known.epoch), &hash).await?;
         self.close(account);
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Accounts {
     pub async fn delete_account(&self, account: AccountId, password: &str, from: IpAddr) -> Result<(), AccountError> {
         let known = self.verify_id(account, password, from).await?;
         // Somebody may have changed the password meanwhile, because this one is known to others.
-        self.delete(account, Some(&known.password_hash)).await
+        self.delete(account, Some(known.epoch)).await
     }
 
     /// An invitation to make an account. Nothing is sent: the email address is kept to know whom it was for.
@@ -330,8 +330,8 @@ impl Accounts {
         hashed.await.map_err(failed)
     }
 
-    pub(super) async fn delete(&self, account: AccountId, password_hash: Option<&str>) -> Result<(), AccountError> {
-        let ended = self.0.store.delete(account, password_hash).await?;
+    pub(super) async fn delete(&self, account: AccountId, epoch: Option<i64>) -> Result<(), AccountError> {
+        let ended = self.0.store.delete(account, epoch).await?;
         self.close(account);
         ended.into_iter().for_each(|trust| self.0.changes.announce(AccountChange::TrustEnded(trust)));
         Ok(())
