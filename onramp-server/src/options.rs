@@ -142,7 +142,7 @@ struct Lifetimes {
     hashing_at_once: Option<usize>,
 }
 
-/// How new passwords are hashed. Those there are keep their numbers.
+/// How passwords are hashed. Those there are keep their numbers until the next login by them.
 #[derive(Debug, Args)]
 struct Hashing {
     /// Memory for hashing a password, in KiB.

@@ -47,6 +47,7 @@ delegate! {
     by_id(id: AccountId) -> Option<Account>;
     list(after: Option<&str>, limit: usize) -> Vec<Account>;
     set_password_hash(id: AccountId, epoch: Option<i64>, hash: &str) -> ();
+    rehash(id: AccountId, old: &str, new: &str) -> ();
     set_active(id: AccountId, is_active: bool) -> ();
     delete(id: AccountId, epoch: Option<i64>) -> Vec<Trust>;
     trust(a: AccountId, alias_of_b: &str, b: AccountId, alias_of_a: &str) -> ();

@@ -60,6 +60,13 @@ impl AccountStore for SqlStore {
         transaction.commit().await
     }
 
+    async fn rehash(&self, id: AccountId, old: &str, new: &str) -> Result<(), StoreError> {
+        let mut transaction = self.0.begin().await?;
+        let statement = "UPDATE accounts SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+        transaction.execute(statement, &[Integer(id.0), Text(old), Text(new)]).await?;
+        transaction.commit().await
+    }
+
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
         let mut transaction = self.0.begin().await?;
         known(&mut transaction, id).await?;

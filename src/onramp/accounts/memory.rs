@@ -147,6 +147,15 @@ impl AccountStore for MemoryStore {
         Ok(())
     }
 
+    async fn rehash(&self, id: AccountId, old: &str, new: &str) -> Result<(), StoreError> {
+        if let Some(kept) = lock(&self.0).accounts.get_mut(&id)
+            && kept.account.password_hash == old
+        {
+            kept.account.password_hash = new.into();
+        }
+        Ok(())
+    }
+
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
         let account = &mut tables.account(id)?.account;

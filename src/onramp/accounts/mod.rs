@@ -66,11 +66,18 @@ pub use throttle::{Allowance, Throttling};
 
 /// How passwords are kept and checked.
 ///
-/// Both methods may take long and much memory, as they should: they are called on threads for such work, only a few at a time.
+/// Hashing and checking may take long and much memory, as they should: they are done on threads for such work, only a few at a time.
 pub trait Passwords: Send + Sync + 'static {
     /// A salted hash of a password, with all that checking it needs, as a text (such as PHC's string format).
     fn hash(&self, password: &str) -> String;
 
-    /// Whether the password fits the hash. `None` stands for that of an account that does not exist, and must take as long.
+    /// Whether the password fits the hash. `None` stands for that of an account that does not exist, and must take as long. A hash that is
+    /// not [current](Self::is_current) should take as long, too, when the password is wrong: else the time tells that there is an account.
     fn verify(&self, password: &str, hash: Option<&str>) -> bool;
+
+    /// Whether a hash is as [`hash`](Self::hash) would make it now. If not, it is made anew at the next login. Default: always.
+    fn is_current(&self, hash: &str) -> bool {
+        let _ = hash;
+        true
+    }
 }

@@ -309,14 +309,23 @@ impl Accounts {
             let account = account.filter(|account| account.is_active);
             let fits = passwords.verify(&password, account.as_ref().map(|account| &*account.password_hash));
             let account = account.filter(|_| fits);
+            let old =
+                account.as_ref().map(|account| &*account.password_hash).filter(|hash| !passwords.is_current(hash));
+            let anew = old.map(|_| passwords.hash(&password));
             // Here, not behind the wait: whoever does not wait for the answer is counted as well.
             match account {
                 Some(_) => lock(&throttle).succeeded(key, from),
                 None => lock(&throttle).failed(key, from, Instant::now()),
             }
-            account
+            account.map(|account| (account, anew))
         });
-        checked.await.map_err(failed)?.ok_or(LoginError::Wrong)
+        let (account, anew) = checked.await.map_err(failed)?.ok_or(LoginError::Wrong)?;
+        if let Some(anew) = anew
+            && let Err(error) = self.0.store.rehash(account.id, &account.password_hash, &anew).await
+        {
+            tracing::warn!(%error, "the hash of a password is as old as it was");
+        }
+        Ok(account)
     }
 
     /// Hashes a password while `permit` is held.

@@ -192,6 +192,14 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`UnknownAccount`](StoreError::UnknownAccount), [`PasswordChanged`](StoreError::PasswordChanged).
     async fn set_password_hash(&self, id: AccountId, epoch: Option<i64>, hash: &str) -> Result<(), StoreError>;
 
+    /// Replaces the hash of the same password, if `old` is still the one, by one that was made in another way. Nothing else changes, and
+    /// nothing at all if it is not.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`](StoreError::Failed) only.
+    async fn rehash(&self, id: AccountId, old: &str, new: &str) -> Result<(), StoreError>;
+
     /// Says whether one may log in. If not, the account has a new epoch, and its tokens and invitations that are open are worth nothing
     /// any more.
     ///

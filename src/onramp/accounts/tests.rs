@@ -206,6 +206,39 @@ async fn an_account_is_not_deleted_by_a_password_that_is_changed_meanwhile() {
     assert!(accounts.0.store.by_id(alice).await.unwrap().is_some());
 }
 
+/// Passwords that were hashed in another way before.
+struct Renewed;
+
+impl Passwords for Renewed {
+    fn hash(&self, password: &str) -> String {
+        format!("new:{password}")
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        hash.and_then(|hash| hash.split_once(':')).is_some_and(|(_, hashed)| hashed == password)
+    }
+
+    fn is_current(&self, hash: &str) -> bool {
+        hash.starts_with("new:")
+    }
+}
+
+#[tokio::test]
+async fn an_old_hash_is_made_anew_at_the_next_login() {
+    let store = MemoryStore::new();
+    let alice = store.create("alice", &format!("old:{PASSWORD}")).await.unwrap();
+    let accounts = Accounts::new(store, Renewed);
+    let hash = async || accounts.0.store.by_id(alice).await.unwrap().unwrap().password_hash;
+    assert!(accounts.log_in("alice", "wrong", HOME).await.is_err());
+    assert_eq!(hash().await, format!("old:{PASSWORD}"));
+    let bearer = accounts.bearer("alice", PASSWORD, HOME).await.unwrap();
+    assert_eq!(hash().await, format!("new:{PASSWORD}"));
+    // It is the same password: what one has got by it stays.
+    assert!(accounts.log_in_by_bearer(&bearer.token, HOME).await.is_ok());
+    assert!(accounts.is_current(&bearer.account).await.unwrap());
+    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+}
+
 #[tokio::test]
 async fn whether_a_login_still_holds() {
     let (accounts, _, _) = accounts().await;

@@ -170,6 +170,20 @@ pub(super) async fn a_password_that_was_changed_meanwhile_stays(store: Store) {
     assert_eq!(store.by_id(a).await.unwrap().unwrap().password_hash, "second");
 }
 
+pub(super) async fn a_hash_is_made_anew_and_nothing_else_changes(store: Store) {
+    let [a, b] = named(&store, ["a", "b"]).await;
+    store.add_token(token(1, a, "B"), noon()).await.unwrap();
+    let mut account = store.by_id(a).await.unwrap().unwrap();
+    for (old, new, now) in [("hash", "anew", "anew"), ("hash", "later", "anew")] {
+        store.rehash(a, old, new).await.unwrap();
+        account.password_hash = now.into();
+        assert_eq!(store.by_id(a).await.unwrap().as_ref(), Some(&account));
+    }
+    store.rehash(NOBODY, "hash", "anew").await.unwrap();
+    assert_eq!(store.by_id(b).await.unwrap().unwrap().password_hash, "hash");
+    store.claim(digest(1), b, "A", noon()).await.unwrap();
+}
+
 pub(super) async fn an_account_whose_password_was_changed_meanwhile_stays(store: Store) {
     let [a, b] = named(&store, ["a", "b"]).await;
     store.trust(a, "B", b, "A").await.unwrap();
