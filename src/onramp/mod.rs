@@ -57,7 +57,7 @@
 //! the original; the first of them counts. Without any the answer is 401, with wrong ones 403, with too many wrong ones or as too many sessions
 //! 429, and 503 while too many log in at once. Web pages may log in from the onramp's own host and from
 //! [`allow_origins`](Builder::allow_origins). There is no TLS: put a proxy in front, and see
-//! [`trust_forwarded`](Builder::trust_forwarded).
+//! [`trust_forwarded`](Builder::trust_forwarded), also for which pages are of its own host.
 //!
 //! | from a session of the directory | happens |
 //! |---|---|

@@ -2,7 +2,8 @@
 //!
 //! A wrong password takes as long as the parameters of now do, also where there is no account, and where the hash is older and was
 //! cheaper: what that lacks is spent beside it. A hash that was dearer takes longer still, until its owner logs in: whoever lowers the
-//! parameters shows by the time which accounts have been there since before. Nor is it exact: memory that fits into the caches is filled faster.
+//! parameters shows by the time which accounts have been there since before. Nor is it exact: memory that fits into a cache is filled
+//! faster.
 
 use std::hint::black_box;
 
