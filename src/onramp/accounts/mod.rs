@@ -34,6 +34,11 @@
 //! | from one address | 100, then one each two seconds, but for accounts that have logged in from there |
 //! | for one account, from wherever | 20, then attempts take 3 seconds longer, but from where it has logged in before |
 //!
+//! Whoever has logged in from where they are waits for nobody else to be hashed. Attempts after wrong passwords for the account or from the
+//! address, as long as those are counted, have a line of their own and a quarter of the cores, at least one; those of whom nothing is known
+//! have another, and leave a core to those who are known while many of them are wrong. In each line addresses take turns. So an attack
+//! from many addresses slows down those who come from somewhere for the first time, most of all the owner of an account that is attacked.
+//!
 //! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits. What is refused is not hashed, and costs next to nothing. A
 //! login resets the first count only. All this is forgotten when the program ends.
 
@@ -51,6 +56,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod turns;
 
 pub use builder::AccountsBuilder;
 pub use changes::{AccountChange, AccountChanges};

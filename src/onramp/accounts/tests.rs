@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use super::turns::Standing;
 use super::*;
+use crate::lock::lock;
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -116,9 +119,52 @@ async fn strangers_do_not_keep_those_waiting_who_were_there() {
     let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(1, 1).build();
     accounts.create("alice", PASSWORD).await.unwrap();
     accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
-    let _stranger = accounts.0.strangers.enter(ELSEWHERE.into()).unwrap();
+    let _stranger = accounts.0.attempts.enter(Standing::New, ELSEWHERE.into(), false).unwrap();
     assert!(matches!(accounts.log_in("alice", PASSWORD, Ipv4Addr::LOCALHOST.into()).await, Err(LoginError::Busy)));
     assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+}
+
+/// Passwords of which one takes for ever to check, until the sender is gone.
+struct Stuck(Plain, Mutex<Receiver<()>>);
+
+impl Passwords for Stuck {
+    fn hash(&self, password: &str) -> String {
+        self.0.hash(password)
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        let is_right = self.0.verify(password, hash);
+        if password == "stuck" {
+            let _ = lock(&self.1).recv();
+        }
+        is_right
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_failed_keeps_nobody_else_waiting() {
+    let (passwords, (release, stuck)) = (Plain::default(), sync_channel(1));
+    let builder = Accounts::builder(MemoryStore::new(), Stuck(passwords.clone(), Mutex::new(stuck)));
+    let accounts = builder.hashing_at_once(2).build();
+    accounts.create("alice", PASSWORD).await.unwrap();
+    assert!(accounts.log_in("alice", "wrong", ELSEWHERE).await.is_err());
+    let attacks: Vec<_> = ["alice", "bob", "carol"]
+        .map(|name| {
+            let accounts = accounts.clone();
+            tokio::spawn(async move { accounts.log_in(name, "stuck", ELSEWHERE).await.is_err() })
+        })
+        .into();
+    while passwords.checked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Nothing is known of these, and no place was ever free but one.
+    accounts.create("dora", PASSWORD).await.unwrap();
+    assert!(accounts.log_in("dora", PASSWORD, HOME).await.is_ok());
+    assert_eq!(passwords.checked(), 3);
+    drop(release);
+    for attack in attacks {
+        assert!(attack.await.unwrap());
+    }
 }
 
 #[tokio::test]
@@ -137,7 +183,7 @@ async fn an_attempt_that_nobody_waits_for_is_counted() {
         let _ = attempt.await;
     }
     // The tenth is counted when its thread lets go of its place.
-    while accounts.0.strangers.is_at_work() {
+    while accounts.0.attempts.is_at_work() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Throttled { .. })));
