@@ -126,7 +126,7 @@ impl Door {
     async fn page(&self, head: &Head, body: &[u8], from: IpAddr) -> Page {
         let Ok(origin) = self.check_origin(head) else { return FORBIDDEN_ORIGIN };
         let page = match &*head.method {
-            "OPTIONS" => Page::new("204 No Content", "")
+            "OPTIONS" => Page::NO_CONTENT
                 .header("Access-Control-Allow-Methods", "POST")
                 .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
                 .header("Access-Control-Max-Age", 600),

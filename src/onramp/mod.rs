@@ -35,7 +35,7 @@
 //! | faster than [`frames_per_second`](Builder::frames_per_second) | reading pauses: nothing is lost |
 //! | text that is not UTF-8, or no WebSocket frames at all | close 1007, close 1002 |
 //! | it stops reading | its queue fills, then frames to it are dropped; after [`stall_timeout`](Builder::stall_timeout) it is disconnected |
-//! | an upgrade without subprotocol `p` or `pmesh.1` | HTTP 400 |
+//! | an upgrade without subprotocol `p` or `pmesh.1`, or with a body | HTTP 400 |
 //! | a plain HTTP GET or HEAD | 200 and a line of text; other methods 405 |
 //! | an upgrade above [`max_connections`](Builder::max_connections) | HTTP 503 |
 //! | an upgrade while the onramp shuts down | closed without an answer |

@@ -154,6 +154,11 @@ async fn pages_of_other_origins_are_kept_out() {
         let preflight = format!("OPTIONS /login HTTP/1.1\r\nHost: {}\r\nOrigin: {origin}\r\n\r\n", server.address);
         let preflight = Answer::of(&server.raw(preflight).await);
         assert_eq!(preflight.status, refused.unwrap_or(204));
+        assert_eq!(
+            preflight.header("Content-Length").is_some(),
+            refused.is_some(),
+            "there is nothing to have a length"
+        );
         assert_eq!(preflight.header("Access-Control-Allow-Origin"), allowed);
         assert_eq!(preflight.header("Access-Control-Allow-Methods"), allowed.map(|_| "POST"));
     }

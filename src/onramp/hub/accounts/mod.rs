@@ -157,7 +157,7 @@ impl<B: Clone> AccountHub<B> {
         let welcome = (texts.len(), texts.iter().map(|text| text.as_str().len()).sum());
         for text in texts {
             let bytes = text.as_str().len();
-            outbox.tell(text, bytes, bells);
+            outbox.tell(text, bytes, &mut self.stats, bells);
         }
         let login = Login { account, place, outbox, welcome, is_behind: false, ended: None };
         self.announce(account, &login.place, bells);
@@ -273,7 +273,7 @@ impl<B: Clone> AccountHub<B> {
             login.outbox.clear(&mut self.stats);
             login.outbox.ring(bells);
         } else {
-            login.outbox.tell(text, bytes, bells);
+            login.outbox.tell(text, bytes, &mut self.stats, bells);
         }
     }
 

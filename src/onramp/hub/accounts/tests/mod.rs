@@ -356,12 +356,20 @@ fn who_asks_for_long_answers_and_reads_none_is_thrown_out() {
     let alice = world.directory(A);
     let answer = "x".repeat(256 * 1024);
     let id = world.ids[alice];
+    // The welcome.
+    let told = |world: &World| (world.hub.stats().told_frames, world.hub.stats().told_bytes);
+    assert_eq!((told(&world).0, world.hub.stats().queued_frames), (4, 0));
+    let bytes = told(&world).1;
+    let welcome = world.told(alice);
+    assert_eq!(bytes, welcome.iter().map(String::len).sum::<usize>());
+    assert_eq!(told(&world), (0, 0));
     for _ in 0..8 {
         world.hub.tell(id, answer.as_str().into(), &mut Vec::new());
     }
     assert!(!world.hub.logins[&id].is_behind, "two megabytes may wait");
-    world.hub.tell(id, "x".into(), &mut Vec::new());
+    world.hub.tell(id, "x".repeat(bytes + 1).as_str().into(), &mut Vec::new());
     assert!(world.pull(alice) == (Vec::new(), Next::TooFarBehind));
+    assert_eq!(told(&world), (0, 0));
 }
 
 #[test]

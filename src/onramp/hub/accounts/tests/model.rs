@@ -247,5 +247,6 @@ proptest! {
         let hub = &model.world.hub;
         prop_assert!(hub.accounts.is_empty() && hub.logins.is_empty() && hub.numbers.is_empty() && hub.names.is_empty());
         prop_assert_eq!((hub.stats().queued_frames, hub.stats().queued_bytes), (0, 0));
+        prop_assert_eq!((hub.stats().told_frames, hub.stats().told_bytes), (0, 0));
     }
 }
