@@ -89,8 +89,8 @@ pub(super) enum Scheme {
 /// Whether the page that a request comes from may send it: it is of the same origin or one of `allowed`, or there is no page. Returns the
 /// origin that is to be named in the answer.
 ///
-/// Of the same origin are pages of the same host and port, by the `scheme` of the request. If that is not known they may be of either one: a
-/// proxy may have taken TLS off.
+/// Of the same origin are pages of the same host and port, by the `scheme` of the request. If that is not known they may be of either
+/// one: a proxy may have taken TLS off.
 pub(super) fn check_origin<'a>(
     head: &'a Head,
     allowed: &[String],

@@ -15,6 +15,16 @@ pub(super) struct Source {
     is_v6: bool,
 }
 
+/// The first 48 bits of an address of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Network(u64);
+
+impl Source {
+    pub(super) fn network(self) -> Option<Network> {
+        self.is_v6.then_some(Network(self.bits >> 16))
+    }
+}
+
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {

@@ -39,8 +39,9 @@
 //! have another, and leave a core to those who are known while many of them are wrong. In each line addresses take turns. So an attack
 //! from many addresses slows down those who come from somewhere for the first time, most of all the owner of an account that is attacked.
 //!
-//! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits. What is refused is not hashed, and costs next to nothing. A
-//! login resets the first count only. All this is forgotten when the program ends.
+//! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits; those of the same first 48 have ten times the second number
+//! together. What is refused is not hashed, and costs next to nothing. A login resets the first count only. All this is forgotten when the
+//! program ends.
 
 mod admin;
 mod attempts;

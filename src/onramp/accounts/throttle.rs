@@ -1,8 +1,9 @@
 //! How often one may try passwords: a pure machine.
 //!
-//! Wrong passwords are counted three ways. For an account from one address, strictly; for an address over all accounts, loosely; for an
-//! account over all addresses, where many only make attempts slower: otherwise anybody could lock a user out. Whoever has logged in to
-//! an account from an address is there held to the first count only, whatever others do to the account or from the address.
+//! Wrong passwords are counted three ways. For an account from one address, strictly; for an address, and for a network of IPv6, over all
+//! accounts, loosely; for an account over all addresses, where many only make attempts slower: otherwise anybody could lock a user out.
+//! Whoever has logged in to an account from an address is there held to the first count only, whatever others do to the account or from
+//! the address.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::attempts::Source;
+use super::attempts::{Network, Source};
 use super::store::Digest;
 use super::turns::Standing;
 
@@ -37,7 +38,8 @@ pub struct Allowance {
 pub struct Throttling {
     /// For one account from one address. Further attempts are refused.
     pub pair: Allowance,
-    /// From one address, over all accounts. Further attempts are refused, but for accounts that have logged in from there.
+    /// From one address, over all accounts. Further attempts are refused, but for accounts that have logged in from there. Ten times as
+    /// many, ten times as fast, from the first 48 bits of an address of IPv6, which many a customer has whole.
     pub address: Allowance,
     /// For one account, from all addresses from which it has not logged in. Further attempts wait for `delay`.
     pub account: Allowance,
@@ -75,6 +77,7 @@ pub(super) struct Throttle {
     throttling: Throttling,
     pairs: Counts<(Digest, Source)>,
     addresses: Counts<Source>,
+    networks: Counts<Network>,
     accounts: Counts<Digest>,
     /// From where an account has logged in.
     known: LruCache<(Digest, Source), ()>,
@@ -88,7 +91,15 @@ impl Throttle {
         for Allowance { every, .. } in [pair, address, account] {
             *every = (*every).min(LONGEST);
         }
-        Self { throttling, pairs: cache(), addresses: cache(), accounts: cache(), known: cache(), alarm: None }
+        Self {
+            throttling,
+            pairs: cache(),
+            addresses: cache(),
+            networks: cache(),
+            accounts: cache(),
+            known: cache(),
+            alarm: None,
+        }
     }
 
     /// What is known of an attempt that is made now.
@@ -120,7 +131,8 @@ impl Throttle {
         if self.known.get(&(account, from)).is_some() {
             return refused.map_or(Verdict::Pass, Verdict::Refuse);
         }
-        match refused.max(address.wait(self.addresses.peek(&from), now)) {
+        let network = from.network().and_then(|of| address.of_network().wait(self.networks.peek(&of), now));
+        match refused.max(address.wait(self.addresses.peek(&from), now)).max(network) {
             Some(wait) => Verdict::Refuse(wait),
             None if slow.wait(self.accounts.peek(&account), now).is_some() => Verdict::Slow(delay),
             None => Verdict::Pass,
@@ -133,6 +145,9 @@ impl Throttle {
         pair.charge(&mut self.pairs, (account, from), now);
         if !self.knows(account, from) {
             address.charge(&mut self.addresses, from, now);
+            if let Some(network) = from.network() {
+                address.of_network().charge(&mut self.networks, network, now);
+            }
             slow.charge(&mut self.accounts, account, now);
         }
         if standing == Standing::New {
@@ -160,6 +175,11 @@ impl Allowance {
         let full = self.every.saturating_mul(self.burst.max(1) - 1);
         let wait = used?.saturating_duration_since(now).saturating_sub(full);
         (!wait.is_zero()).then_some(wait)
+    }
+
+    /// That of all addresses in a network, if this is that of one.
+    fn of_network(self) -> Self {
+        Self { burst: self.burst.saturating_mul(10), every: self.every / 10 }
     }
 
     fn charge<K: Hash + Eq>(self, counts: &mut Counts<K>, key: K, now: Instant) {
@@ -239,6 +259,22 @@ mod tests {
         assert_eq!(throttle.check(B, from, now), Verdict::Refuse(address.every));
         assert_eq!(throttle.check(A, from, now), Verdict::Pass);
         assert_eq!(throttle.check(B, source("192.0.2.2"), now), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_network_with_many_addresses_is_refused_but_not_those_who_were_there() {
+        let (mut throttle, Throttling { address, .. }, now) = throttle();
+        let from = |network: u16, number: u32| source(&format!("2001:db8:{network:x}:{number:x}::1"));
+        let account = |number: u32| Digest([(number % 251) as u8; 32]);
+        throttle.succeeded(A, from(1, 0));
+        for number in 0..10 * address.burst {
+            assert_eq!(throttle.check(account(number), from(1, number), now), Verdict::Pass, "{number}");
+            throttle.failed(account(number), from(1, number), Standing::New, now);
+        }
+        assert_eq!(throttle.check(B, from(1, 0xffff), now), Verdict::Refuse(address.every / 10));
+        assert_eq!(throttle.check(B, from(1, 0xffff), now + address.every / 10), Verdict::Pass);
+        assert_eq!(throttle.check(A, from(1, 0), now), Verdict::Pass);
+        assert_eq!(throttle.check(B, from(2, 0xffff), now), Verdict::Pass);
     }
 
     #[test]
