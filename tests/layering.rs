@@ -34,6 +34,8 @@ const PURE: &[&str] = &[
     "src/onramp/accounts/bearer.rs",
     "src/onramp/accounts/names.rs",
     "src/onramp/accounts/throttle.rs",
+    "src/onramp/accounts/turns.rs",
+    "src/onramp/agenda.rs",
     "src/onramp/hub",
     "src/overlay/compat/peer_relay/codec.rs",
     "src/overlay/compat/peer_relay/machine.rs",

@@ -100,7 +100,8 @@ pub(crate) struct Door {
     #[arg(long = "allow-origin", value_name = "origin", requires = "accounts")]
     allow_origins: Vec<String>,
 
-    /// Take the last entry of X-Forwarded-For for the client's address. Only behind a proxy that nobody can go round.
+    /// Take the last entry of X-Forwarded-For for the client's address, and that of X-Forwarded-Proto for whether it came with TLS. Only
+    /// behind a proxy that nobody can go round.
     #[arg(long, requires = "accounts")]
     trust_forwarded: bool,
 
@@ -142,7 +143,7 @@ struct Lifetimes {
     hashing_at_once: Option<usize>,
 }
 
-/// How new passwords are hashed. Those there are keep their numbers.
+/// How passwords are hashed. Those there are keep their numbers until the next login by them.
 #[derive(Debug, Args)]
 struct Hashing {
     /// Memory for hashing a password, in KiB.

@@ -79,18 +79,50 @@ fn hex(text: &str, sign: usize, digits: usize) -> Option<u16> {
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
+/// How a request was sent on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
 /// Whether the page that a request comes from may send it: it is of the same origin or one of `allowed`, or there is no page. Returns the
 /// origin that is to be named in the answer.
-pub(super) fn check_origin<'a>(head: &'a Head, allowed: &[String]) -> Result<Option<&'a str>, ()> {
+///
+/// Of the same origin are pages of the same host and port, by the `scheme` of the request. If that is not known they may be of either
+/// one: a proxy may have taken TLS off.
+pub(super) fn check_origin<'a>(
+    head: &'a Head,
+    allowed: &[String],
+    scheme: Option<Scheme>,
+) -> Result<Option<&'a str>, ()> {
     let mut origins = head.values("origin");
     let (Some(origin), None) = (origins.next(), origins.next()) else {
         return if head.values("origin").next().is_none() { Ok(None) } else { Err(()) };
     };
     let origin = std::str::from_utf8(origin).map_err(|_| ())?;
-    let host = origin.split_once("://").map(|(_, host)| host);
-    let is_same = host.is_some_and(|host| head.text("host").is_some_and(|own| own.eq_ignore_ascii_case(host)));
+    let is_same = origin.split_once("://").is_some_and(|(of_page, host)| {
+        let is_possible = Scheme::of(of_page).is_some_and(|of_page| scheme.is_none_or(|scheme| scheme == of_page));
+        is_possible && head.text("host").is_some_and(|own| own.eq_ignore_ascii_case(host))
+    });
     let is_allowed = allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
     if is_same || is_allowed { Ok(Some(origin)) } else { Err(()) }
+}
+
+impl Scheme {
+    /// Some proxies call requests for upgrades by the schemes of WebSockets.
+    fn of(text: &str) -> Option<Self> {
+        match &*text.to_ascii_lowercase() {
+            "http" | "ws" => Some(Self::Http),
+            "https" | "wss" => Some(Self::Https),
+            _ => None,
+        }
+    }
+}
+
+/// How a request came to the nearest proxy, if that tells.
+pub(super) fn forwarded_scheme(head: &Head) -> Option<Scheme> {
+    head.tokens("x-forwarded-proto").next_back().and_then(Scheme::of)
 }
 
 /// The address of whom the nearest proxy has forwarded a request for, if there is one.
@@ -168,7 +200,7 @@ mod tests {
     #[test]
     fn pages_of_other_origins_are_refused_unless_they_are_allowed() {
         let allowed = ["https://app.example".to_owned()];
-        let check = |lines: &str| check_origin(&head(lines), &allowed).map(|origin| origin.map(str::to_owned));
+        let check = |lines: &str| check_origin(&head(lines), &allowed, None).map(|origin| origin.map(str::to_owned));
         assert_eq!(check("Host: a.example:1"), Ok(None));
         assert_eq!(check("Host: a.example:1\r\nOrigin: http://A.example:1"), Ok(Some("http://A.example:1".into())));
         assert_eq!(check("Host: a\r\nOrigin: https://app.example"), Ok(Some("https://app.example".into())));
@@ -179,8 +211,32 @@ mod tests {
             "Host: a\r\nOrigin: https://app.example.evil",
             "Host: a\r\nOrigin: http://app.example",
             "Host: a\r\nOrigin: http://a\r\nOrigin: http://evil",
+            "Host: a\r\nOrigin: file://a",
+            "Host: a\r\nOrigin: chrome-extension://a",
+            "Host: a\r\nOrigin: a",
         ] {
             assert_eq!(check(lines), Err(()), "{lines}");
+        }
+    }
+
+    #[test]
+    fn pages_without_tls_are_of_another_origin_if_the_request_came_with_it() {
+        let check = |origin: &str, scheme| {
+            let head = head(&format!("Host: a.example:1\r\nOrigin: {origin}"));
+            check_origin(&head, &[], scheme).is_ok()
+        };
+        let (plain, tls) = ("http://a.example:1", "HTTPS://a.example:1");
+        assert!(check(plain, None) && check(tls, None));
+        assert!(check(tls, Some(Scheme::Https)) && !check(plain, Some(Scheme::Https)));
+        assert!(check(plain, Some(Scheme::Http)) && !check(tls, Some(Scheme::Http)));
+        for (lines, scheme) in [
+            ("X-Forwarded-Proto: https", Some(Scheme::Https)),
+            ("X-Forwarded-Proto: http, WSS", Some(Scheme::Https)),
+            ("X-Forwarded-Proto: https\r\nX-Forwarded-Proto: ws", Some(Scheme::Http)),
+            ("X-Forwarded-Proto: https, gopher", None),
+            ("Host: a", None),
+        ] {
+            assert_eq!(forwarded_scheme(&head(lines)), scheme, "{lines}");
         }
     }
 

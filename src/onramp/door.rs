@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 
 use super::accounts::{AccountError, LoginError, StoreError};
 use super::connection::{self, Link};
-use super::credentials::{Credentials, check_origin, forwarded_for};
+use super::credentials::{Credentials, check_origin, forwarded_for, forwarded_scheme};
 use super::hub::Refusal;
-use super::members::{Members, NotIn};
+use super::members::{AccountOptions, Members, NotIn};
 use super::open;
 use super::serve::Shared;
 use super::session::Session;
@@ -100,7 +100,7 @@ impl Door {
         }
         let is_directory = head.path() == PATH;
         let upgrade = Upgrade::of(&head, if is_directory { &DIRECTORY } else { &open::SITE })?;
-        check_origin(&head, &self.members.options.origins).map_err(|()| FORBIDDEN_ORIGIN)?;
+        self.check_origin(&head).map_err(|()| FORBIDDEN_ORIGIN)?;
         let credentials = Credentials::of(&head).ok_or_else(unauthorized)?;
         let peer = (!is_directory).then_some(&upgrade);
         let session = self.bounded(async {
@@ -117,11 +117,16 @@ impl Door {
         timeout(self.members.options.login_timeout, work).await.unwrap_or(Err(Page::FULL))
     }
 
+    fn check_origin<'a>(&self, head: &'a Head) -> Result<Option<&'a str>, ()> {
+        let AccountOptions { origins, trusts_forwarded, .. } = &self.members.options;
+        check_origin(head, origins, forwarded_scheme(head).filter(|_| *trusts_forwarded))
+    }
+
     /// What is answered to a request that does not want to become a session.
     async fn page(&self, head: &Head, body: &[u8], from: IpAddr) -> Page {
-        let Ok(origin) = check_origin(head, &self.members.options.origins) else { return FORBIDDEN_ORIGIN };
+        let Ok(origin) = self.check_origin(head) else { return FORBIDDEN_ORIGIN };
         let page = match &*head.method {
-            "OPTIONS" => Page::new("204 No Content", "")
+            "OPTIONS" => Page::NO_CONTENT
                 .header("Access-Control-Allow-Methods", "POST")
                 .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
                 .header("Access-Control-Max-Age", 600),

@@ -1,15 +1,17 @@
 //! What the logins of an onramp with accounts share: the hub that knows them, and the service that knows their accounts.
 
-use std::collections::VecDeque;
-use std::future::ready;
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::accounts::{Account, AccountChange, AccountChanges, AccountId, Accounts, LoginError, StoreError};
+use super::agenda::Agenda;
 use super::connection::Bell;
 use super::credentials::Credentials;
 use super::hub::accounts::{AccountHub, Ended, Place, Snapshot, Ticket};
@@ -18,6 +20,9 @@ use crate::lock::lock;
 
 /// Logins that may be under way, more than the accounts let wait. Further ones are answered with 503.
 const MAX_LOGGING_IN: usize = 8192;
+
+/// Accounts that are read again at a time: a store that is slow with one does not keep the others waiting, and logins have it too.
+const READINGS: usize = 4;
 
 /// What an onramp with accounts is told of its surroundings.
 #[derive(Debug, Clone)]
@@ -33,6 +38,9 @@ pub(super) struct Members {
     pub(super) accounts: Accounts,
     pub(super) options: AccountOptions,
     pub(super) logging_in: Semaphore,
+    agenda: Mutex<Agenda>,
+    /// Rings when the agenda has something that could not be read.
+    has_failed: Notify,
 }
 
 /// Why somebody did not become a member.
@@ -51,7 +59,8 @@ impl From<StoreError> for NotIn {
 impl Members {
     pub(super) fn new(accounts: Accounts, limits: Limits, options: AccountOptions) -> Self {
         let hub = Mutex::new(AccountHub::new(limits));
-        Self { hub, accounts, options, logging_in: Semaphore::new(MAX_LOGGING_IN) }
+        let (logging_in, agenda, has_failed) = (Semaphore::new(MAX_LOGGING_IN), Mutex::default(), Notify::new());
+        Self { hub, accounts, options, logging_in, agenda, has_failed }
     }
 
     /// Works on the hub, and then, without its lock, rings the bells that this asked for.
@@ -83,13 +92,12 @@ impl Members {
     ) -> Result<PeerId, NotIn> {
         let reading = Reading::begin(self, account.id);
         for other in reading.learn().await? {
-            // It was read before: what is known of it is as good as it was.
+            // It was read before: what is known of it is as good as it was, and it is read once more if this fails.
             let _ = self.read_again(other).await;
         }
         loop {
-            let hash = &account.password_hash;
-            let join =
-                |hub: &mut AccountHub<_>, bells: &mut _| hub.join(account.id, hash, place(), bell.clone(), bells);
+            let Account { id, epoch, .. } = *account;
+            let join = |hub: &mut AccountHub<_>, bells: &mut _| hub.join(id, epoch, place(), bell.clone(), bells);
             match self.with(join) {
                 Ok(id) => return Ok(id),
                 Err(Refusal::Taken) => {}
@@ -106,40 +114,83 @@ impl Members {
         }
     }
 
+    /// Reads an account that is logged in. If that fails it is done again soon.
     async fn read_again(&self, account: AccountId) -> Result<Vec<AccountId>, StoreError> {
-        let Some(reading) = Reading::begin_again(self, account) else { return Ok(Vec::new()) };
-        let learnt = reading.learn().await;
-        if let Err(error) = &learnt {
-            tracing::warn!(%error, "an account cannot be read; it is tried again at the next round");
+        let learnt = match Reading::begin_again(self, account) {
+            Some(reading) => reading.learn().await,
+            None => Ok(Vec::new()),
+        };
+        match &learnt {
+            Ok(_) => lock(&self.agenda).succeeded(account),
+            Err(error) => {
+                // One word about an outage, not one for each account.
+                if lock(&self.agenda).failed(account, Instant::now().into_std()) {
+                    tracing::warn!(%error, "an account cannot be read; it is tried again soon");
+                }
+                self.has_failed.notify_one();
+            }
         }
         learnt
     }
 
     /// Follows what happens to accounts, here by `changes` and elsewhere by reading again and again. Never ends.
     pub(super) async fn watch(&self, mut changes: AccountChanges) {
+        // What a watch before this one was reading would be waited for.
+        *lock(&self.agenda) = Agenda::default();
         let mut rounds = interval(self.options.refresh_interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due: VecDeque<AccountId> = VecDeque::new();
+        let mut readings = FuturesUnordered::new();
         loop {
-            // Changes do not wait for the end of a round.
-            tokio::select! {
-                biased;
-                Some(change) = changes.next() => match change {
-                    AccountChange::TrustAdded(trust) | AccountChange::TrustEnded(trust) => {
-                        self.refresh(trust.a).await;
-                        self.refresh(trust.b).await;
-                    }
-                    AccountChange::Closed(account) => self.refresh(account).await,
-                    AccountChange::Lagged => due = self.with(|hub, _| hub.online()).into(),
-                },
-                () = ready(()), if !due.is_empty() => {
-                    if let Some(account) = due.pop_front() {
-                        self.refresh(account).await;
-                    }
+            let mut retry = None;
+            while readings.len() < READINGS {
+                let mut agenda = lock(&self.agenda);
+                let Some(account) = agenda.next(Instant::now().into_std()) else {
+                    retry = agenda.next_retry();
+                    break;
+                };
+                readings.push(self.read_next(account));
+            }
+            let retry = async {
+                match retry {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => pending().await,
                 }
-                _ = rounds.tick() => due = self.with(|hub, _| hub.online()).into(),
+            };
+            // In no order: whatever comes often, the others have their turn.
+            tokio::select! {
+                Some(change) = changes.next() => self.note(change),
+                Some(()) = readings.next() => {}
+                _ = rounds.tick() => self.begin_round(),
+                () = self.has_failed.notified() => {}
+                () = retry => {}
             }
         }
+    }
+
+    async fn read_next(&self, account: AccountId) {
+        let others = self.read_again(account).await.unwrap_or_default();
+        let mut agenda = lock(&self.agenda);
+        others.into_iter().for_each(|other| agenda.changed(other));
+        agenda.done(account);
+    }
+
+    fn note(&self, change: AccountChange) {
+        let changed = match change {
+            AccountChange::TrustAdded(trust) | AccountChange::TrustEnded(trust) => [Some(trust.a), Some(trust.b)],
+            AccountChange::Closed(account) => [Some(account), None],
+            AccountChange::Lagged => return self.begin_round(),
+        };
+        for account in changed.into_iter().flatten() {
+            // Who logs in later reads later.
+            if self.with(|hub, _| hub.knows(account)) {
+                lock(&self.agenda).changed(account);
+            }
+        }
+    }
+
+    fn begin_round(&self) {
+        let online = self.with(|hub, _| hub.online());
+        lock(&self.agenda).round(online);
     }
 }
 
@@ -164,12 +215,12 @@ impl<'a> Reading<'a> {
     async fn learn(&self) -> Result<Vec<AccountId>, StoreError> {
         let Self { members, account, ticket } = self;
         let (standing, trusted) = members.accounts.read(*account).await?;
-        let password_hash = match standing {
-            Some(account) if account.is_active => Ok(account.password_hash),
+        let epoch = match standing {
+            Some(account) if account.is_active => Ok(account.epoch),
             Some(_) => Err(Ended::Deactivated),
             None => Err(Ended::Deleted),
         };
-        let snapshot = Snapshot { password_hash, trusted };
+        let snapshot = Snapshot { epoch, trusted };
         Ok(members.with(|hub, bells| hub.learn(*account, *ticket, snapshot, bells)))
     }
 }

@@ -35,7 +35,7 @@
 //! | faster than [`frames_per_second`](Builder::frames_per_second) | reading pauses: nothing is lost |
 //! | text that is not UTF-8, or no WebSocket frames at all | close 1007, close 1002 |
 //! | it stops reading | its queue fills, then frames to it are dropped; after [`stall_timeout`](Builder::stall_timeout) it is disconnected |
-//! | an upgrade without subprotocol `p` or `pmesh.1` | HTTP 400 |
+//! | an upgrade without subprotocol `p` or `pmesh.1`, or with a body | HTTP 400 |
 //! | a plain HTTP GET or HEAD | 200 and a line of text; other methods 405 |
 //! | an upgrade above [`max_connections`](Builder::max_connections) | HTTP 503 |
 //! | an upgrade while the onramp shuts down | closed without an answer |
@@ -57,7 +57,7 @@
 //! the original; the first of them counts. Without any the answer is 401, with wrong ones 403, with too many wrong ones or as too many sessions
 //! 429, and 503 while too many log in at once. Web pages may log in from the onramp's own host and from
 //! [`allow_origins`](Builder::allow_origins). There is no TLS: put a proxy in front, and see
-//! [`trust_forwarded`](Builder::trust_forwarded).
+//! [`trust_forwarded`](Builder::trust_forwarded), also for which pages are of its own host.
 //!
 //! | from a session of the directory | happens |
 //! |---|---|
@@ -89,6 +89,7 @@
 //! buffers of that size, [`max_frame_bytes`](Builder::max_frame_bytes) at most in each direction, until it ends.
 
 pub mod accounts;
+mod agenda;
 mod connection;
 mod credentials;
 mod door;

@@ -102,7 +102,11 @@ impl Builder {
         self
     }
 
-    /// Web pages of these origins, such as `https://app.example`, may log in too. Default: only those of the onramp's own host.
+    /// Web pages of these origins, such as `https://app.example`, may log in too. Default: only those of the onramp's own host and port.
+    ///
+    /// Those may be of `http` and of `https`, since a proxy may have taken TLS off. Whoever can alter pages that come without TLS could
+    /// then use one to log in where users do so with TLS: a proxy should say by `X-Forwarded-Proto` what it was, see
+    /// [`trust_forwarded`](Self::trust_forwarded).
     ///
     /// Others are answered with HTTP 403, and so are pages without an origin of their own. What is no browser sends no origin, and may
     /// always log in.
@@ -111,7 +115,8 @@ impl Builder {
         self
     }
 
-    /// Whether the last entry of the header `X-Forwarded-For` is believed to be the client's address. Default: no.
+    /// Whether the last entry of the header `X-Forwarded-For` is believed to be the client's address, and that of `X-Forwarded-Proto` to be
+    /// how the client came: only pages of the same scheme are of the onramp's own origin then. Default: no.
     ///
     /// Only for an onramp that is reached through a proxy alone, such as one for TLS: else anybody could claim any address, and be
     /// throttled as somebody else is.

@@ -27,6 +27,9 @@ const UNDECIDED: usize = 1024;
 /// Pause after an error of accepting, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Pause before the watch over accounts begins anew: what has ended it may do so again.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
 /// What connections need beside the hub.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
@@ -101,10 +104,9 @@ impl Shared {
 pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shutdown: impl Future) {
     let mut tasks = JoinSet::new();
     let mut watch = JoinSet::new();
-    if let Some(members) = shared.members.clone() {
+    if let Some(members) = &shared.members {
         // From before anybody can log in.
-        let changes = members.accounts.subscribe();
-        watch.spawn(async move { members.watch(changes).await });
+        follow(&mut watch, members.clone(), Duration::ZERO);
     }
     let mut shutdown = pin!(shutdown);
     let mut turn = 0;
@@ -112,6 +114,12 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shut
         tokio::select! {
             _ = &mut shutdown => break,
             Some(_) = tasks.join_next() => {}
+            Some(ended) = watch.join_next() => {
+                tracing::error!(?ended, "the watch over accounts has ended; it begins anew");
+                if let Some(members) = &shared.members {
+                    follow(&mut watch, members.clone(), WATCH_PAUSE);
+                }
+            }
             accepted = accept(&listeners, &mut turn) => match accepted {
                 Ok(tcp) if tasks.len() < shared.max_sockets => {
                     // Frames are written in batches already: waiting for more would only delay them.
@@ -132,6 +140,15 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shut
     // Every connection ends by its own timeout; this one is for a runtime that is overloaded.
     let _ = timeout(2 * CLOSE_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.shutdown().await;
+}
+
+/// Follows what happens to accounts from now on, first after a pause.
+fn follow(watch: &mut JoinSet<()>, members: Arc<Members>, pause: Duration) {
+    let changes = members.accounts.subscribe();
+    watch.spawn(async move {
+        sleep(pause).await;
+        members.watch(changes).await;
+    });
 }
 
 /// The next connection of any listener. After an error it waits a little. Cancel-safe.

@@ -1,7 +1,6 @@
 /// What an onramp has done since it was bound: a snapshot, all counters of one moment.
 ///
-/// Every field but [`open`](Self::open), [`queued_frames`](Self::queued_frames) and
-/// [`queued_bytes`](Self::queued_bytes) only grows.
+/// Every field but [`open`](Self::open) and what is queued now only grows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -41,8 +40,13 @@ pub struct Stats {
     pub too_big: u64,
     /// Peers disconnected because they broke the WebSocket protocol.
     pub broken: u64,
-    /// Frames queued now, over all peers. Announcements are not queued and not counted.
+    /// Frames queued now that are relayed, over all peers.
     pub queued_frames: usize,
-    /// Bytes of the frames queued now.
+    /// Bytes of the frames queued now that are relayed.
     pub queued_bytes: usize,
+    /// Frames queued now by which the onramp itself tells who is there, and answers. Only with accounts: without, announcements are not
+    /// queued and not counted.
+    pub told_frames: usize,
+    /// Bytes of those.
+    pub told_bytes: usize,
 }

@@ -77,6 +77,11 @@ impl Head {
         texts.flat_map(|text| text.split(',')).map(str::trim)
     }
 
+    /// Whether it says that a body follows.
+    pub(super) fn has_body(&self) -> bool {
+        self.values("content-length").any(|length| length != b"0") || self.values("transfer-encoding").next().is_some()
+    }
+
     pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
         self.tokens(name).any(|t| t.eq_ignore_ascii_case(token))
     }
@@ -102,6 +107,9 @@ impl Page {
     }
 
     pub(crate) const BAD_REQUEST: Self = Self::new("400 Bad Request", "This is not an HTTP request.\n");
+    /// An answer that has nothing to say.
+    pub(crate) const NO_CONTENT: Self = Self::with("204 No Content", "", "");
+    pub(crate) const UPGRADE_BODY: Self = Self::new("400 Bad Request", "A WebSocket upgrade has no body.\n");
     pub(crate) const BAD_UPGRADE: Self = Self::new("400 Bad Request", "This is not a WebSocket upgrade.\n");
     pub(crate) const METHOD: Self = Self::with(
         "405 Method Not Allowed",
@@ -148,9 +156,14 @@ impl Page {
 
     pub(super) fn response(&self) -> String {
         let Self { status, headers, body, without_body } = self;
-        let length = body.len();
+        // RFC 9110 forbids it of this one: it never has a body.
+        let length = if *status == Self::NO_CONTENT.status {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", body.len())
+        };
         let body = if *without_body { "" } else { body };
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        format!("HTTP/1.1 {status}\r\n{headers}{length}Connection: close\r\n\r\n{body}")
     }
 
     /// Answers, and waits for a bounded time until the client has it.
@@ -260,6 +273,8 @@ mod tests {
             Connection: close\r\n\r\n";
         assert_eq!(page.response(), format!("{expected}hello"));
         assert_eq!(page.without_body().response(), expected);
+        let page = Page::NO_CONTENT.header("A", 1);
+        assert_eq!(page.response(), "HTTP/1.1 204 No Content\r\nA: 1\r\nConnection: close\r\n\r\n");
     }
 
     proptest! {

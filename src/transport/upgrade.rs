@@ -46,6 +46,10 @@ impl Upgrade {
         if head.version != 1 || !head.has_token("connection", "upgrade") {
             return Err(Page::BAD_UPGRADE);
         }
+        // It would be taken for frames, or, by a proxy in front, for another request.
+        if head.has_body() {
+            return Err(Page::UPGRADE_BODY);
+        }
         if head.values("sec-websocket-version").next() != Some(&b"13"[..]) {
             return Err(Page::VERSION);
         }
@@ -144,6 +148,16 @@ mod tests {
             status(request(&format!("{}{p}", GOOD.replace("Connection: keep-alive, Upgrade\r\n", "")))),
             "400 Bad Request"
         );
+        for body in [
+            "Content-Length: 5",
+            "Content-Length: 0\r\nContent-Length: 5",
+            "Transfer-Encoding: chunked",
+            "Content-Length: 00",
+        ] {
+            let page = request(&format!("{GOOD}{p}{body}\r\n")).unwrap_err();
+            assert!(page.response().ends_with("A WebSocket upgrade has no body.\n"), "{body}");
+        }
+        assert!(request(&format!("{GOOD}{p}Content-Length: 0\r\n")).is_ok());
         let answer = |request: &str| answer(request, &SITE);
         assert_eq!(status(answer(&format!("GET / HTTP/1.0\r\n{GOOD}{p}\r\n"))), "400 Bad Request");
         assert_eq!(status(answer(&format!("POST / HTTP/1.1\r\n{GOOD}{p}\r\n"))), "405 Method Not Allowed");

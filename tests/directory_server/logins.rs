@@ -154,8 +154,30 @@ async fn pages_of_other_origins_are_kept_out() {
         let preflight = format!("OPTIONS /login HTTP/1.1\r\nHost: {}\r\nOrigin: {origin}\r\n\r\n", server.address);
         let preflight = Answer::of(&server.raw(preflight).await);
         assert_eq!(preflight.status, refused.unwrap_or(204));
+        assert_eq!(
+            preflight.header("Content-Length").is_some(),
+            refused.is_some(),
+            "there is nothing to have a length"
+        );
         assert_eq!(preflight.header("Access-Control-Allow-Origin"), allowed);
         assert_eq!(preflight.header("Access-Control-Allow-Methods"), allowed.map(|_| "POST"));
+    }
+}
+
+/// Whoever can alter a page without TLS does not log in with TLS by it.
+#[tokio::test]
+async fn pages_without_tls_are_kept_out_where_a_proxy_has_it() {
+    for trusted in [false, true] {
+        let accounts = accounts();
+        accounts.create("a", &password_of("a")).await.unwrap();
+        let server = Server::start(Onramp::builder().trust_forwarded(trusted), accounts).await;
+        let cookie = format!("uun=a; ppz={}", escape(&password_of("a")));
+        for (scheme, forwarded, refused) in [("http", "https", trusted), ("https", "wss", false), ("http", "", false)] {
+            let origin = format!("{scheme}://{}", server.address);
+            let headers = [("Cookie", &*cookie), ("Origin", &origin), ("X-Forwarded-Proto", forwarded)];
+            let answer = server.upgrade("/directory", &headers).await.err();
+            assert_eq!(answer, refused.then_some(403), "{scheme} behind {forwarded}");
+        }
     }
 }
 

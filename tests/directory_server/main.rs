@@ -6,4 +6,5 @@ mod harness;
 mod logins;
 mod presence;
 mod requests;
+mod rounds;
 mod shared;

@@ -26,8 +26,9 @@ const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '20s'
 /// Of the lock that those who write to a PostgreSQL database take. Arbitrary, and the same for ever.
 const LOCK: i64 = 0x706d_6573_6800_0001;
 
-const SQLITE_MIGRATIONS: &[&str] = &[include_str!("migrations/sqlite-1.sql")];
-const POSTGRES_MIGRATIONS: &[&str] = &[include_str!("migrations/postgres-1.sql")];
+const SQLITE_MIGRATIONS: &[&str] = &[include_str!("migrations/sqlite-1.sql"), include_str!("migrations/sqlite-2.sql")];
+const POSTGRES_MIGRATIONS: &[&str] =
+    &[include_str!("migrations/postgres-1.sql"), include_str!("migrations/postgres-2.sql")];
 
 /// A value in a statement.
 #[derive(Clone, Copy)]

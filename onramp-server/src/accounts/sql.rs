@@ -34,63 +34,60 @@ impl AccountStore for SqlStore {
     }
 
     async fn by_name(&self, name: &str) -> Result<Option<Account>, StoreError> {
-        let statement = "SELECT id, name, password_hash, is_active FROM accounts WHERE name = $1";
+        let statement = "SELECT id, name, password_hash, is_active, epoch FROM accounts WHERE name = $1";
         self.0.rows(statement, &[Text(name)]).await?.first().map(account).transpose()
     }
 
     async fn by_id(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
-        let statement = "SELECT id, name, password_hash, is_active FROM accounts WHERE id = $1";
+        let statement = "SELECT id, name, password_hash, is_active, epoch FROM accounts WHERE id = $1";
         self.0.rows(statement, &[Integer(id.0)]).await?.first().map(account).transpose()
     }
 
     async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Account>, StoreError> {
         // No name is empty.
         let statement =
-            "SELECT id, name, password_hash, is_active FROM accounts WHERE name > $1 ORDER BY name LIMIT $2";
+            "SELECT id, name, password_hash, is_active, epoch FROM accounts WHERE name > $1 ORDER BY name LIMIT $2";
         let rows = self.0.rows(statement, &[Text(after.unwrap_or_default()), Integer(count(limit))]).await?;
         rows.iter().map(account).collect()
     }
 
-    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
+    async fn set_password_hash(&self, id: AccountId, epoch: Option<i64>, hash: &str) -> Result<(), StoreError> {
         let mut transaction = self.0.begin().await?;
-        known(&mut transaction, id).await?;
-        let changed = match old {
-            None => {
-                let statement = "UPDATE accounts SET password_hash = $2 WHERE id = $1";
-                transaction.execute(statement, &[Integer(id.0), Text(new)]).await?
-            }
-            Some(old) => {
-                let statement =
-                    "UPDATE accounts SET password_hash = $2 WHERE id = $1 AND password_hash = $3 AND is_active = $4";
-                let values = [Integer(id.0), Text(new), Text(old), Integer(true.into())];
-                transaction.execute(statement, &values).await?
-            }
-        };
-        if changed == 0 {
-            return Err(StoreError::PasswordChanged);
-        }
+        in_epoch(&mut transaction, id, epoch).await?;
+        let statement = "UPDATE accounts SET password_hash = $2, epoch = epoch + 1 WHERE id = $1";
+        transaction.execute(statement, &[Integer(id.0), Text(hash)]).await?;
         close(&mut transaction, id).await?;
         transaction.commit().await
     }
 
-    async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
-        let statement = "UPDATE accounts SET is_active = $2 WHERE id = $1";
+    async fn rehash(&self, id: AccountId, old: &str, new: &str) -> Result<(), StoreError> {
         let mut transaction = self.0.begin().await?;
-        must(transaction.execute(statement, &[Integer(id.0), Integer(is_active.into())]).await?)?;
+        let statement = "UPDATE accounts SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+        transaction.execute(statement, &[Integer(id.0), Text(old), Text(new)]).await?;
+        transaction.commit().await
+    }
+
+    async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
+        let mut transaction = self.0.begin().await?;
+        known(&mut transaction, id).await?;
+        let statement = "UPDATE accounts SET is_active = $2 WHERE id = $1";
+        transaction.execute(statement, &[Integer(id.0), Integer(is_active.into())]).await?;
         if !is_active {
+            transaction.execute("UPDATE accounts SET epoch = epoch + 1 WHERE id = $1", &[Integer(id.0)]).await?;
             close(&mut transaction, id).await?;
         }
         transaction.commit().await
     }
 
-    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError> {
+    async fn delete(&self, id: AccountId, epoch: Option<i64>) -> Result<Vec<Trust>, StoreError> {
         let mut transaction = self.0.begin().await?;
+        in_epoch(&mut transaction, id, epoch).await?;
         let statement = "SELECT ours.alias, ours.other, theirs.alias FROM trust ours \
                          JOIN trust theirs ON theirs.account = ours.other AND theirs.other = ours.account \
                          WHERE ours.account = $1";
         let ended = transaction.rows(statement, &[Integer(id.0)]).await?;
         // The rest goes with it: see the tables.
-        must(transaction.execute("DELETE FROM accounts WHERE id = $1", &[Integer(id.0)]).await?)?;
+        transaction.execute("DELETE FROM accounts WHERE id = $1", &[Integer(id.0)]).await?;
         transaction.commit().await?;
         ended.iter().map(|row| trust_of(id, row)).collect()
     }
@@ -254,13 +251,16 @@ async fn known(transaction: &mut Transaction<'_>, id: AccountId) -> Result<(), S
     if found.is_empty() { Err(StoreError::UnknownAccount) } else { Ok(()) }
 }
 
+/// Whether there is such an account, and in this epoch, should one be given. Nobody else writes meanwhile.
+async fn in_epoch(transaction: &mut Transaction<'_>, id: AccountId, epoch: Option<i64>) -> Result<(), StoreError> {
+    let found = transaction.rows("SELECT epoch FROM accounts WHERE id = $1", &[Integer(id.0)]).await?;
+    let now: i64 = found.first().ok_or(StoreError::UnknownAccount)?.get(0)?;
+    if epoch.is_none_or(|epoch| epoch == now) { Ok(()) } else { Err(StoreError::PasswordChanged) }
+}
+
 async fn is_alias_taken(transaction: &mut Transaction<'_>, id: AccountId, alias: &str) -> Result<bool, StoreError> {
     let statement = "SELECT alias FROM trust WHERE account = $1 AND alias = $2";
     Ok(!transaction.rows(statement, &[Integer(id.0), Text(alias)]).await?.is_empty())
-}
-
-fn must(changed: u64) -> Result<(), StoreError> {
-    if changed == 0 { Err(StoreError::UnknownAccount) } else { Ok(()) }
 }
 
 /// The token or invitation that was found, whose first column is its end.
@@ -271,7 +271,7 @@ fn not_expired(found: &[Row], now: SystemTime) -> Result<&Row, StoreError> {
 
 fn account(row: &Row) -> Result<Account, StoreError> {
     let (id, is_active) = (AccountId(row.get(0)?), row.get::<i64>(3)? != 0);
-    Ok(Account { id, name: row.get(1)?, password_hash: row.get(2)?, is_active })
+    Ok(Account { id, name: row.get(1)?, password_hash: row.get(2)?, is_active, epoch: row.get(4)? })
 }
 
 fn trust_of(a: AccountId, row: &Row) -> Result<Trust, StoreError> {

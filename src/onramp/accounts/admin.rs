@@ -52,7 +52,7 @@ impl Accounts {
     /// [`AccountError::Store`] with [`StoreError::UnknownAccount`].
     pub async fn remove(&self, name: &str) -> Result<(), AccountError> {
         let id = self.named(name).await?;
-        self.delete(id).await
+        self.delete(id, None).await
     }
 
     /// At most `limit` accounts, by name, those behind `after`.
@@ -86,7 +86,7 @@ impl Accounts {
 
     async fn hash_new(&self, password: &str) -> Result<String, AccountError> {
         names::check_password(password).map_err(AccountError::InvalidPassword)?;
-        let place = self.0.known.place().await;
-        Ok(self.hash(password, place).await?)
+        let turn = self.0.attempts.enter_here().turn().await;
+        Ok(self.hash(password, turn).await?)
     }
 }

@@ -1,14 +1,11 @@
-//! Attempts that are under way: how many there may be, and in which order they are hashed.
-//!
-//! An address has at most as many passwords in the queue and at work as are hashed at once in all; its others wait outside of the queue.
-//! So whoever comes from elsewhere waits behind that many of them and no more, however many passwords one address sends.
+//! Attempts that are under way: each waits for its turn, and gives it back when it is dropped.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
+use super::turns::{Bounds, Standing, Turns};
 use crate::lock::lock;
 
 /// An address as far as one customer of a provider has one: IPv6 by its first 64 bits.
@@ -16,6 +13,16 @@ use crate::lock::lock;
 pub(super) struct Source {
     bits: u64,
     is_v6: bool,
+}
+
+/// The first 48 bits of an address of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Network(u64);
+
+impl Source {
+    pub(super) fn network(self) -> Option<Network> {
+        self.is_v6.then_some(Network(self.bits >> 16))
+    }
 }
 
 impl From<IpAddr> for Source {
@@ -27,102 +34,76 @@ impl From<IpAddr> for Source {
     }
 }
 
-/// How many attempts there may be at a time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// That are hashed.
-    pub(super) hashing: usize,
-    /// From one address, those that wait included.
-    pub(super) for_each_address: usize,
-    /// In all.
-    pub(super) in_all: usize,
-}
-
-pub(super) struct Attempts {
-    bounds: Bounds,
-    queue: Arc<Semaphore>,
-    sources: Mutex<Sources>,
-}
-
-#[derive(Default)]
-struct Sources {
-    total: usize,
-    /// Those with an attempt: how many, and their places in the queue.
-    present: HashMap<Source, (usize, Arc<Semaphore>)>,
-}
+pub(super) struct Attempts(Mutex<Turns<oneshot::Sender<()>>>);
 
 /// One attempt, until it is dropped.
 pub(super) struct Attempt {
     attempts: Arc<Attempts>,
+    standing: Standing,
     from: Source,
-    places: Arc<Semaphore>,
+    waits: Option<u64>,
 }
 
 /// An attempt whose password may be hashed.
-pub(super) struct Turn {
-    _queue: OwnedSemaphorePermit,
-    _place: OwnedSemaphorePermit,
-    _attempt: Attempt,
-}
+pub(super) struct Turn(#[expect(dead_code, reason = "dropping it is what matters")] Attempt);
 
 impl Attempts {
     pub(super) fn new(bounds: Bounds) -> Arc<Self> {
-        let queue = Arc::new(Semaphore::new(bounds.hashing));
-        Arc::new(Self { bounds, queue, sources: Mutex::default() })
+        Arc::new(Self(Mutex::new(Turns::new(bounds))))
     }
 
-    /// None if there are too many.
-    pub(super) fn enter(self: &Arc<Self>, from: Source) -> Option<Attempt> {
-        let mut sources = lock(&self.sources);
-        if sources.total >= self.bounds.in_all {
-            return None;
-        }
-        let new = || (0, Arc::new(Semaphore::new(self.bounds.hashing)));
-        let (count, places) = sources.present.entry(from).or_insert_with(new);
-        if *count >= self.bounds.for_each_address {
-            return None;
-        }
-        *count += 1;
-        let places = places.clone();
-        sources.total += 1;
-        Some(Attempt { attempts: self.clone(), from, places })
+    /// None if there are too many. Also says whether new ones fail often.
+    pub(super) fn enter(self: &Arc<Self>, standing: Standing, from: Source, is_alarmed: bool) -> Option<Attempt> {
+        let mut turns = lock(&self.0);
+        turns.set_alarmed(is_alarmed);
+        turns.enter(standing, from).then(|| self.attempt(standing, from))
+    }
+
+    /// For whoever has no address: there may be any number.
+    pub(super) fn enter_here(self: &Arc<Self>) -> Attempt {
+        let from = IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
+        lock(&self.0).enter_anyway(Standing::Known, from);
+        self.attempt(Standing::Known, from)
+    }
+
+    fn attempt(self: &Arc<Self>, standing: Standing, from: Source) -> Attempt {
+        Attempt { attempts: self.clone(), standing, from, waits: None }
     }
 
     #[cfg(test)]
     pub(super) fn is_at_work(&self) -> bool {
-        lock(&self.sources).total > 0
+        !lock(&self.0).is_empty()
     }
 
-    /// Waits for a place among the passwords that are hashed, for whoever has no address.
-    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        take(&self.queue).await
-    }
-}
-
-impl Attempt {
-    /// Waits for its turn. Dropping the future gives the attempt up.
-    pub(super) async fn turn(self) -> Turn {
-        let _place = take(&self.places).await;
-        let _queue = take(&self.attempts.queue).await;
-        Turn { _queue, _place, _attempt: self }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let mut sources = lock(&self.attempts.sources);
-        sources.total -= 1;
-        if let Some((count, _)) = sources.present.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                sources.present.remove(&self.from);
+    /// Tells those whose turn it is.
+    fn go_on(&self) {
+        loop {
+            let next = lock(&self.0).next();
+            // Whoever has given up meanwhile leaves, and then others are told.
+            match next {
+                Some(waiter) => drop(waiter.send(())),
+                None => return,
             }
         }
     }
 }
 
-async fn take(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    places.clone().acquire_owned().await.expect("it is never closed")
+impl Attempt {
+    /// Waits for its turn. Dropping the future gives the attempt up.
+    pub(super) async fn turn(mut self) -> Turn {
+        let (waiter, turn) = oneshot::channel();
+        self.waits = Some(lock(&self.attempts.0).wait(self.standing, self.from, waiter));
+        self.attempts.go_on();
+        turn.await.expect("who waits is told or leaves");
+        Turn(self)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        lock(&self.attempts.0).leave(self.standing, self.from, self.waits);
+        self.attempts.go_on();
+    }
 }
 
 #[cfg(test)]
@@ -146,26 +127,11 @@ mod tests {
         assert_ne!(source("0.0.0.1"), source("::1"));
     }
 
-    #[test]
-    fn there_are_so_many_for_an_address_and_in_all() {
-        let attempts = Attempts::new(Bounds { hashing: 1, for_each_address: 2, in_all: 3 });
-        let (a, b, c) = (source("10.0.0.1"), source("10.0.0.2"), source("10.0.0.3"));
-        let first = attempts.enter(a).unwrap();
-        let _second = attempts.enter(a).unwrap();
-        assert!(attempts.enter(a).is_none());
-        let third = attempts.enter(b).unwrap();
-        assert!(attempts.enter(c).is_none());
-        drop(third);
-        assert!(attempts.enter(c).is_some(), "it has left by now, too");
-        drop(first);
-        assert!(attempts.enter(a).is_some());
-        assert_eq!(lock(&attempts.sources).present.len(), 1, "nothing is kept of those who are gone");
-    }
-
     #[tokio::test]
     async fn who_comes_from_elsewhere_does_not_wait_behind_a_crowd() {
         let attempts = Attempts::new(Bounds { hashing: 2, for_each_address: 100, in_all: 100 });
-        let mut crowd: Vec<_> = (0..50).map(|_| Box::pin(attempts.enter(source("10.0.0.1")).unwrap().turn())).collect();
+        let enter = |from| attempts.enter(Standing::New, source(from), false).unwrap();
+        let mut crowd: Vec<_> = (0..50).map(|_| Box::pin(enter("10.0.0.1").turn())).collect();
         let mut at_work = Vec::new();
         for turn in &mut crowd {
             if let Poll::Ready(turn) = poll!(turn) {
@@ -173,9 +139,17 @@ mod tests {
             }
         }
         assert_eq!(at_work.len(), 2);
-        let mut other = Box::pin(attempts.enter(source("10.0.0.2")).unwrap().turn());
+        let mut other = Box::pin(enter("10.0.0.2").turn());
         assert!(poll!(&mut other).is_pending());
         at_work.pop();
-        assert!(poll!(&mut other).is_ready(), "it is next");
+        assert!(poll!(&mut crowd[2]).is_ready(), "it was next");
+        // Its turn is over at once, as it is dropped.
+        assert!(poll!(&mut other).is_ready());
+        // Who gives up lets the others go on, before and after it has been told.
+        drop((at_work, crowd));
+        let waits = poll!(&mut Box::pin(enter("10.0.0.3").turn()));
+        assert!(waits.is_ready());
+        drop((other, waits));
+        assert!(!attempts.is_at_work());
     }
 }

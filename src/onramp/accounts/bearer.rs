@@ -14,9 +14,8 @@ const MAX_IN_ALL: usize = 65_536;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) account: AccountId,
-    /// Of the hash of the password with which one logged in: after a change of the password the token is worth nothing, also if the
-    /// change was made by another process.
-    pub(super) login: Digest,
+    /// In which one logged in: in a later one the token is worth nothing, whichever process has begun it.
+    pub(super) epoch: i64,
 }
 
 /// Tokens by their digests. They live equally long, so the oldest is the first that expires.
@@ -100,7 +99,7 @@ mod tests {
     }
 
     fn grant(account: i64) -> Grant {
-        Grant { account: AccountId(account), login: digest(0) }
+        Grant { account: AccountId(account), epoch: 0 }
     }
 
     fn is_empty(bearers: &Bearers) -> bool {

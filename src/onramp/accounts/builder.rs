@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::attempts::{Attempts, Bounds};
+use super::attempts::Attempts;
 use super::bearer::Bearers;
 use super::changes::Announcer;
 use super::service::Inner;
 use super::throttle::{Throttle, Throttling};
+use super::turns::Bounds;
 use super::{AccountStore, Accounts, Passwords};
 
 /// Longer is not needed, and time would overflow.
@@ -69,15 +70,18 @@ impl AccountsBuilder {
     }
 
     /// Passwords that are hashed at a time, each on a thread, with the memory that hashing one takes. At least 1. Default: the number of
-    /// cores. Others wait, and addresses take turns. For those who have logged in from where they are there are as many besides, so that
-    /// strangers do not keep them waiting.
+    /// cores. Others wait, and addresses take turns.
+    ///
+    /// Those who have logged in from where they are wait for nobody else: where others are being hashed already, there may be as many
+    /// besides. After wrong passwords for the account or from the address a quarter of the cores is to be had, at least one.
     pub fn hashing_at_once(mut self, passwords: usize) -> Self {
         self.bounds.hashing = passwords.max(1);
         self
     }
 
     /// Attempts to log in that may be under way, those that wait included: from one address (of IPv6: the first 64 bits), and in all.
-    /// Default: 256 and 1,024, and as many besides of those who have logged in from where they are. Further ones get [`LoginError::Busy`](super::LoginError::Busy).
+    /// Default: 256 and 1,024 each of those who have logged in from where they are, of those of whom nothing is known, and of those after
+    /// wrong passwords. Further ones get [`LoginError::Busy`](super::LoginError::Busy).
     pub fn attempts_at_once(mut self, from_an_address: usize, in_all: usize) -> Self {
         self.bounds.for_each_address = from_an_address;
         self.bounds.in_all = in_all;
@@ -91,8 +95,7 @@ impl AccountsBuilder {
             passwords: self.passwords,
             token_lifetime: self.token_lifetime,
             invite_lifetime: self.invite_lifetime,
-            strangers: Attempts::new(self.bounds),
-            known: Attempts::new(self.bounds),
+            attempts: Attempts::new(self.bounds),
             throttle: Arc::new(Mutex::new(Throttle::new(self.throttling))),
             bearers: Mutex::new(Bearers::new(self.bearer_lifetime)),
             changes: Announcer::new(),

@@ -45,13 +45,20 @@ impl Tables {
         self.accounts.get_mut(&id).ok_or(StoreError::UnknownAccount)
     }
 
+    /// The same in this epoch, should one be given.
+    fn account_of(&mut self, id: AccountId, epoch: Option<i64>) -> Result<&mut Kept, StoreError> {
+        let kept = self.account(id)?;
+        let is_in = epoch.is_none_or(|epoch| epoch == kept.account.epoch);
+        if is_in { Ok(kept) } else { Err(StoreError::PasswordChanged) }
+    }
+
     fn create(&mut self, name: &str, password_hash: &str) -> Result<AccountId, StoreError> {
         if self.names.contains_key(name) {
             return Err(StoreError::NameTaken);
         }
         self.last += 1;
         let id = AccountId(self.last);
-        let account = Account { id, name: name.into(), password_hash: password_hash.into(), is_active: true };
+        let account = Account { id, name: name.into(), password_hash: password_hash.into(), is_active: true, epoch: 0 };
         self.names.insert(name.into(), id);
         self.accounts.insert(id, Kept { account, trusted: BTreeMap::new(), aliases: BTreeMap::new() });
         Ok(id)
@@ -131,29 +138,38 @@ impl AccountStore for MemoryStore {
         Ok(behind.take(limit).filter_map(|(_, id)| Some(tables.accounts.get(id)?.account.clone())).collect())
     }
 
-    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError> {
+    async fn set_password_hash(&self, id: AccountId, epoch: Option<i64>, hash: &str) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        let account = &mut tables.account(id)?.account;
-        if old.is_some_and(|old| old != account.password_hash || !account.is_active) {
-            return Err(StoreError::PasswordChanged);
-        }
-        account.password_hash = new.into();
+        let account = &mut tables.account_of(id, epoch)?.account;
+        account.password_hash = hash.into();
+        account.epoch += 1;
         tables.close(id);
+        Ok(())
+    }
+
+    async fn rehash(&self, id: AccountId, old: &str, new: &str) -> Result<(), StoreError> {
+        if let Some(kept) = lock(&self.0).accounts.get_mut(&id)
+            && kept.account.password_hash == old
+        {
+            kept.account.password_hash = new.into();
+        }
         Ok(())
     }
 
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        tables.account(id)?.account.is_active = is_active;
+        let account = &mut tables.account(id)?.account;
+        account.is_active = is_active;
         if !is_active {
+            account.epoch += 1;
             tables.close(id);
         }
         Ok(())
     }
 
-    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError> {
+    async fn delete(&self, id: AccountId, epoch: Option<i64>) -> Result<Vec<Trust>, StoreError> {
         let mut tables = lock(&self.0);
-        let kept = tables.account(id)?;
+        let kept = tables.account_of(id, epoch)?;
         let (name, aliases) = (kept.account.name.clone(), kept.trusted.keys().cloned().collect::<Vec<_>>());
         let ended = aliases.into_iter().map(|alias| tables.revoke(id, alias)).collect::<Result<_, _>>()?;
         tables.accounts.remove(&id);

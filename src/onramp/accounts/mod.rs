@@ -34,8 +34,14 @@
 //! | from one address | 100, then one each two seconds, but for accounts that have logged in from there |
 //! | for one account, from wherever | 20, then attempts take 3 seconds longer, but from where it has logged in before |
 //!
-//! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits. What is refused is not hashed, and costs next to nothing. A
-//! login resets the first count only. All this is forgotten when the program ends.
+//! Whoever has logged in from where they are waits for nobody else to be hashed. Attempts after wrong passwords for the account or from the
+//! address, as long as those are counted, have a line of their own and a quarter of the cores, at least one; those of whom nothing is known
+//! have another, and leave a core to those who are known while many of them are wrong. In each line addresses take turns. So an attack
+//! from many addresses slows down those who come from somewhere for the first time, most of all the owner of an account that is attacked.
+//!
+//! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits; those of the same first 48 have ten times the second number
+//! together. What is refused is not hashed, and costs next to nothing. A login resets the first count only. All this is forgotten when the
+//! program ends.
 
 mod admin;
 mod attempts;
@@ -51,6 +57,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod turns;
 
 pub use builder::AccountsBuilder;
 pub use changes::{AccountChange, AccountChanges};
@@ -66,11 +73,18 @@ pub use throttle::{Allowance, Throttling};
 
 /// How passwords are kept and checked.
 ///
-/// Both methods may take long and much memory, as they should: they are called on threads for such work, only a few at a time.
+/// Hashing and checking may take long and much memory, as they should: they are done on threads for such work, only a few at a time.
 pub trait Passwords: Send + Sync + 'static {
     /// A salted hash of a password, with all that checking it needs, as a text (such as PHC's string format).
     fn hash(&self, password: &str) -> String;
 
-    /// Whether the password fits the hash. `None` stands for that of an account that does not exist, and must take as long.
+    /// Whether the password fits the hash. `None` stands for that of an account that does not exist, and must take as long. A hash that is
+    /// not [current](Self::is_current) should take as long, too, when the password is wrong: else the time tells that there is an account.
     fn verify(&self, password: &str, hash: Option<&str>) -> bool;
+
+    /// Whether a hash is as [`hash`](Self::hash) would make it now. If not, it is made anew at the next login. Default: always.
+    fn is_current(&self, hash: &str) -> bool {
+        let _ = hash;
+        true
+    }
 }

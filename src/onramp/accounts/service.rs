@@ -20,6 +20,7 @@ use super::store::{
     Account, AccountId, AccountStore, Claimed, Digest, NewInvite, NewToken, StoreError, Trust, Trusted,
 };
 use super::throttle::{Throttle, Verdict};
+use super::turns::Standing;
 use crate::lock::lock;
 
 /// How often what has expired is forgotten, and how long it is kept before: for that long it is told apart from what never was.
@@ -38,10 +39,7 @@ pub(super) struct Inner {
     pub(super) passwords: Arc<dyn Passwords>,
     pub(super) token_lifetime: Duration,
     pub(super) invite_lifetime: Duration,
-    /// Attempts of those who have not logged in to the account from where they are.
-    pub(super) strangers: Arc<Attempts>,
-    /// And of those who have. They have their own queue: the other may be full of attempts from a thousand addresses.
-    pub(super) known: Arc<Attempts>,
+    pub(super) attempts: Arc<Attempts>,
     pub(super) throttle: Arc<Mutex<Throttle>>,
     pub(super) bearers: Mutex<Bearers>,
     pub(super) changes: Announcer,
@@ -111,7 +109,7 @@ impl Accounts {
         if self.is_current(&account).await? { Ok(account) } else { Err(LoginError::Wrong) }
     }
 
-    /// Whether whoever has logged in to this account might still do so: it is active and has the same password. Who opens a session
+    /// Whether whoever has logged in to this account might still do so: it is active, and in the same epoch. Who opens a session
     /// asks this after it can be closed by [`AccountChange::Closed`], lest a change in between is missed.
     ///
     /// # Errors
@@ -119,7 +117,7 @@ impl Accounts {
     /// If the store fails.
     pub async fn is_current(&self, account: &Account) -> Result<bool, StoreError> {
         let now = self.0.store.by_id(account.id).await?;
-        Ok(now.is_some_and(|now| now.is_active && now.password_hash == account.password_hash))
+        Ok(now.is_some_and(|now| now.is_active && now.epoch == account.epoch))
     }
 
     /// Logs in, and gives a token by which one may do so again, on this server and for a while. A restart ends it, and so does a
@@ -132,7 +130,7 @@ impl Accounts {
         let account = self.log_in(name, password, from).await?;
         let (token, digest) = secret();
         let mut bearers = lock(&self.0.bearers);
-        bearers.add(digest, Grant { account: account.id, login: digest_of(&account.password_hash) }, Instant::now());
+        bearers.add(digest, Grant { account: account.id, epoch: account.epoch }, Instant::now());
         Ok(Bearer { token, expires_in: bearers.lifetime(), account })
     }
 
@@ -143,12 +141,12 @@ impl Accounts {
     /// [`LoginError::Wrong`] and [`LoginError::Failed`].
     pub async fn log_in_by_bearer(&self, token: &str, from: IpAddr) -> Result<Account, LoginError> {
         let grant = lock(&self.0.bearers).find(digest_of(token), Instant::now());
-        let Some(Grant { account, login }) = grant else {
+        let Some(Grant { account, epoch }) = grant else {
             tracing::debug!(%from, "a bearer token that is unknown or has expired");
             return Err(LoginError::Wrong);
         };
         let account = self.0.store.by_id(account).await?;
-        let current = account.filter(|account| account.is_active && digest_of(&account.password_hash) == login);
+        let current = account.filter(|account| account.is_active && account.epoch == epoch);
         current.ok_or(LoginError::Wrong)
     }
 
@@ -219,10 +217,10 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         names::check_password(new).map_err(AccountError::InvalidPassword)?;
         let known = self.verify_id(account, old, from).await?;
-        let turn = turn(&self.0.known, from).await?;
+        let turn = self.turn(Standing::Known, from).await?;
         let hash = self.hash(new, turn).await?;
         // Somebody may have changed it meanwhile, because the old one is known to others.
-        self.0.store.set_password_hash(account, Some(&known.password_hash), &hash).await?;
+        self.0.store.set_password_hash(account, Some(known.epoch), &hash).await?;
         self.close(account);
         Ok(())
     }
@@ -233,8 +231,9 @@ impl Accounts {
     ///
     /// [`AccountError::WrongPassword`], and the others of [`log_in`](Self::log_in).
     pub async fn delete_account(&self, account: AccountId, password: &str, from: IpAddr) -> Result<(), AccountError> {
-        self.verify_id(account, password, from).await?;
-        self.delete(account).await
+        let known = self.verify_id(account, password, from).await?;
+        // Somebody may have changed the password meanwhile, because this one is known to others.
+        self.delete(account, Some(known.epoch)).await
     }
 
     /// An invitation to make an account. Nothing is sent: the email address is kept to know whom it was for.
@@ -270,7 +269,7 @@ impl Accounts {
         let digest = digest_of(secret);
         // Secrets that are wrong are not worth hashing a password.
         self.0.store.check_invite(digest, SystemTime::now()).await?;
-        let turn = turn(&self.0.strangers, from).await?;
+        let turn = self.turn(Standing::New, from).await?;
         let hash = self.hash(password, turn).await?;
         Ok(self.0.store.accept_invite(digest, name, &hash, SystemTime::now()).await?)
     }
@@ -285,21 +284,33 @@ impl Accounts {
         if names::check_name(name).is_err() || password.len() > MAX_PASSWORD_BYTES {
             return Err(LoginError::Wrong);
         }
-        let Inner { store, passwords, throttle, strangers, known, .. } = &*self.0;
+        let Inner { store, passwords, throttle, attempts, .. } = &*self.0;
         let (key, from) = (digest_of(name), Source::from(from));
-        let attempts = if lock(throttle).knows(key, from) { known } else { strangers };
-        let attempt = attempts.enter(from).ok_or(LoginError::Busy)?;
-        let check = || match lock(throttle).check(key, from, Instant::now()) {
-            Verdict::Pass => Ok(None),
-            Verdict::Slow(delay) => Ok(Some(delay)),
-            Verdict::Refuse(retry_after) => Err(LoginError::Throttled { retry_after }),
+        let enter = || {
+            let (now, mut throttle) = (Instant::now(), lock(throttle));
+            let delay = match throttle.check(key, from, now) {
+                Verdict::Pass => None,
+                Verdict::Slow(delay) => Some(delay),
+                Verdict::Refuse(retry_after) => return Err(LoginError::Throttled { retry_after }),
+            };
+            Ok((delay, throttle.standing(key, from, now), throttle.is_alarmed(now)))
         };
-        if let Some(delay) = check()? {
+        let (delay, mut standing, mut is_alarmed) = enter()?;
+        let mut attempt = attempts.enter(standing, from, is_alarmed).ok_or(LoginError::Busy)?;
+        if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
-        let turn = attempt.turn().await;
-        // Others of the same address may have failed in the meantime.
-        check()?;
+        let turn = loop {
+            let turn = attempt.turn().await;
+            // Others of the same address may have failed in the meantime: then this is not its turn.
+            let before = standing;
+            (_, standing, is_alarmed) = enter()?;
+            if standing <= before {
+                break turn;
+            }
+            drop(turn);
+            attempt = attempts.enter(standing, from, is_alarmed).ok_or(LoginError::Busy)?;
+        };
         let account = store.by_name(name).await?;
         let (passwords, throttle) = (passwords.clone(), throttle.clone());
         let password = Zeroizing::new(password.to_owned());
@@ -308,14 +319,29 @@ impl Accounts {
             let account = account.filter(|account| account.is_active);
             let fits = passwords.verify(&password, account.as_ref().map(|account| &*account.password_hash));
             let account = account.filter(|_| fits);
+            let old =
+                account.as_ref().map(|account| &*account.password_hash).filter(|hash| !passwords.is_current(hash));
+            let anew = old.map(|_| passwords.hash(&password));
             // Here, not behind the wait: whoever does not wait for the answer is counted as well.
             match account {
                 Some(_) => lock(&throttle).succeeded(key, from),
-                None => lock(&throttle).failed(key, from, Instant::now()),
+                None => lock(&throttle).failed(key, from, standing, Instant::now()),
             }
-            account
+            account.map(|account| (account, anew))
         });
-        checked.await.map_err(failed)?.ok_or(LoginError::Wrong)
+        let (account, anew) = checked.await.map_err(failed)?.ok_or(LoginError::Wrong)?;
+        if let Some(anew) = anew
+            && let Err(error) = self.0.store.rehash(account.id, &account.password_hash, &anew).await
+        {
+            tracing::warn!(%error, "the hash of a password is as old as it was");
+        }
+        Ok(account)
+    }
+
+    async fn turn(&self, standing: Standing, from: IpAddr) -> Result<Turn, AccountError> {
+        let is_alarmed = lock(&self.0.throttle).is_alarmed(Instant::now());
+        let attempt = self.0.attempts.enter(standing, from.into(), is_alarmed).ok_or(AccountError::Busy)?;
+        Ok(attempt.turn().await)
     }
 
     /// Hashes a password while `permit` is held.
@@ -329,8 +355,8 @@ impl Accounts {
         hashed.await.map_err(failed)
     }
 
-    pub(super) async fn delete(&self, account: AccountId) -> Result<(), AccountError> {
-        let ended = self.0.store.delete(account).await?;
+    pub(super) async fn delete(&self, account: AccountId, epoch: Option<i64>) -> Result<(), AccountError> {
+        let ended = self.0.store.delete(account, epoch).await?;
         self.close(account);
         ended.into_iter().for_each(|trust| self.0.changes.announce(AccountChange::TrustEnded(trust)));
         Ok(())
@@ -359,10 +385,6 @@ impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accounts").finish_non_exhaustive()
     }
-}
-
-async fn turn(attempts: &Arc<Attempts>, from: IpAddr) -> Result<Turn, AccountError> {
-    Ok(attempts.enter(from.into()).ok_or(AccountError::Busy)?.turn().await)
 }
 
 /// 256 random bits, and their digest.

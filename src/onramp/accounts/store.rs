@@ -31,15 +31,19 @@ pub struct Account {
     pub password_hash: String,
     /// Whether one may log in.
     pub is_active: bool,
+    /// Counts what ends all logins: other passwords, and deactivations. So a login of an earlier epoch is none any more, also if the
+    /// account was deactivated and activated again without anybody looking.
+    pub epoch: i64,
 }
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, name, is_active, .. } = self;
+        let Self { id, name, is_active, epoch, .. } = self;
         f.debug_struct("Account")
             .field("id", id)
             .field("name", name)
             .field("is_active", is_active)
+            .field("epoch", epoch)
             .finish_non_exhaustive()
     }
 }
@@ -111,7 +115,7 @@ pub enum StoreError {
     /// There is no such account.
     #[error("there is no such account")]
     UnknownAccount,
-    /// The account has another password by now, or is not active any more.
+    /// The account has another password by now, or was deactivated.
     #[error("the password was changed meanwhile")]
     PasswordChanged,
     /// Somebody else is known by this alias already.
@@ -180,27 +184,37 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`Failed`](StoreError::Failed) only.
     async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<Account>, StoreError>;
 
-    /// Replaces the hash of the password: if an `old` one is given, only if that is still the one, and the account active. The account's tokens and invitations that are open are worth nothing any more: whoever knew the
-    /// old one may have them.
+    /// Gives an account another password, of this hash, and thereby a new epoch: if one is given, only in that. The account's tokens and
+    /// invitations that are open are worth nothing any more: whoever knew the old password may have them.
     ///
     /// # Errors
     ///
     /// [`UnknownAccount`](StoreError::UnknownAccount), [`PasswordChanged`](StoreError::PasswordChanged).
-    async fn set_password_hash(&self, id: AccountId, old: Option<&str>, new: &str) -> Result<(), StoreError>;
+    async fn set_password_hash(&self, id: AccountId, epoch: Option<i64>, hash: &str) -> Result<(), StoreError>;
 
-    /// Says whether one may log in. If not, the account's tokens and invitations that are open are worth nothing any more.
+    /// Replaces the hash of the same password, if `old` is still the one, by one that was made in another way. Nothing else changes, and
+    /// nothing at all if it is not.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`](StoreError::Failed) only.
+    async fn rehash(&self, id: AccountId, old: &str, new: &str) -> Result<(), StoreError>;
+
+    /// Says whether one may log in. If not, the account has a new epoch, and its tokens and invitations that are open are worth nothing
+    /// any more.
     ///
     /// # Errors
     ///
     /// [`UnknownAccount`](StoreError::UnknownAccount).
     async fn set_active(&self, id: AccountId, is_active: bool) -> Result<(), StoreError>;
 
-    /// Removes an account with all its tokens and invitations, and its trust, which it tells, with the account as `a`.
+    /// Removes an account with all its tokens and invitations, and its trust, which it tells, with the account as `a`: if an epoch
+    /// is given, only in that.
     ///
     /// # Errors
     ///
-    /// [`UnknownAccount`](StoreError::UnknownAccount).
-    async fn delete(&self, id: AccountId) -> Result<Vec<Trust>, StoreError>;
+    /// [`UnknownAccount`](StoreError::UnknownAccount), [`PasswordChanged`](StoreError::PasswordChanged).
+    async fn delete(&self, id: AccountId, epoch: Option<i64>) -> Result<Vec<Trust>, StoreError>;
 
     /// Whom an account trusts, by alias: at most [`MAX_TRUSTED`].
     ///

@@ -1,11 +1,14 @@
 //! The service, over the store in memory.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use super::turns::Standing;
 use super::*;
+use crate::lock::lock;
 
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -116,9 +119,53 @@ async fn strangers_do_not_keep_those_waiting_who_were_there() {
     let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(1, 1).build();
     accounts.create("alice", PASSWORD).await.unwrap();
     accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
-    let _stranger = accounts.0.strangers.enter(ELSEWHERE.into()).unwrap();
+    let _stranger = accounts.0.attempts.enter(Standing::New, ELSEWHERE.into(), false).unwrap();
     assert!(matches!(accounts.log_in("alice", PASSWORD, Ipv4Addr::LOCALHOST.into()).await, Err(LoginError::Busy)));
     assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+}
+
+/// Passwords of which one takes for ever to check, until the sender is gone.
+struct Stuck(Plain, Mutex<Receiver<()>>);
+
+impl Passwords for Stuck {
+    fn hash(&self, password: &str) -> String {
+        self.0.hash(password)
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        let is_right = self.0.verify(password, hash);
+        if password == "stuck" {
+            let _ = lock(&self.1).recv();
+        }
+        is_right
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_failed_keeps_nobody_else_waiting() {
+    let (passwords, (release, stuck)) = (Plain::default(), sync_channel(1));
+    let builder = Accounts::builder(MemoryStore::new(), Stuck(passwords.clone(), Mutex::new(stuck)));
+    let accounts = builder.hashing_at_once(2).build();
+    accounts.create("alice", PASSWORD).await.unwrap();
+    assert!(accounts.log_in("alice", "wrong", ELSEWHERE).await.is_err());
+    let attacks: Vec<_> = ["alice", "bob", "carol"]
+        .map(|name| {
+            let accounts = accounts.clone();
+            tokio::spawn(async move { accounts.log_in(name, "stuck", ELSEWHERE).await.is_err() })
+        })
+        .into();
+    while passwords.checked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Nothing is known of these, and no place was ever free but one.
+    accounts.create("dora", PASSWORD).await.unwrap();
+    let login = tokio::time::timeout(Duration::from_secs(20), accounts.log_in("dora", PASSWORD, HOME)).await;
+    assert!(login.expect("it waits for others").is_ok());
+    assert_eq!(passwords.checked(), 3);
+    drop(release);
+    for attack in attacks {
+        assert!(attack.await.unwrap());
+    }
 }
 
 #[tokio::test]
@@ -137,7 +184,7 @@ async fn an_attempt_that_nobody_waits_for_is_counted() {
         let _ = attempt.await;
     }
     // The tenth is counted when its thread lets go of its place.
-    while accounts.0.strangers.is_at_work() {
+    while accounts.0.attempts.is_at_work() {
         tokio::task::yield_now().await;
     }
     assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Throttled { .. })));
@@ -168,8 +215,75 @@ async fn bearer_tokens_end_with_the_password_and_the_account() {
     assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
 
     let bearer = accounts.bearer("alice", "a third horse", HOME).await.unwrap();
+    // Nobody has looked at it in between.
+    accounts.0.store.set_active(alice, false).await.unwrap();
+    accounts.0.store.set_active(alice, true).await.unwrap();
+    assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+
+    let bearer = accounts.bearer("alice", "a third horse", HOME).await.unwrap();
     accounts.delete_account(alice, "a third horse", HOME).await.unwrap();
     assert!(matches!(accounts.log_in_by_bearer(&bearer.token, HOME).await, Err(LoginError::Wrong)));
+}
+
+/// Passwords, and what is done while one is checked.
+#[derive(Clone, Default)]
+struct Meanwhile(Plain, Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>);
+
+impl Passwords for Meanwhile {
+    fn hash(&self, password: &str) -> String {
+        self.0.hash(password)
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        self.1.get().inspect(|work| work());
+        self.0.verify(password, hash)
+    }
+}
+
+#[tokio::test]
+async fn an_account_is_not_deleted_by_a_password_that_is_changed_meanwhile() {
+    let passwords = Meanwhile::default();
+    let accounts = Accounts::new(MemoryStore::new(), passwords.clone());
+    let alice = accounts.create("alice", PASSWORD).await.unwrap();
+    let (others, runtime) = (accounts.clone(), tokio::runtime::Handle::current());
+    let meanwhile = move || runtime.block_on(others.set_password("alice", "another horse")).unwrap();
+    assert!(passwords.1.set(Box::new(meanwhile)).is_ok());
+    let error = accounts.delete_account(alice, PASSWORD, HOME).await.unwrap_err();
+    assert_eq!(error.code(), "wrongPassword");
+    assert!(accounts.0.store.by_id(alice).await.unwrap().is_some());
+}
+
+/// Passwords that were hashed in another way before.
+struct Renewed;
+
+impl Passwords for Renewed {
+    fn hash(&self, password: &str) -> String {
+        format!("new:{password}")
+    }
+
+    fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+        hash.and_then(|hash| hash.split_once(':')).is_some_and(|(_, hashed)| hashed == password)
+    }
+
+    fn is_current(&self, hash: &str) -> bool {
+        hash.starts_with("new:")
+    }
+}
+
+#[tokio::test]
+async fn an_old_hash_is_made_anew_at_the_next_login() {
+    let store = MemoryStore::new();
+    let alice = store.create("alice", &format!("old:{PASSWORD}")).await.unwrap();
+    let accounts = Accounts::new(store, Renewed);
+    let hash = async || accounts.0.store.by_id(alice).await.unwrap().unwrap().password_hash;
+    assert!(accounts.log_in("alice", "wrong", HOME).await.is_err());
+    assert_eq!(hash().await, format!("old:{PASSWORD}"));
+    let bearer = accounts.bearer("alice", PASSWORD, HOME).await.unwrap();
+    assert_eq!(hash().await, format!("new:{PASSWORD}"));
+    // It is the same password: what one has got by it stays.
+    assert!(accounts.log_in_by_bearer(&bearer.token, HOME).await.is_ok());
+    assert!(accounts.is_current(&bearer.account).await.unwrap());
+    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! How often one may try passwords: a pure machine.
 //!
-//! Wrong passwords are counted three ways. For an account from one address, strictly; for an address over all accounts, loosely; for an
-//! account over all addresses, where many only make attempts slower: otherwise anybody could lock a user out. Whoever has logged in to
-//! an account from an address is there held to the first count only, whatever others do to the account or from the address.
+//! Wrong passwords are counted three ways. For an account from one address, strictly; for an address, and for a network of IPv6, over all
+//! accounts, loosely; for an account over all addresses, where many only make attempts slower: otherwise anybody could lock a user out.
+//! Whoever has logged in to an account from an address is there held to the first count only, whatever others do to the account or from
+//! the address.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -10,14 +11,18 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::attempts::Source;
+use super::attempts::{Network, Source};
 use super::store::Digest;
+use super::turns::Standing;
 
 /// Keys of each kind that are remembered. The one that was used longest ago gives way.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not 0");
 
 /// Longest time for one more attempt: beyond, time would overflow.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Wrong passwords of those of whom nothing was known, all together: beyond, an attack from many addresses is under way.
+const ALARM: Allowance = Allowance { burst: 20, every: Duration::from_secs(1) };
 
 /// How many wrong passwords are let pass at once, and how long it takes until one more is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +38,8 @@ pub struct Allowance {
 pub struct Throttling {
     /// For one account from one address. Further attempts are refused.
     pub pair: Allowance,
-    /// From one address, over all accounts. Further attempts are refused, but for accounts that have logged in from there.
+    /// From one address, over all accounts. Further attempts are refused, but for accounts that have logged in from there. Ten times as
+    /// many, ten times as fast, from the first 48 bits of an address of IPv6, which many a customer has whole.
     pub address: Allowance,
     /// For one account, from all addresses from which it has not logged in. Further attempts wait for `delay`.
     pub account: Allowance,
@@ -71,9 +77,12 @@ pub(super) struct Throttle {
     throttling: Throttling,
     pairs: Counts<(Digest, Source)>,
     addresses: Counts<Source>,
+    networks: Counts<Network>,
     accounts: Counts<Digest>,
     /// From where an account has logged in.
     known: LruCache<(Digest, Source), ()>,
+    /// Until when wrong passwords of those of whom nothing was known use up their allowance.
+    alarm: Option<Instant>,
 }
 
 impl Throttle {
@@ -82,11 +91,36 @@ impl Throttle {
         for Allowance { every, .. } in [pair, address, account] {
             *every = (*every).min(LONGEST);
         }
-        Self { throttling, pairs: cache(), addresses: cache(), accounts: cache(), known: cache() }
+        Self {
+            throttling,
+            pairs: cache(),
+            addresses: cache(),
+            networks: cache(),
+            accounts: cache(),
+            known: cache(),
+            alarm: None,
+        }
+    }
+
+    /// What is known of an attempt that is made now.
+    pub(super) fn standing(&self, account: Digest, from: Source, now: Instant) -> Standing {
+        let failures = [self.pairs.peek(&(account, from)), self.addresses.peek(&from), self.accounts.peek(&account)];
+        if self.knows(account, from) {
+            Standing::Known
+        } else if failures.into_iter().flatten().any(|used| *used > now) {
+            Standing::Suspect
+        } else {
+            Standing::New
+        }
+    }
+
+    /// Whether many of those of whom nothing was known have failed lately.
+    pub(super) fn is_alarmed(&self, now: Instant) -> bool {
+        ALARM.wait(self.alarm.as_ref(), now).is_some()
     }
 
     /// Whether one has logged in to this account from there.
-    pub(super) fn knows(&self, account: Digest, from: Source) -> bool {
+    fn knows(&self, account: Digest, from: Source) -> bool {
         self.known.contains(&(account, from))
     }
 
@@ -97,20 +131,27 @@ impl Throttle {
         if self.known.get(&(account, from)).is_some() {
             return refused.map_or(Verdict::Pass, Verdict::Refuse);
         }
-        match refused.max(address.wait(self.addresses.peek(&from), now)) {
+        let network = from.network().and_then(|of| address.of_network().wait(self.networks.peek(&of), now));
+        match refused.max(address.wait(self.addresses.peek(&from), now)).max(network) {
             Some(wait) => Verdict::Refuse(wait),
             None if slow.wait(self.accounts.peek(&account), now).is_some() => Verdict::Slow(delay),
             None => Verdict::Pass,
         }
     }
 
-    /// The password was wrong, or there is no such account.
-    pub(super) fn failed(&mut self, account: Digest, from: Source, now: Instant) {
+    /// The password was wrong, or there is no such account. `standing` is what was known before.
+    pub(super) fn failed(&mut self, account: Digest, from: Source, standing: Standing, now: Instant) {
         let Throttling { pair, address, account: slow, .. } = self.throttling;
         pair.charge(&mut self.pairs, (account, from), now);
         if !self.knows(account, from) {
             address.charge(&mut self.addresses, from, now);
+            if let Some(network) = from.network() {
+                address.of_network().charge(&mut self.networks, network, now);
+            }
             slow.charge(&mut self.accounts, account, now);
+        }
+        if standing == Standing::New {
+            self.alarm = Some(ALARM.charged(self.alarm, now));
         }
     }
 
@@ -136,11 +177,20 @@ impl Allowance {
         (!wait.is_zero()).then_some(wait)
     }
 
+    /// That of all addresses in a network, if this is that of one.
+    fn of_network(self) -> Self {
+        Self { burst: self.burst.saturating_mul(10), every: self.every / 10 }
+    }
+
     fn charge<K: Hash + Eq>(self, counts: &mut Counts<K>, key: K, now: Instant) {
+        let used = self.charged(counts.get(&key).copied(), now);
+        counts.put(key, used);
+    }
+
+    fn charged(self, used: Option<Instant>, now: Instant) -> Instant {
         // Attempts that were under way at once may be more than are let pass: they are not held against anybody for longer.
         let most = now + self.every.saturating_mul(self.burst.max(1));
-        let used = counts.get(&key).copied().filter(|&used| used > now).unwrap_or(now) + self.every;
-        counts.put(key, used.min(most));
+        (used.filter(|&used| used > now).unwrap_or(now) + self.every).min(most)
     }
 }
 
@@ -167,19 +217,19 @@ mod tests {
         let from = source("192.0.2.1");
         for _ in 0..pair.burst {
             assert_eq!(throttle.check(A, from, now), Verdict::Pass);
-            throttle.failed(A, from, now);
+            throttle.failed(A, from, Standing::New, now);
         }
         assert_eq!(throttle.check(A, from, now), Verdict::Refuse(pair.every));
         assert_eq!(throttle.check(B, from, now), Verdict::Pass, "another account");
         assert_eq!(throttle.check(A, source("192.0.2.2"), now), Verdict::Pass, "another address");
         now += pair.every;
         assert_eq!(throttle.check(A, from, now), Verdict::Pass);
-        throttle.failed(A, from, now);
+        throttle.failed(A, from, Standing::New, now);
         assert_eq!(throttle.check(A, from, now), Verdict::Refuse(pair.every));
         now += pair.every * pair.burst;
         for _ in 0..pair.burst {
             assert_eq!(throttle.check(A, from, now), Verdict::Pass, "a rest gives the burst back");
-            throttle.failed(A, from, now);
+            throttle.failed(A, from, Standing::New, now);
         }
     }
 
@@ -189,7 +239,7 @@ mod tests {
         let from = source("192.0.2.1");
         for account in [A, B] {
             for _ in 0..pair.burst {
-                throttle.failed(account, from, now);
+                throttle.failed(account, from, Standing::New, now);
             }
         }
         throttle.succeeded(A, from);
@@ -204,11 +254,27 @@ mod tests {
         let from = source("192.0.2.1");
         throttle.succeeded(A, from);
         for account in 0..address.burst {
-            throttle.failed(Digest([account as u8 + 10; 32]), from, now);
+            throttle.failed(Digest([account as u8 + 10; 32]), from, Standing::New, now);
         }
         assert_eq!(throttle.check(B, from, now), Verdict::Refuse(address.every));
         assert_eq!(throttle.check(A, from, now), Verdict::Pass);
         assert_eq!(throttle.check(B, source("192.0.2.2"), now), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_network_with_many_addresses_is_refused_but_not_those_who_were_there() {
+        let (mut throttle, Throttling { address, .. }, now) = throttle();
+        let from = |network: u16, number: u32| source(&format!("2001:db8:{network:x}:{number:x}::1"));
+        let account = |number: u32| Digest([(number % 251) as u8; 32]);
+        throttle.succeeded(A, from(1, 0));
+        for number in 0..10 * address.burst {
+            assert_eq!(throttle.check(account(number), from(1, number), now), Verdict::Pass, "{number}");
+            throttle.failed(account(number), from(1, number), Standing::New, now);
+        }
+        assert_eq!(throttle.check(B, from(1, 0xffff), now), Verdict::Refuse(address.every / 10));
+        assert_eq!(throttle.check(B, from(1, 0xffff), now + address.every / 10), Verdict::Pass);
+        assert_eq!(throttle.check(A, from(1, 0), now), Verdict::Pass);
+        assert_eq!(throttle.check(B, from(2, 0xffff), now), Verdict::Pass);
     }
 
     #[test]
@@ -219,11 +285,41 @@ mod tests {
         for address in 0..account.burst + 1000 {
             let from = source(&format!("10.0.{}.{}", address / 200, address % 200));
             assert!(!matches!(throttle.check(A, from, now), Verdict::Refuse(_)));
-            throttle.failed(A, from, now);
+            throttle.failed(A, from, Standing::New, now);
         }
         assert_eq!(throttle.check(A, cafe, now), Verdict::Slow(delay));
         assert_eq!(throttle.check(A, home, now), Verdict::Pass, "it has logged in from there");
         assert_eq!(throttle.check(A, cafe, now + account.every * account.burst), Verdict::Pass);
+    }
+
+    #[test]
+    fn what_went_wrong_before_is_known_for_a_while() {
+        let (mut throttle, Throttling { pair, address, account, .. }, now) = throttle();
+        let [home, cafe] = ["192.0.2.1", "192.0.2.2"].map(source);
+        let standing = |throttle: &Throttle, account, from, after| throttle.standing(account, from, now + after);
+        assert_eq!(standing(&throttle, A, home, Duration::ZERO), Standing::New);
+        throttle.failed(A, home, Standing::New, now);
+        let just_before = |time: Duration| time - Duration::from_nanos(1);
+        for (who, from, lasts) in [(A, home, pair.every), (A, cafe, account.every), (B, home, address.every)] {
+            assert_eq!(standing(&throttle, who, from, just_before(lasts)), Standing::Suspect);
+            assert_eq!(standing(&throttle, who, from, lasts), Standing::New);
+        }
+        assert_eq!(standing(&throttle, B, cafe, Duration::ZERO), Standing::New);
+        throttle.succeeded(A, home);
+        throttle.failed(A, cafe, Standing::Suspect, now);
+        assert_eq!(standing(&throttle, A, home, Duration::ZERO), Standing::Known, "whatever others do");
+    }
+
+    #[test]
+    fn many_who_are_new_and_fail_are_an_alarm() {
+        let (mut throttle, _, now) = throttle();
+        for number in 0..1000 {
+            let from = IpAddr::from(u32::to_be_bytes(number)).into();
+            let standing = if number < 500 { Standing::Suspect } else { Standing::New };
+            assert_eq!(throttle.is_alarmed(now), number >= 500 + ALARM.burst, "{number}");
+            throttle.failed(Digest([number as u8; 32]), from, standing, now);
+        }
+        assert!(throttle.is_alarmed(now) && !throttle.is_alarmed(now + ALARM.every));
     }
 
     #[test]
@@ -232,8 +328,8 @@ mod tests {
         let delay = Duration::MAX;
         let mut throttle = Throttle::new(Throttling { pair: most, address: most, account: most, delay });
         let (from, now) = (source("192.0.2.1"), Instant::now());
-        throttle.failed(A, from, now);
-        throttle.failed(A, from, now);
+        throttle.failed(A, from, Standing::New, now);
+        throttle.failed(A, from, Standing::New, now);
         assert_eq!(throttle.check(A, from, now), Verdict::Pass);
     }
 
@@ -244,7 +340,7 @@ mod tests {
             let from = IpAddr::from(number.to_be_bytes()).into();
             let mut name = [0; 32];
             name[..4].copy_from_slice(&number.to_be_bytes());
-            throttle.failed(Digest(name), from, now);
+            throttle.failed(Digest(name), from, Standing::New, now);
             throttle.succeeded(Digest(name), from);
         }
         assert!(throttle.known.len() <= MAX_KEYS.get() && throttle.accounts.len() <= MAX_KEYS.get());

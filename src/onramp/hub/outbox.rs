@@ -9,8 +9,8 @@ use crate::onramp::rate::Used;
 
 /// The queue of a connection, with the bell that tells it to pull.
 ///
-/// What is relayed to it is bounded, and counted until it has been written. What the hub itself has to say comes in between: the hubs
-/// bound that.
+/// What is relayed to it is bounded. What the hub itself has to say comes in between: the hubs bound that. Both are counted until they have
+/// been written.
 pub(super) struct Outbox<B, T> {
     bell: B,
     /// The bell was rung and no pull has found the queue empty since.
@@ -21,8 +21,9 @@ pub(super) struct Outbox<B, T> {
     relayed: (usize, usize),
     /// Frames that are not, and their bytes.
     told: (usize, usize),
-    /// Those of the latest pull. They count as queued until the next pull, when they have been written.
+    /// Those of the latest pull, relayed and not. They count as queued until the next pull, when they have been written.
     handed: (usize, usize),
+    handed_told: (usize, usize),
     used: Used,
 }
 
@@ -30,7 +31,8 @@ impl<B: Clone, T> Outbox<B, T> {
     /// An empty one, as if its bell was rung.
     pub(super) fn new(bell: B) -> Self {
         let (queue, used) = (VecDeque::new(), Used::default());
-        Self { bell, rung: true, queue, relayed: (0, 0), told: (0, 0), handed: (0, 0), used }
+        let none = (0, 0);
+        Self { bell, rung: true, queue, relayed: none, told: none, handed: none, handed_told: none, used }
     }
 
     pub(super) fn ring(&mut self, bells: &mut Vec<B>) {
@@ -72,8 +74,10 @@ impl<B: Clone, T> Outbox<B, T> {
     }
 
     /// Queues what the hub has to say.
-    pub(super) fn tell(&mut self, item: T, bytes: usize, bells: &mut Vec<B>) {
+    pub(super) fn tell(&mut self, item: T, bytes: usize, stats: &mut Stats, bells: &mut Vec<B>) {
         self.told = (self.told.0 + 1, self.told.1 + bytes);
+        stats.told_frames += 1;
+        stats.told_bytes += bytes;
         self.queue.push_back((item, bytes, false));
         self.ring(bells);
     }
@@ -85,16 +89,15 @@ impl<B: Clone, T> Outbox<B, T> {
 
     /// A pull begins: what the latest one handed out has been written.
     pub(super) fn settle(&mut self, stats: &mut Stats) {
-        let (frames, bytes) = std::mem::take(&mut self.handed);
-        stats.queued_frames -= frames;
-        stats.queued_bytes -= bytes;
+        uncount(&mut self.handed, &mut stats.queued_frames, &mut stats.queued_bytes);
+        uncount(&mut self.handed_told, &mut stats.told_frames, &mut stats.told_bytes);
     }
 
     pub(super) fn front(&self) -> Option<&T> {
         self.queue.front().map(|(item, ..)| item)
     }
 
-    /// Hands out the next, and how many bytes of it are counted.
+    /// Hands out the next, and its bytes.
     pub(super) fn next(&mut self) -> Option<(T, usize)> {
         let (item, bytes, is_relayed) = self.queue.pop_front()?;
         if is_relayed {
@@ -103,7 +106,8 @@ impl<B: Clone, T> Outbox<B, T> {
             return Some((item, bytes));
         }
         self.told = (self.told.0 - 1, self.told.1 - bytes);
-        Some((item, 0))
+        self.handed_told = (self.handed_told.0 + 1, self.handed_told.1 + bytes);
+        Some((item, bytes))
     }
 
     /// All is handed out: gives its memory back, and the bell may ring again.
@@ -114,16 +118,14 @@ impl<B: Clone, T> Outbox<B, T> {
 
     /// Whether another pull is needed: there may be more, or what is handed out is to be counted as written.
     pub(super) fn goes_on(&self) -> bool {
-        self.rung || self.handed.0 > 0
+        self.rung || self.handed.0 + self.handed_told.0 > 0
     }
 
     /// Drops what waits.
     pub(super) fn clear(&mut self, stats: &mut Stats) {
         self.settle(stats);
-        let (frames, bytes) = std::mem::take(&mut self.relayed);
-        stats.queued_frames -= frames;
-        stats.queued_bytes -= bytes;
-        self.told = (0, 0);
+        uncount(&mut self.relayed, &mut stats.queued_frames, &mut stats.queued_bytes);
+        uncount(&mut self.told, &mut stats.told_frames, &mut stats.told_bytes);
         self.queue = VecDeque::new();
     }
 
@@ -133,4 +135,11 @@ impl<B: Clone, T> Outbox<B, T> {
         let (frames, bytes) = self.relayed;
         (frames + self.handed.0, bytes + self.handed.1, frames, self.rung)
     }
+}
+
+/// Takes frames and their bytes out of the totals.
+fn uncount(counted: &mut (usize, usize), frames: &mut usize, bytes: &mut usize) {
+    let (less, fewer) = std::mem::take(counted);
+    *frames -= less;
+    *bytes -= fewer;
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use pmesh::onramp::accounts::{AccountStore, Digest, NewToken};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -158,6 +158,46 @@ async fn what_is_in_a_file_stays_and_is_never_of_a_newer_version() {
     assert_eq!(mode.get::<String, _>(0), "wal");
     sqlx::raw_sql("UPDATE schema_version SET version = 1000").execute(&mut connection).await.unwrap();
     assert!(matches!(SqlStore::open(&url(&folder)).await, Err(OpenError::Newer)));
+}
+
+const ALICE: &str = "INSERT INTO accounts (name, password_hash, is_active) VALUES ('alice', 'hash', 1);
+    CREATE TABLE schema_version (version BIGINT NOT NULL);
+    INSERT INTO schema_version VALUES (1);";
+
+/// Of a server before epochs.
+async fn what_an_older_server_has_kept_is_kept(url: &str) {
+    for _ in 0..2 {
+        let store = SqlStore::open(url).await.unwrap();
+        let alice = store.by_name("alice").await.unwrap().unwrap();
+        assert_eq!((&*alice.password_hash, alice.is_active, alice.epoch), ("hash", true, 0));
+    }
+    let store = SqlStore::open(url).await.unwrap();
+    let alice = store.by_name("alice").await.unwrap().unwrap();
+    store.set_active(alice.id, false).await.unwrap();
+    assert_eq!(store.by_id(alice.id).await.unwrap().unwrap().epoch, 1);
+}
+
+#[tokio::test]
+async fn what_an_older_server_has_kept_in_a_file_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("accounts.db")).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    for statements in [include_str!("../migrations/sqlite-1.sql"), ALICE] {
+        sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
+    }
+    drop(connection);
+    what_an_older_server_has_kept_is_kept(&url(&folder)).await;
+}
+
+#[tokio::test]
+async fn what_an_older_server_has_kept_in_postgres_is_kept() {
+    let Some(schema) = Schema::make().await else { return };
+    let mut connection = sqlx::PgConnection::connect(&schema.url).await.unwrap();
+    for statements in [include_str!("../migrations/postgres-1.sql"), ALICE] {
+        sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
+    }
+    what_an_older_server_has_kept_is_kept(&schema.url).await;
+    schema.remove().await;
 }
 
 #[tokio::test]

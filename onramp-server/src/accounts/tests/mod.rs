@@ -30,6 +30,8 @@ over_all_stores! {
     trust_that_cannot_be_changes_nothing
     a_token_is_claimed_once
     a_password_that_was_changed_meanwhile_stays
+    a_hash_is_made_anew_and_nothing_else_changes
+    an_account_whose_password_was_changed_meanwhile_stays
     what_is_open_ends_with_the_password_and_with_the_account
     a_token_ends_in_time
     a_claim_that_fails_leaves_the_token

@@ -64,20 +64,23 @@ pub(super) async fn accounts_are_made_found_and_changed(store: Store) {
     let [alice, bob] = named(&store, ["alice", "bob"]).await;
     assert_ne!(alice, bob);
     assert_eq!(code(store.create("alice", "other").await), "nameTaken");
-    let mut account = Account { id: alice, name: "alice".into(), password_hash: "hash".into(), is_active: true };
+    let mut account =
+        Account { id: alice, name: "alice".into(), password_hash: "hash".into(), is_active: true, epoch: 0 };
     assert_eq!(store.by_name("alice").await.unwrap().as_ref(), Some(&account));
     store.set_password_hash(alice, None, "another").await.unwrap();
     store.set_active(alice, false).await.unwrap();
-    (account.password_hash, account.is_active) = ("another".into(), false);
+    (account.password_hash, account.is_active, account.epoch) = ("another".into(), false, 2);
     assert_eq!(store.by_id(alice).await.unwrap().as_ref(), Some(&account));
     store.set_active(alice, true).await.unwrap();
-    assert!(store.by_name("alice").await.unwrap().unwrap().is_active);
+    account.is_active = true;
+    assert_eq!(store.by_name("alice").await.unwrap().as_ref(), Some(&account), "to be active again is no new epoch");
+    assert_eq!(store.list(None, 1).await.unwrap(), [account]);
     assert_eq!(store.by_id(bob).await.unwrap().unwrap().password_hash, "hash");
 
     assert_eq!((store.by_name("Alice").await.unwrap(), store.by_id(NOBODY).await.unwrap()), (None, None));
     assert_eq!(code(store.set_password_hash(NOBODY, None, "x").await), "unknownAccount");
     assert_eq!(code(store.set_active(NOBODY, true).await), "unknownAccount");
-    assert_eq!(code(store.delete(NOBODY).await), "unknownAccount");
+    assert_eq!(code(store.delete(NOBODY, None).await), "unknownAccount");
     assert_eq!(trusted(&store, NOBODY).await, []);
 }
 
@@ -159,13 +162,40 @@ pub(super) async fn a_token_is_claimed_once(store: Store) {
 
 pub(super) async fn a_password_that_was_changed_meanwhile_stays(store: Store) {
     let [a] = named(&store, ["a"]).await;
-    let hash = store.by_id(a).await.unwrap().unwrap().password_hash;
-    store.set_password_hash(a, Some(&hash), "second").await.unwrap();
-    assert_eq!(code(store.set_password_hash(a, Some(&hash), "third").await), "wrongPassword");
+    store.set_password_hash(a, Some(0), "second").await.unwrap();
+    assert_eq!(code(store.set_password_hash(a, Some(0), "third").await), "wrongPassword");
     store.set_active(a, false).await.unwrap();
-    assert_eq!(code(store.set_password_hash(a, Some("second"), "third").await), "wrongPassword");
-    assert_eq!(code(store.set_password_hash(NOBODY, Some("second"), "third").await), "unknownAccount");
+    assert_eq!(code(store.set_password_hash(a, Some(1), "third").await), "wrongPassword");
+    assert_eq!(code(store.set_password_hash(NOBODY, Some(2), "third").await), "unknownAccount");
     assert_eq!(store.by_id(a).await.unwrap().unwrap().password_hash, "second");
+}
+
+pub(super) async fn a_hash_is_made_anew_and_nothing_else_changes(store: Store) {
+    let [a, b] = named(&store, ["a", "b"]).await;
+    store.add_token(token(1, a, "B"), noon()).await.unwrap();
+    let mut account = store.by_id(a).await.unwrap().unwrap();
+    for (old, new, now) in [("hash", "anew", "anew"), ("hash", "later", "anew")] {
+        store.rehash(a, old, new).await.unwrap();
+        account.password_hash = now.into();
+        assert_eq!(store.by_id(a).await.unwrap().as_ref(), Some(&account));
+    }
+    store.rehash(NOBODY, "hash", "anew").await.unwrap();
+    assert_eq!(store.by_id(b).await.unwrap().unwrap().password_hash, "hash");
+    store.claim(digest(1), b, "A", noon()).await.unwrap();
+}
+
+pub(super) async fn an_account_whose_password_was_changed_meanwhile_stays(store: Store) {
+    let [a, b] = named(&store, ["a", "b"]).await;
+    store.trust(a, "B", b, "A").await.unwrap();
+    store.set_password_hash(a, None, "second").await.unwrap();
+    assert_eq!(code(store.delete(a, Some(0)).await), "wrongPassword");
+    store.set_active(a, false).await.unwrap();
+    store.set_active(a, true).await.unwrap();
+    assert_eq!(code(store.delete(a, Some(1)).await), "wrongPassword");
+    assert_eq!(code(store.delete(NOBODY, Some(2)).await), "unknownAccount");
+    assert_eq!(trusted(&store, a).await, [("B".into(), b)]);
+    assert_eq!(store.delete(a, Some(2)).await.unwrap().len(), 1);
+    assert_eq!(store.by_id(a).await.unwrap(), None);
 }
 
 pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(store: Store) {
@@ -263,7 +293,7 @@ pub(super) async fn invitations_are_accepted_once(store: Store) {
     assert_eq!(code(accept(1, "a", noon()).await), "nameTaken");
     store.check_invite(digest(1), noon()).await.unwrap();
     let b = accept(1, "b", noon()).await.unwrap();
-    let account = Account { id: b, name: "b".into(), password_hash: "hash".into(), is_active: true };
+    let account = Account { id: b, name: "b".into(), password_hash: "hash".into(), is_active: true, epoch: 0 };
     assert_eq!(store.by_name("b").await.unwrap(), Some(account));
     assert_eq!(code(store.check_invite(digest(1), noon()).await), "unknownToken");
     assert_eq!(code(accept(1, "c", noon()).await), "unknownToken");
@@ -291,7 +321,7 @@ pub(super) async fn what_belongs_to_an_account_goes_with_it(store: Store) {
     store.trust(b, "C", c, "B").await.unwrap();
     store.add_token(token(1, a, "D"), noon()).await.unwrap();
     store.add_invite(invite(1, a), noon()).await.unwrap();
-    let mut ended = store.delete(a).await.unwrap();
+    let mut ended = store.delete(a, None).await.unwrap();
     ended.sort_by_key(|trust| trust.b);
     let trust = |b, alias_of_b: &str| Trust { a, alias_of_b: alias_of_b.into(), b, alias_of_a: "A".into() };
     assert_eq!(ended, [trust(b, "B"), trust(c, "C")]);
@@ -299,10 +329,10 @@ pub(super) async fn what_belongs_to_an_account_goes_with_it(store: Store) {
     assert_eq!((trusted(&store, b).await, trusted(&store, c).await), (vec![("C".into(), c)], vec![("B".into(), b)]));
     assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "unknownToken");
     assert_eq!(code(store.check_invite(digest(1), noon()).await), "unknownToken");
-    assert_eq!(code(store.delete(a).await), "unknownAccount");
+    assert_eq!(code(store.delete(a, None).await), "unknownAccount");
 
     let last = store.create("d", "hash").await.unwrap();
-    store.delete(last).await.unwrap();
+    store.delete(last, None).await.unwrap();
     assert_ne!(store.create("d", "hash").await.unwrap(), last, "ids are never given twice");
 }
 
@@ -338,7 +368,7 @@ pub(super) async fn there_are_so_many_trusted_accounts(store: Store) {
     assert_eq!(store.trusted(a).await.unwrap().len(), MAX_TRUSTED);
     store.revoke(a, "0").await.unwrap();
     store.claim(digest(1), b, "A", noon()).await.unwrap();
-    assert_eq!(store.delete(a).await.unwrap().len(), MAX_TRUSTED);
+    assert_eq!(store.delete(a, None).await.unwrap().len(), MAX_TRUSTED);
     assert_eq!(trusted(&store, b).await, []);
 }
 

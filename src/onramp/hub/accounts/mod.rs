@@ -120,11 +120,11 @@ impl<B: Clone> AccountHub<B> {
         self.stats.denied += 1;
     }
 
-    /// Somebody has logged in to an account whose trust was [learnt](Self::learn), by the password of this hash. It should pull at once.
+    /// Somebody has logged in to an account whose trust was [learnt](Self::learn), in this epoch. It should pull at once.
     pub(in crate::onramp) fn join(
         &mut self,
         account: AccountId,
-        password_hash: &str,
+        epoch: i64,
         place: Place,
         bell: B,
         bells: &mut Vec<B>,
@@ -135,7 +135,7 @@ impl<B: Clone> AccountHub<B> {
         if self.logins.len() >= self.limits.max_connections {
             return Err(Refusal::Full);
         }
-        let known = self.accounts.get(&account).filter(|known| known.opens_for(password_hash)).ok_or(Refusal::Ended)?;
+        let known = self.accounts.get(&account).filter(|known| known.opens_in(epoch)).ok_or(Refusal::Ended)?;
         if known.logins.len() >= self.limits.max_logins {
             return Err(Refusal::TooMany);
         }
@@ -157,7 +157,7 @@ impl<B: Clone> AccountHub<B> {
         let welcome = (texts.len(), texts.iter().map(|text| text.as_str().len()).sum());
         for text in texts {
             let bytes = text.as_str().len();
-            outbox.tell(text, bytes, bells);
+            outbox.tell(text, bytes, &mut self.stats, bells);
         }
         let login = Login { account, place, outbox, welcome, is_behind: false, ended: None };
         self.announce(account, &login.place, bells);
@@ -273,7 +273,7 @@ impl<B: Clone> AccountHub<B> {
             login.outbox.clear(&mut self.stats);
             login.outbox.ring(bells);
         } else {
-            login.outbox.tell(text, bytes, bells);
+            login.outbox.tell(text, bytes, &mut self.stats, bells);
         }
     }
 

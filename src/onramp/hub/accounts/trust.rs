@@ -16,8 +16,8 @@ pub(in crate::onramp) struct Ticket(u64);
 /// What a reading of an account has found.
 #[derive(Debug, Clone)]
 pub(in crate::onramp) struct Snapshot {
-    /// The hash of the password by which one may log in now.
-    pub(in crate::onramp) password_hash: Result<String, Ended>,
+    /// The epoch of the account, in which its logins are.
+    pub(in crate::onramp) epoch: Result<i64, Ended>,
     pub(in crate::onramp) trusted: Vec<Trusted>,
 }
 
@@ -28,16 +28,16 @@ pub(super) struct Known {
     reading: usize,
     /// The latest one that was learnt.
     read: Ticket,
-    password_hash: Option<String>,
+    epoch: Option<i64>,
     /// Aliases of those whom it trusts.
     trusted: BTreeMap<AccountId, String>,
     pub(super) logins: BTreeSet<PeerId>,
 }
 
 impl Known {
-    /// Whether one may log in by the password of this hash.
-    pub(super) fn opens_for(&self, password_hash: &str) -> bool {
-        self.password_hash.as_deref() == Some(password_hash)
+    /// Whether one may log in who was let in in this epoch.
+    pub(super) fn opens_in(&self, epoch: i64) -> bool {
+        self.epoch == Some(epoch)
     }
 
     pub(super) fn aliases(&self) -> Vec<String> {
@@ -57,7 +57,7 @@ impl<B: Clone> AccountHub<B> {
 
     /// The same for an account that is not logged in: then there is nothing to read.
     pub(in crate::onramp) fn begin_again(&mut self, account: AccountId) -> Option<Ticket> {
-        self.accounts.contains_key(&account).then(|| self.begin(account))
+        self.knows(account).then(|| self.begin(account))
     }
 
     /// A reading is over, whatever came of it.
@@ -66,6 +66,11 @@ impl<B: Clone> AccountHub<B> {
             known.reading -= 1;
         }
         self.forget(account);
+    }
+
+    /// Whether an account is logged in or being read.
+    pub(in crate::onramp) fn knows(&self, account: AccountId) -> bool {
+        self.accounts.contains_key(&account)
     }
 
     /// All who are logged in.
@@ -85,12 +90,12 @@ impl<B: Clone> AccountHub<B> {
             return Vec::new();
         };
         known.read = ticket;
-        let before = known.password_hash.take();
-        let ended = match &snapshot.password_hash {
-            Ok(hash) => before.is_some_and(|before| before != *hash).then_some(Ended::PasswordChanged),
-            Err(ended) => Some(*ended),
+        let before = known.epoch.take();
+        let ended = match snapshot.epoch {
+            Ok(epoch) => before.is_some_and(|before| before != epoch).then_some(Ended::PasswordChanged),
+            Err(ended) => Some(ended),
         };
-        known.password_hash = snapshot.password_hash.ok();
+        known.epoch = snapshot.epoch.ok();
         if let Some(ended) = ended {
             self.end(account, ended, bells);
         }

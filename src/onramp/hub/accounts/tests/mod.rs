@@ -26,18 +26,18 @@ fn limits() -> Limits {
     }
 }
 
-/// What the store has: aliases by viewer and viewed, and passwords.
+/// What the store has: aliases by viewer and viewed, and epochs.
 #[derive(Default)]
 struct Store {
     trust: BTreeMap<(AccountId, AccountId), String>,
-    passwords: BTreeMap<AccountId, Result<String, Ended>>,
+    epochs: BTreeMap<AccountId, Result<i64, Ended>>,
 }
 
 impl Store {
     fn read(&self, account: AccountId) -> Snapshot {
         let of = self.trust.iter().filter(|((viewer, _), _)| *viewer == account);
         Snapshot {
-            password_hash: self.passwords.get(&account).cloned().unwrap_or(Ok("hash".into())),
+            epoch: self.epochs.get(&account).copied().unwrap_or(Ok(0)),
             trusted: of.map(|((_, other), alias)| Trusted { alias: alias.clone(), account: *other }).collect(),
         }
     }
@@ -80,12 +80,12 @@ impl World {
     fn join(&mut self, account: AccountId, place: Place) -> Result<usize, Refusal> {
         let ticket = self.hub.begin(account);
         let snapshot = self.store.read(account);
-        let hash = snapshot.password_hash.clone().unwrap_or_default();
+        let epoch = snapshot.epoch.unwrap_or_default();
         for other in self.hub.learn(account, ticket, snapshot, &mut self.bells) {
             self.refresh(other);
         }
         let login = self.ids.len();
-        let joined = self.hub.join(account, &hash, place, login, &mut self.bells);
+        let joined = self.hub.join(account, epoch, place, login, &mut self.bells);
         self.hub.finish(account);
         self.ids.push(joined?);
         Ok(login)
@@ -294,8 +294,8 @@ fn peers_of_p_see_and_reach_whom_they_trust() {
 
 #[test]
 fn logins_end_with_their_account_or_its_password() {
-    for (password, ended) in [
-        (Ok("other".to_owned()), Ended::PasswordChanged),
+    for (epoch, ended) in [
+        (Ok(1), Ended::PasswordChanged),
         (Err(Ended::Deactivated), Ended::Deactivated),
         (Err(Ended::Deleted), Ended::Deleted),
     ] {
@@ -304,15 +304,15 @@ fn logins_end_with_their_account_or_its_password() {
         let (alice, bob) = (world.directory(A), world.directory(B));
         world.told(alice);
         world.told(bob);
-        world.store.passwords.insert(A, password);
+        world.store.epochs.insert(A, epoch);
         world.request(bob, &offer(alice, bob, None));
         // A login by the old password is under way.
         let ticket = world.hub.begin(A);
         world.refresh(A);
-        let old = Snapshot { password_hash: Ok("hash".into()), trusted: Vec::new() };
+        let old = Snapshot { epoch: Ok(0), trusted: Vec::new() };
         assert!(world.hub.learn(A, ticket, old, &mut world.bells).is_empty(), "it is older");
         let late = Place::Directory(PeerNumber::new(5).unwrap());
-        assert_eq!(world.hub.join(A, "hash", late, 9, &mut world.bells), Err(Refusal::Ended));
+        assert_eq!(world.hub.join(A, 0, late, 9, &mut world.bells), Err(Refusal::Ended));
         world.hub.finish(A);
         let (told, next) = world.pull(alice);
         assert_eq!((told.len(), next), (1, Next::Ended(ended)), "what was queued before is still told");
@@ -356,12 +356,20 @@ fn who_asks_for_long_answers_and_reads_none_is_thrown_out() {
     let alice = world.directory(A);
     let answer = "x".repeat(256 * 1024);
     let id = world.ids[alice];
+    // The welcome.
+    let told = |world: &World| (world.hub.stats().told_frames, world.hub.stats().told_bytes);
+    assert_eq!((told(&world).0, world.hub.stats().queued_frames), (4, 0));
+    let bytes = told(&world).1;
+    let welcome = world.told(alice);
+    assert_eq!(bytes, welcome.iter().map(String::len).sum::<usize>());
+    assert_eq!(told(&world), (0, 0));
     for _ in 0..8 {
         world.hub.tell(id, answer.as_str().into(), &mut Vec::new());
     }
     assert!(!world.hub.logins[&id].is_behind, "two megabytes may wait");
-    world.hub.tell(id, "x".into(), &mut Vec::new());
+    world.hub.tell(id, "x".repeat(bytes + 1).as_str().into(), &mut Vec::new());
     assert!(world.pull(alice) == (Vec::new(), Next::TooFarBehind));
+    assert_eq!(told(&world), (0, 0));
 }
 
 #[test]

@@ -92,7 +92,7 @@ struct Model {
     here: Vec<Option<(AccountId, u8, Seen)>>,
     readings: Vec<(AccountId, Ticket, Snapshot)>,
     changed: BTreeSet<AccountId>,
-    hashes: u32,
+    epoch: i64,
 }
 
 impl Model {
@@ -172,9 +172,9 @@ impl Model {
                 self.changed.extend([AccountId(a), AccountId(b)]);
             }
             Step::Password(account, active) => {
-                self.hashes += 1;
-                let password = if active { Ok(self.hashes.to_string()) } else { Err(Ended::Deactivated) };
-                self.world.store.passwords.insert(AccountId(account), password);
+                self.epoch += 1;
+                let epoch = if active { Ok(self.epoch) } else { Err(Ended::Deactivated) };
+                self.world.store.epochs.insert(AccountId(account), epoch);
                 self.changed.insert(AccountId(account));
             }
             Step::Begin(account) => {
@@ -218,7 +218,7 @@ proptest! {
     #[test]
     fn what_logins_are_told_is_what_is_so(steps in prop::collection::vec(step(), 0..80)) {
         let mut model =
-            Model { world: World::new(limits()), here: Vec::new(), readings: Vec::new(), changed: BTreeSet::new(), hashes: 0 };
+            Model { world: World::new(limits()), here: Vec::new(), readings: Vec::new(), changed: BTreeSet::new(), epoch: 0 };
         for step in steps {
             model.step(step);
         }
@@ -235,7 +235,7 @@ proptest! {
             model.pull(login);
             if let Some((account, _, seen)) = &model.here[login] {
                 prop_assert_eq!(seen, &model.expected(login), "login {} of {:?}", login, account);
-                let current = &model.world.store.passwords.get(account);
+                let current = &model.world.store.epochs.get(account);
                 prop_assert!(!matches!(current, Some(Err(_))), "an account that is closed is logged in");
             }
         }
@@ -247,5 +247,6 @@ proptest! {
         let hub = &model.world.hub;
         prop_assert!(hub.accounts.is_empty() && hub.logins.is_empty() && hub.numbers.is_empty() && hub.names.is_empty());
         prop_assert_eq!((hub.stats().queued_frames, hub.stats().queued_bytes), (0, 0));
+        prop_assert_eq!((hub.stats().told_frames, hub.stats().told_bytes), (0, 0));
     }
 }

@@ -28,7 +28,7 @@ fn login(world: &mut World, rounds: usize) -> Duration {
         let start = Instant::now();
         let ticket = world.hub.begin(AccountId(0));
         world.hub.learn(AccountId(0), ticket, snapshot, &mut world.bells);
-        let id = world.hub.join(AccountId(0), "hash", place, 0, &mut world.bells).unwrap();
+        let id = world.hub.join(AccountId(0), 0, place, 0, &mut world.bells).unwrap();
         world.hub.finish(AccountId(0));
         let mut batch = Vec::new();
         while world.hub.pull(id, &mut batch) == Next::Pull {}

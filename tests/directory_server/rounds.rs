@@ -1,0 +1,122 @@
+//! Reading accounts again: what others do to them is seen, whatever the store and the other accounts do.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pmesh::onramp::Onramp;
+use pmesh::onramp::accounts::{AccountId, Accounts, StoreError};
+use serde_json::json;
+
+use crate::harness::*;
+use crate::shared::SharedStore;
+
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A server with these users, another service at the same store, and the ids of the users.
+async fn two<const N: usize>(
+    store: &SharedStore,
+    refresh_interval: Duration,
+    users: [&str; N],
+) -> (Server, Accounts, [AccountId; N]) {
+    let builder = Onramp::builder().refresh_interval(refresh_interval);
+    let server = Server::start(builder, Accounts::new(store.clone(), Cheap)).await;
+    let elsewhere = Accounts::new(store.clone(), Cheap);
+    let mut ids = [AccountId(0); N];
+    for (id, name) in ids.iter_mut().zip(users) {
+        *id = elsewhere.create(name, &password_of(name)).await.unwrap();
+    }
+    (server, elsewhere, ids)
+}
+
+#[tokio::test]
+async fn changes_without_end_do_not_hide_what_another_process_does() {
+    let store = SharedStore::default();
+    let (server, elsewhere, [noisy, ..]) = two(&store, Duration::from_millis(20), ["noisy", "a", "b"]).await;
+    let (mut listener, mut a) = (server.peer("noisy").await, server.directory("a").await.0);
+    // Who does not read is disconnected.
+    let listener = tokio::spawn(async move { while listener.next().await.is_ok() {} });
+    // Whenever it is read it has changed once more.
+    let accounts = server.accounts.clone();
+    store.on_read(move |id| {
+        let accounts = accounts.clone();
+        async move {
+            if id == noisy && accounts.trust("noisy", "b", "b", "noisy").await.is_err() {
+                accounts.revoke(noisy, "b").await.unwrap();
+            }
+            Ok(())
+        }
+    });
+    server.accounts.trust("noisy", "b", "b", "noisy").await.unwrap();
+    elsewhere.set_password("a", "another password").await.unwrap();
+    assert_eq!(a.closed().await.0, 4001);
+    assert!(!listener.is_finished());
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_be_read_holds_no_other_up() {
+    let store = SharedStore::default();
+    let (server, _, [stuck, ..]) = two(&store, NEVER, ["stuck", "a"]).await;
+    let (_stuck, mut a) = (server.directory("stuck").await, server.directory("a").await.0);
+    let stuck_once = Arc::new(AtomicBool::new(false));
+    let is_stuck = stuck_once.clone();
+    store.on_read(move |id| {
+        let is_stuck = is_stuck.clone();
+        async move {
+            if id == stuck {
+                is_stuck.store(true, Ordering::Relaxed);
+                pending::<()>().await;
+            }
+            Ok(())
+        }
+    });
+    server.accounts.set_password("stuck", "another password").await.unwrap();
+    soon(async {
+        while !stuck_once.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.accounts.set_password("a", "another password").await.unwrap();
+    assert_eq!(a.closed().await.0, 4001);
+}
+
+#[tokio::test]
+async fn a_reading_that_fails_is_done_again_soon() {
+    let store = SharedStore::default();
+    let (server, elsewhere, [..]) = two(&store, NEVER, ["a", "b"]).await;
+    elsewhere.trust("a", "b", "b", "a").await.unwrap();
+    let (mut a, (mut b, _)) = (server.directory("a").await.0, server.directory("b").await);
+    b.arrived().await;
+    a.arrived().await;
+    // Those of the session that revokes, those that the change asks for, and the first attempt to do better.
+    let failures = AtomicUsize::new(6);
+    store.on_read(move |_| {
+        let fails = failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        async move { if fails { Err(StoreError::Failed("out of order".into())) } else { Ok(()) } }
+    });
+    assert_eq!(a.answer("revokeTrust", json!({ "name": "b" })).await, Ok(json!(null)));
+    while b.json().await != json!({ "type": "userRemove", "data": "a" }) {}
+}
+
+#[tokio::test]
+async fn a_watch_that_fails_begins_anew() {
+    let store = SharedStore::default();
+    let (server, _, [fatal, ..]) = two(&store, NEVER, ["fatal", "a"]).await;
+    let (_fatal, mut a) = (server.directory("fatal").await, server.directory("a").await.0);
+    let panics = AtomicBool::new(true);
+    store.on_read(move |id| {
+        assert!(id != fatal || !panics.swap(false, Ordering::Relaxed), "this is the panic that is expected");
+        async { Ok(()) }
+    });
+    // Both changes wait when the watch comes to the first.
+    server.accounts.set_password("fatal", "another password").await.unwrap();
+    server.accounts.set_password("a", "another password").await.unwrap();
+    assert_eq!(a.closed().await.0, 4001);
+    // And later ones are seen.
+    let mut a = server.cookies("a", "another password").await.unwrap();
+    a.welcome().await;
+    server.accounts.remove("a").await.unwrap();
+    assert_eq!(a.closed().await, (4001, "the account was deleted".into()));
+}
