@@ -33,10 +33,12 @@ pub enum OverlaySendError {
         /// The most bytes that a message may have; as JSON, if it is that.
         limit: usize,
     },
-    /// No peer that is known is closer to the id than this one: it is not there, or this peer has no neighbours.
+    /// No peer that is known is closer to the id than this one: it is not there, or this peer has no neighbours. The message has not
+    /// arrived: all peers that were asked have said no.
     #[error("no peer leads to this id")]
     NoRoute,
-    /// No confirmation has come in time. The message may have arrived all the same.
+    /// No confirmation, or no key of the other side, has come in time. The message may have arrived all the same: a peer on the way that
+    /// is silent may have passed it on.
     #[error("not confirmed in time")]
     TimedOut,
     /// Too many messages wait for a confirmation, or for the key of their destination. Nothing was sent.

@@ -119,12 +119,14 @@ impl Overlay {
 
     /// Sends a message as [`send`](Self::send) does, again if it must, until the other side has confirmed that it has it.
     ///
-    /// That means that it waits there for the application to read it.
+    /// That means that it waits there for the application to read it. Where a peer on the way is silent, other ways and the same again
+    /// are tried until the time is over.
     ///
     /// # Errors
     ///
-    /// [`OverlaySendError`]; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time, of an
-    /// hour at most.
+    /// [`OverlaySendError`]; [`NoRoute`](OverlaySendError::NoRoute), mostly within seconds, if all who were asked have said that nobody
+    /// leads to the id, so it has not arrived; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time,
+    /// of an hour at most, and it may have arrived.
     ///
     /// # Cancel safety
     ///

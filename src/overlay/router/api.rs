@@ -95,7 +95,8 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendFailure {
-    /// Nobody on the way knows of a neighbour that is closer.
+    /// Nobody on the way knows of a neighbour that is closer. Nobody has a message of the application: all that were asked have said no,
+    /// and none was silent.
     #[error("no peer leads to this id")]
     NoRoute,
     /// No confirmation, or no key of the destination, has come in time. The message may have been delivered all the same.

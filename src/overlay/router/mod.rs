@@ -15,12 +15,13 @@
 //! ```
 //!
 //! At its source it waits for the key of the destination (`keys`), then for the receipt (`sends`), and is sent again along
-//! another way if that does not come. At its destination it is opened, and delivered once (`arrive`).
+//! another way if that does not come. That there is no way is known when all who were tried have refused it: a hop that was silent,
+//! here or further on, may have passed it on, so it is tried until its time is over. At its destination it is opened, and delivered once (`arrive`).
 //!
 //! - `wire`: what travels, and the rules for reading it
 //! - `neighbours`, `budgets`: links, and what may come over them
 //! - `forward`, `held`: messages of others
-//! - `sends`, `keys`: messages of ours
+//! - `sends`, `keys`, `ways`: messages of ours
 //! - `arrive`, `window`: messages for us
 //! - `foreign`: messages of original peer-relays
 //! - `cache`, `timers`: what is remembered, and what is due
@@ -58,6 +59,7 @@ mod keys;
 mod neighbours;
 mod sends;
 mod timers;
+mod ways;
 mod window;
 mod wire;
 
