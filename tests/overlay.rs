@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use pmesh::overlay::routing::FingerError;
 use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::{Overlay, OverlayError, OverlayId, OverlaySendError};
-use pmesh::{Message, NodeKind, Root};
+use pmesh::{Identity, Message, NodeKind, Root};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -68,6 +68,32 @@ async fn nobody_has_that_id() {
     let nobody = OverlayId::from_bytes([7; 20]);
     let error = soon(b.send_confirmed(nobody, "hello", WITHIN)).await.unwrap_err();
     assert_eq!(error, OverlaySendError::NoRoute);
+}
+
+#[tokio::test]
+async fn messages_wait_for_who_is_to_be_dialled() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let root = builder().build();
+    let b = soon(Overlay::builder(&root).bootstrap(format!("ws://{address}")).start()).await.unwrap();
+    let identity = Identity::generate();
+    let id = OverlayId::of(&identity.peer_id());
+    soon(b.send(id, "plain")).await.unwrap();
+    let confirmed = tokio::spawn({
+        let b = b.clone();
+        async move { b.send_confirmed(id, "confirmed", WITHIN).await }
+    });
+    let a = builder().identity(identity).build();
+    let a = soon(Overlay::builder(&a).listen(address).start()).await.unwrap();
+    let mut at_a = a.messages();
+    assert_eq!(soon(at_a.next()).await.unwrap().message, Message::from("plain"));
+    assert_eq!(soon(confirmed).await.unwrap(), Ok(()));
+    // Whom nobody dials, and who dials nobody, waits for nothing.
+    b.close().await;
+    let alone = builder().build();
+    let alone = soon(Overlay::builder(&alone).start()).await.unwrap();
+    assert_eq!(soon(alone.send(id, "plain")).await, Err(OverlaySendError::NoRoute));
 }
 
 #[tokio::test]

@@ -209,6 +209,10 @@ impl OverlayBuilder {
         });
         let connecting = self.root.attach(NodeKind::Overlay, Connect::to(format!("overlay:{id}")), transport);
         let node = connecting.await.map_err(|_| OverlayError::RootClosed)?;
+        let has_urls =
+            !self.bootstrap.is_empty() || originals.as_ref().is_some_and(|tasks| !tasks.bootstrap.is_empty());
+        // What is sent as soon as this returns waits for a first link, if one may come.
+        tasks::look_for_ways(&core, &node, has_urls);
         let (streams, datagrams) = (packets(), packets());
         let port = |outbound: &Arc<PacketQueue>, inbound: &Arc<PacketQueue>| {
             Arc::new(QueuedPort::new(id, outbound.clone(), inbound.clone()))
@@ -227,6 +231,7 @@ impl OverlayBuilder {
             datagrams,
             listener,
             bootstrap: self.bootstrap,
+            has_urls,
             originals,
             dialler,
             peer_timeout,

@@ -93,7 +93,8 @@ impl Overlay {
     ///
     /// Returns when the message is on its way. It may get lost and be overtaken; it does not arrive twice. Nobody on the way can
     /// read or alter it. If the key of the other side is not known yet, the message waits until that has been asked for, and is
-    /// lost if there is no answer.
+    /// lost if there is no answer. Where there is no neighbour yet, but a way in, a URL to [begin](OverlayBuilder::bootstrap) at or an
+    /// onramp, it waits for the first one. Either takes 10 seconds at most.
     ///
     /// With [`compat_peer_relay`](OverlayBuilder::compat_peer_relay) JSON to a peer whose key is not known may go in the way of
     /// originals, where everybody on the way can read and alter it: if a peer on the way says that the id is an original's, and if
@@ -119,8 +120,8 @@ impl Overlay {
 
     /// Sends a message as [`send`](Self::send) does, again if it must, until the other side has confirmed that it has it.
     ///
-    /// That means that it waits there for the application to read it. Where a peer on the way is silent, other ways and the same again
-    /// are tried until the time is over.
+    /// That means that it waits there for the application to read it. Where a peer on the way is silent, or there is no neighbour yet but
+    /// a way in, it is tried until the time is over.
     ///
     /// # Errors
     ///

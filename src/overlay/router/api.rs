@@ -168,8 +168,11 @@ pub struct RouterConfig {
     /// After how long without a confirmation a message is sent again. Further copies follow at two and then at three times that
     /// interval, up to seven while there are neighbours that were not the first hop of an earlier one, else up to three.
     pub retry_after: Duration,
-    /// How long a message may wait for the key of its destination.
+    /// How long a message may wait for the key of its destination; of one that wants no confirmation, also for a first link while there
+    /// are [ways in](super::Router::set_joining).
     pub key_within: Duration,
+    /// For how long after the first link, if there are ways in, it means nothing yet that nobody is closer to a destination.
+    pub settle_within: Duration,
     /// How long a neighbour to which something was sent may be silent until it is asked whether it is there.
     pub ping_after: Duration,
     /// How long a quiet link is left alone.
@@ -216,6 +219,7 @@ impl Default for RouterConfig {
             take_within: Duration::from_millis(1500),
             retry_after: Duration::from_secs(1),
             key_within: Duration::from_secs(10),
+            settle_within: Duration::from_secs(3),
             ping_after: Duration::from_secs(1),
             quiet_ping_after: Duration::from_secs(60),
             pong_within: Duration::from_millis(1500),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::api::{Kind, SendFailure};
 use super::held::Origin;
-use super::sends::{LONGEST_WAIT, is_patient};
+use super::sends::LONGEST_WAIT;
 use super::timers::Due;
 use super::ways::Ways;
 use super::window::Epoch;
@@ -138,14 +138,12 @@ impl Router {
         self.ask(id, now);
     }
 
-    fn ask(&mut self, id: OverlayId, now: Instant) {
+    pub(super) fn ask(&mut self, id: OverlayId, now: Instant) {
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
-        wanted.requests = wanted.requests.saturating_add(1);
-        let (number, tried, pause) = (wanted.number, wanted.tried.clone(), wanted.pause());
+        let (number, tried) = (wanted.number, wanted.tried.clone());
         if let Some(hop) = wanted.held.take() {
             self.drop_held(hop);
         }
-        self.wake_key(id, now + self.config.retry_after * pause);
         let head = self.open_head(id, Purpose::KeyRequest, false, true);
         let Some(next) = self.choose_another(&head, &|_| false, &|id| tried.contains(id)) else {
             return self.no_way_to_key(id, Ways::dead_end, now);
@@ -155,6 +153,9 @@ impl Router {
             wanted.tried.push(next);
             wanted.held = held;
             wanted.ways.begin();
+            wanted.requests = wanted.requests.saturating_add(1);
+            let pause = wanted.pause();
+            self.wake_key(id, now + self.config.retry_after * pause);
         }
     }
 
@@ -164,18 +165,21 @@ impl Router {
     }
 
     fn no_way_to_key(&mut self, id: OverlayId, note: impl FnOnce(&mut Ways), now: Instant) {
-        let (originals_only, may_be_original) = (self.has_originals_only(), self.has_originals());
+        let originals_only = self.has_originals_only();
+        let may_be_original = originals_only || self.has_originals() && !self.settles(now);
+        let is_alone = self.is_alone();
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
         note(&mut wanted.ways);
-        let (is_no, pause) = (wanted.ways.is_no(), wanted.pause());
-        if wanted.ways.is_enough() || originals_only {
+        let nobody_has_it = wanted.ways.nobody_has_it();
+        let pause = if nobody_has_it { 1 } else { wanted.pause() };
+        if wanted.ways.is_enough() || is_alone || originals_only {
             for number in mem::take(&mut wanted.waiting) {
                 if may_be_original && self.send_as_original(number, now) {
                     continue;
                 }
-                let waits = self.sends.get(&number).is_some_and(|pending| is_patient(pending.kind));
+                let goes_on = self.goes_on(number, nobody_has_it, now);
                 match self.wanted.get_mut(&id) {
-                    Some(wanted) if waits && !is_no => wanted.waiting.push(number),
+                    Some(wanted) if goes_on => wanted.waiting.push(number),
                     _ => self.fail(number, SendFailure::NoRoute),
                 }
             }

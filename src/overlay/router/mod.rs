@@ -112,6 +112,9 @@ pub struct Router {
     seal: Box<dyn Seal>,
     config: RouterConfig,
     neighbours: HashMap<OverlayId, Neighbour>,
+    /// Whether somebody makes the first links, and since when there is one.
+    is_joining: bool,
+    linked: Option<Instant>,
     contacts: Cache<OverlayId, Known>,
     windows: Cache<OverlayId, Windows>,
     /// Numbers of sends that were confirmed, with the neighbour to which the last receipt went.
@@ -152,6 +155,8 @@ impl Router {
             routing,
             seal,
             neighbours: HashMap::new(),
+            is_joining: false,
+            linked: None,
             contacts: Cache::new(peers),
             windows: Cache::new(peers),
             delivered: Cache::new(messages),
@@ -205,6 +210,13 @@ impl Router {
     /// them again, or hear that they were not confirmed. All others are delivered as always.
     pub fn set_full(&mut self, full: bool) {
         self.is_full = full;
+    }
+
+    /// Whether there are ways in: URLs that are dialled, onramps, whatever may lead to a first link. Then messages of the application
+    /// wait for it, and until the table has [settled](RouterConfig::settle_within). Without any, and without a neighbour, they fail at
+    /// once. At first there are none.
+    pub fn set_joining(&mut self, joining: bool) {
+        self.is_joining = joining;
     }
 
     /// The routing table.

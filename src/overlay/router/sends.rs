@@ -42,19 +42,6 @@ pub(super) struct Pending {
     due: Instant,
 }
 
-impl Pending {
-    /// Whether it may be given up although somebody may have it. What programs send may not: they would send it again. What others
-    /// send is one try of theirs, and they want to know soon.
-    fn may_fail(&self) -> bool {
-        !is_patient(self.kind) || self.ways.nobody_has_it()
-    }
-}
-
-/// Whether it is a message of the application.
-pub(super) fn is_patient(kind: Kind) -> bool {
-    matches!(kind, Kind::Json | Kind::Binary)
-}
-
 impl Router {
     /// Sends a message. With `confirm` [`Output::Confirmed`] or [`Output::Failed`] follows within that time, of an hour at most,
     /// and the message is sent again if need be, but delivered once. Without, it may get lost.
@@ -83,7 +70,9 @@ impl Router {
             if confirm.is_some() {
                 self.outputs.push_back(Output::Confirmed { send });
             }
-        } else if let (None, Some(contact)) = (confirm, self.contact_of(&to, now)) {
+        } else if let (None, Some(contact)) =
+            (confirm, self.contact_of(&to, now).filter(|_| !self.waits_for_link(kind)))
+        {
             self.send_once(send, &contact, to, kind, &body, now);
         } else {
             if self.sends.len() >= self.config.held_messages || self.sends_bytes + body.len() > self.config.held_bytes {
@@ -168,6 +157,9 @@ impl Router {
         let (confirm, tried, sends) = (pending.confirm, pending.tried.clone(), pending.sends);
         let Some(contact) = self.contact_of(&to, now) else { return self.want_key(to, Some(number), now) };
         if !confirm {
+            if self.waits_for_link(kind) {
+                return self.no_way(number, Ways::dead_end, now);
+            }
             self.finish(number);
             return self.send_once(SendId(number), &contact, to, kind, &body, now);
         }
@@ -223,15 +215,39 @@ impl Router {
     }
 
     fn no_way(&mut self, number: u64, note: impl FnOnce(&mut Ways), now: Instant) {
+        let is_alone = self.is_alone();
         let Some(pending) = self.sends.get_mut(&number) else { return };
         note(&mut pending.ways);
-        let (to, is_over) = (pending.to, pending.ways.is_enough() && pending.may_fail());
-        if is_over {
+        let (to, is_enough, nobody_has_it) = (pending.to, pending.ways.is_enough(), pending.ways.nobody_has_it());
+        if (is_enough || is_alone) && !self.goes_on(number, nobody_has_it, now) {
             self.fail(number, SendFailure::NoRoute);
         } else {
             self.wake_send(number, now + self.config.retry_after);
         }
         self.look_for(&to, now);
+    }
+
+    /// Whether a message is not given up where there is no way: the application would take it for one that nobody has, or for one to an
+    /// id that nobody has. What others send is one try of theirs, and they want to know soon.
+    pub(super) fn goes_on(&self, number: u64, nobody_has_it: bool, now: Instant) -> bool {
+        let is_patient = self.sends.get(&number).is_some_and(|pending| is_patient(pending.kind));
+        is_patient && (!nobody_has_it || self.settles(now))
+    }
+
+    fn waits_for_link(&self, kind: Kind) -> bool {
+        is_patient(kind) && self.is_joining && self.linked.is_none()
+    }
+
+    /// There is a first link: what has found no way tries it.
+    pub(super) fn resume(&mut self, now: Instant) {
+        let keys = self.wanted.iter().filter(|(_, wanted)| wanted.ways.is_no()).map(|(id, _)| *id);
+        for id in keys.collect::<Vec<OverlayId>>() {
+            self.ask(id, now);
+        }
+        let sends = self.sends.iter().filter(|(_, pending)| pending.ways.is_no()).map(|(number, _)| *number);
+        for number in sends.collect::<Vec<u64>>() {
+            self.launch(number, now);
+        }
     }
 
     /// The timer of a message has gone off.
@@ -336,4 +352,9 @@ impl Router {
             self.transmit(next, head.open(body), now);
         }
     }
+}
+
+/// Whether it is a message of the application.
+fn is_patient(kind: Kind) -> bool {
+    matches!(kind, Kind::Json | Kind::Binary)
 }

@@ -323,6 +323,7 @@ fn so_many_messages_wait() {
     let mut net = Net::new();
     net.config.held_messages = 10;
     net.add(0);
+    net.with(0, |router, _| router.set_joining(true));
     let mut refused = 0;
     for to in 1..20 {
         let body = Bytes::from_static(b"text");
