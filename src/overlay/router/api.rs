@@ -155,7 +155,8 @@ pub const MAX_FOREIGN_BYTES: usize = MAX_PACKET_BYTES - 1024;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RouterConfig {
-    /// Which routing it has. Neighbours that have another are used for messages to themselves only.
+    /// Which routing it has. Neighbours that have another do not get into the table: they are sent what is for themselves, and, where
+    /// nobody else leads on, what is for those of whom we have heard over them, and what is ours.
     pub routing: u8,
     /// Whether messages of original peer-relays are taken, relayed and sent.
     pub compat: bool,
