@@ -175,6 +175,13 @@ async fn watch(peer: Peer, overlay: Overlay, mut events: OverlayEvents) {
         match happened {
             OverlayEvent::NeighbourUp(id) if known.insert(id) => notify(&peer, Notice::Peer(id)).await,
             OverlayEvent::NeighbourDown(id) if known.remove(&id) => notify(&peer, Notice::PeerLeft(id)).await,
+            OverlayEvent::Undelivered { to, why, messages } => {
+                let text = if messages == 1 { why.to_string() } else { format!("{why}: {messages} messages") };
+                peer.failure(to.to_string(), reason::of_overlay_send(&why), text).await;
+            }
+            OverlayEvent::BootstrapFailed { url, why } => {
+                peer.failure(url, reason::of_bootstrap(&why), why).await;
+            }
             OverlayEvent::Lagged(_) => {
                 let now: HashSet<OverlayId> = overlay.neighbours().into_iter().collect();
                 for id in known.difference(&now) {

@@ -3,7 +3,7 @@
 use std::io;
 
 use pmesh::directory::CallError;
-use pmesh::overlay::OverlaySendError;
+use pmesh::overlay::{BootstrapFailure, OverlaySendError};
 use pmesh::rpc;
 use pmesh::{ConnectError, IdentityFileError};
 
@@ -38,6 +38,17 @@ pub(crate) fn of_overlay_send(error: &OverlaySendError) -> &'static str {
         OverlaySendError::Original => "original",
         OverlaySendError::NoKey => "noKey",
         OverlaySendError::Closed => "closed",
+        _ => "failed",
+    }
+}
+
+/// Why a URL to begin at in the overlay has led to nobody.
+pub(crate) fn of_bootstrap(failure: &BootstrapFailure) -> &'static str {
+    match failure {
+        BootstrapFailure::TimedOut => "timedOut",
+        BootstrapFailure::OwnId => "ownId",
+        BootstrapFailure::NoPeer(_) => "noPeer",
+        BootstrapFailure::NoRoom => "noRoom",
         _ => "failed",
     }
 }

@@ -128,6 +128,21 @@ async fn commands_that_cannot_be_carried_out_are_errors() {
     assert_eq!((bad.status.code(), &events(&bad)[0]["event"]), (Some(1), &json!("error")));
 }
 
+#[tokio::test]
+async fn what_leads_to_nobody_is_an_error() {
+    let onramp = onramp().await;
+    let nowhere = "ws://127.0.0.1:1/";
+    let secret = format!("{nowhere}?token=secret");
+    let (_hub, url) = hub_alone().await;
+    let mut peer = Running::overlay(&["--bootstrap", &secret, "--bootstrap", &onramp, "--bootstrap", &url]);
+    for (url, reason) in [(nowhere, "failed"), (&onramp, "noPeer")] {
+        peer.find(json!({"event": "error", "node": url, "reason": reason})).await;
+    }
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]);
+    peer.command(json!({"cmd": "overlay-send", "id": nobody, "json": 1})).await;
+    peer.find(json!({"event": "error", "node": nobody, "reason": "noRoute"})).await;
+}
+
 async fn hub_alone() -> (Running, String) {
     let mut hub = Running::overlay(&["--listen", "127.0.0.1:0"]);
     let url = format!("ws://{}", hub.event("overlay-ready").await["listen"].as_str().unwrap());

@@ -23,6 +23,28 @@ pub enum OverlayError {
     RootClosed,
 }
 
+/// Why a URL to begin at has led to no link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootstrapFailure {
+    /// There is no connection, or it broke; the text says why.
+    #[error("could not connect: {0}")]
+    Failed(String),
+    /// Nothing was open in time.
+    #[error("not open in time")]
+    TimedOut,
+    /// Who listens there is this peer itself, or another with its key.
+    #[error("who listens there is this peer itself, or has its key")]
+    OwnId,
+    /// Who listens there is none who can be a neighbour: an onramp, perhaps, or an original where a pmesh peer was to be, or the reverse;
+    /// the text says how that showed.
+    #[error("who listens there is no such peer of an overlay: {0}")]
+    NoPeer(String),
+    /// An original has no room for this peer.
+    #[error("the other side has no room for this peer")]
+    NoRoom,
+}
+
 /// Why a message was not sent, or is not known to have arrived.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -91,10 +91,11 @@ impl Overlay {
     /// Sends a message to a peer, over others if there is no direct link. Waits, for 10 seconds at most, while the first
     /// link on the way has no room; then the message is lost.
     ///
-    /// Returns when the message is on its way. It may get lost and be overtaken; it does not arrive twice. Nobody on the way can
-    /// read or alter it. If the key of the other side is not known yet, the message waits until that has been asked for, and is
-    /// lost if there is no answer. Where there is no neighbour yet, but a way in, a URL to [begin](OverlayBuilder::bootstrap) at or an
-    /// onramp, it waits for the first one. Either takes 10 seconds at most.
+    /// Returns when the message is on its way, or waits here. On its way it may get lost and be overtaken; it does not arrive twice. Nobody
+    /// there can read or alter it. It waits, for 10 seconds at most, if the key of the other side is not known yet, as for
+    /// each first message, until that has been asked for; and where there is no neighbour yet, but a way in, a URL to
+    /// [begin](OverlayBuilder::bootstrap) at or an onramp, for the first one. What has waited in vain is lost, and told by
+    /// [`OverlayEvent::Undelivered`](super::OverlayEvent::Undelivered).
     ///
     /// With [`compat_peer_relay`](OverlayBuilder::compat_peer_relay) JSON to a peer whose key is not known may go in the way of
     /// originals, where everybody on the way can read and alter it: if a peer on the way says that the id is an original's, and if
@@ -103,15 +104,16 @@ impl Overlay {
     ///
     /// # Errors
     ///
-    /// [`OverlaySendError`] if it is too large, nobody leads to the id, too many messages wait, or the overlay is closed.
+    /// [`OverlaySendError`] if it is too large, too many messages wait, or the overlay is closed; and if it is known at once that nobody
+    /// leads to the id: there is no neighbour and no way in, or the key is known and the peer is gone.
     ///
     /// # Cancel safety
     ///
     /// A cancelled call may or may not have sent the message.
     pub async fn send(&self, to: OverlayId, message: impl Into<Message>) -> Result<(), OverlaySendError> {
         let (kind, body) = encoded(message.into());
-        let (send, outcome) = self.inner.core.send(to, kind, body, None)?;
-        if let Some(failure) = outcome.failure(send) {
+        let outcome = self.inner.core.send(to, kind, body, None)?;
+        if let Some(failure) = outcome.failure() {
             return Err(failure.into());
         }
         self.inner.core.count_dropped(outcome.send().await);
@@ -140,7 +142,7 @@ impl Overlay {
     ) -> Result<(), OverlaySendError> {
         let (kind, body) = encoded(message.into());
         let (sender, confirmed) = oneshot::channel();
-        let (_, outcome) = self.inner.core.send(to, kind, body, Some((within, sender)))?;
+        let outcome = self.inner.core.send(to, kind, body, Some((within, sender)))?;
         let (mut confirmed, mut sending) =
             (confirmed, pin!(async { self.inner.core.count_dropped(outcome.send().await) }));
         let result = tokio::select! {
@@ -163,9 +165,9 @@ impl Overlay {
         OverlayMessages(self.inner.core.inbox().subscribe())
     }
 
-    /// What happens, from now on. A reader that is more than 1,024 events behind loses the oldest, and is told.
+    /// What happens, from now on, and before that which URLs to begin at have led to no link. A reader that is more than 1,024 events behind loses the oldest, and is told.
     pub fn events(&self) -> OverlayEvents {
-        OverlayEvents::new(self.inner.core.events())
+        self.inner.core.all_events()
     }
 
     /// Connects to a peer directly: the open node to it, or a new one, which is signalled through the overlay.

@@ -15,7 +15,8 @@ use super::OverlayId;
 use super::core::{Core, Reach, Wish};
 use super::link::listener::{Accepted, Listener};
 use super::link::signal::FromTree;
-use super::link::{self, Link, websocket};
+use super::link::websocket::{self, DialError};
+use super::link::{self, Link};
 use super::originals;
 use super::packets::PacketQueue;
 use super::router::Kind;
@@ -280,7 +281,7 @@ async fn pass_packets(core: Arc<Core>, kind: Kind, packets: Arc<PacketQueue>) {
     let packets = Closing(packets);
     while let Some((to, packet)) = poll_fn(|cx| packets.0.poll_pop(cx)).await {
         let dropped = match core.send(to, kind, packet, None) {
-            Ok((_, outcome)) => outcome.hold().await,
+            Ok(outcome) => outcome.hold().await,
             Err(_) => 1,
         };
         core.count_dropped(dropped);
@@ -320,6 +321,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
     loop {
         let dialled = websocket::dial(&dialler, &url, &identity, peer_timeout).await;
         redial.dialled(dialled.is_ok());
+        core.dialled(&url, dialled.as_ref().err().map(DialError::told));
         match dialled {
             Ok(link) => {
                 let id = link.id;
@@ -329,7 +331,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
                     serving.await;
                 }
             }
-            Err(error) => tracing::debug!(%url, %error, "no neighbour there"),
+            Err(error) => tracing::debug!(%error, "no neighbour there"),
         }
         redial.wait(|| core.has_links()).await;
     }

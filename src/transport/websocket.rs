@@ -147,13 +147,25 @@ impl Dialler {
         protocols: &[&str],
         max_message: usize,
     ) -> Result<(Socket, Option<String>), String> {
-        let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+        self.try_dial(url, protocols, max_message).await.map_err(|error| error.to_string())
+    }
+
+    /// As [`dial`](Self::dial).
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for who tells servers that are not there from those that are others.
+    pub(crate) async fn try_dial(
+        &self,
+        url: &str,
+        protocols: &[&str],
+        max_message: usize,
+    ) -> Result<(Socket, Option<String>), Error> {
+        let mut request = url.into_client_request()?;
         if !protocols.is_empty() {
-            let protocols = HeaderValue::from_str(&protocols.join(", ")).map_err(|error| error.to_string())?;
-            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&protocols.join(", "))?);
         }
-        let connected = self.connect(request, max_message).await;
-        let (socket, response) = connected.map_err(|error| error.to_string())?;
+        let (socket, response) = self.connect(request, max_message).await?;
         let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
         Ok((socket, chosen.map(str::to_owned)))
     }
