@@ -41,6 +41,8 @@ pub(crate) enum Notice {
     Message(OverlayMessage),
     /// A message for which a confirmation was wanted has arrived.
     Sent(OverlayId),
+    /// There is a direct connection to a peer, as was wanted.
+    Connected(OverlayId),
     Table(Vec<Row>),
 }
 
@@ -98,13 +100,21 @@ impl Part {
         peer.error(Some(to), error).await;
     }
 
-    /// Connects in the background. A failure is a notice.
+    /// Connects in the background. How that went is a notice.
     pub(crate) async fn connect(&self, peer: &Peer, to: &str) {
         let Some((id, call)) = self.call(peer, to).await else { return };
         let (peer, overlay) = (peer.clone(), self.overlay.clone());
         tokio::spawn(async move {
-            if let Err(error) = overlay.connect(id).await {
-                peer.connect_error(&id.to_string(), error).await;
+            if overlay.is_original(&id) {
+                match overlay.link_original(id).await {
+                    Ok(()) => notify(&peer, Notice::Connected(id)).await,
+                    Err(error) => peer.failure(id.to_string(), reason::of_link(&error), error).await,
+                }
+            } else {
+                match overlay.connect(id).await {
+                    Ok(_) => notify(&peer, Notice::Connected(id)).await,
+                    Err(error) => peer.connect_error(&id.to_string(), error).await,
+                }
             }
             drop(call);
         });

@@ -3,6 +3,7 @@
 use std::io;
 
 use pmesh::directory::CallError;
+use pmesh::overlay::compat::peer_relay::ConnectFailure;
 use pmesh::overlay::{BootstrapFailure, OverlaySendError};
 use pmesh::rpc;
 use pmesh::{ConnectError, IdentityFileError};
@@ -39,6 +40,17 @@ pub(crate) fn of_overlay_send(error: &OverlaySendError) -> &'static str {
         OverlaySendError::NoKey => "noKey",
         OverlaySendError::Closed => "closed",
         _ => "failed",
+    }
+}
+
+/// Why there is no link to an original.
+pub(crate) fn of_link(failure: &ConnectFailure) -> &'static str {
+    match failure {
+        ConnectFailure::TimedOut => "timedOut",
+        ConnectFailure::NoWebSocket | ConnectFailure::UnusableUrl | ConnectFailure::Unreachable => "unreachable",
+        ConnectFailure::NotAllowed => "notAllowed",
+        ConnectFailure::Busy => "busy",
+        _ => "original",
     }
 }
 

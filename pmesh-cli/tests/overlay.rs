@@ -91,6 +91,10 @@ async fn messages_and_connections_along_a_line() {
 
     a.command(json!({"cmd": "overlay-connect", "id": c_id})).await;
     let open = a.find(json!({"event": "open", "node": c_id})).await;
+    a.find(json!({"event": "overlay-connected", "id": c_id})).await;
+    // It is said as well if there is nothing to be done.
+    a.command(json!({"cmd": "overlay-connect", "id": c_id})).await;
+    a.find(json!({"event": "overlay-connected", "id": c_id})).await;
     assert_eq!(open["kind"], "webrtc");
     a.find(json!({"event": "overlay-peer", "id": c_id})).await;
     a.command(json!({"cmd": "table"})).await;

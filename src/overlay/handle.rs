@@ -190,6 +190,12 @@ impl Overlay {
         Ok(node)
     }
 
+    /// Whether this id is known as that of an original of peer-relay: it is a neighbour, or a peer on the way to it says so. There are no
+    /// nodes to originals; [`link_original`](Self::link_original) makes a direct link.
+    pub fn is_original(&self, id: &OverlayId) -> bool {
+        self.inner.core.look(|router| router.knows_original(id))
+    }
+
     /// Makes a direct link to an original of peer-relay, which is asked for it through the neighbours there are. Does nothing if there
     /// is one. A pmesh peer that is known by originals only becomes a neighbour of its own kind. Takes at most 10 seconds.
     ///

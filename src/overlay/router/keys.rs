@@ -119,8 +119,7 @@ impl Router {
 
     /// Asks a peer for its key, and keeps the message until it is here.
     pub(super) fn want_key(&mut self, id: OverlayId, waiting: Option<u64>, now: Instant) {
-        let is_original = matches!(self.contacts.get(&id), Some(Known::Original { .. })) || self.is_original(&id);
-        if is_original {
+        if self.knows_original(&id) {
             waiting.into_iter().for_each(|number| self.send_to_original(number, now));
             return;
         }
