@@ -133,6 +133,21 @@ async fn commands_that_cannot_be_carried_out_are_errors() {
 }
 
 #[tokio::test]
+async fn more_messages_than_can_wait_are_read_when_it_is_their_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(key, id), ..] = line(&folder);
+    let (_hub, url) = hub(&key).await;
+    let peer = program(&["peer", "--json", "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let line = format!("{}\n", json!({"cmd": "overlay-send", "id": id, "json": "one of many"}));
+    let peer = feed(peer, format!("{}{{\"cmd\":\"quit\"}}\n", line.repeat(20_000)).into_bytes()).await;
+    let mut errors = events(&peer);
+    errors.retain(|event| event["event"] == "error");
+    // Those that waited at the end, and no others.
+    assert!(errors.len() < 5000 && errors.iter().all(|error| error["reason"] == "closed"), "{errors:?}");
+    assert_eq!(peer.status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn what_leads_to_nobody_is_an_error() {
     let onramp = onramp().await;
     let nowhere = "ws://127.0.0.1:1/";
