@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::OverlayId;
 use super::compat::peer_relay::{MachineConfig, is_usable};
-use super::core::{Core, packets};
+use super::core::{Core, packets, shown};
 use super::error::OverlayError;
 use super::handle::{Inner, Overlay};
 use super::keys::Keys;
@@ -167,7 +167,7 @@ impl OverlayBuilder {
         let peer_timeout = self.root.peer_timeout();
         let urls = self.originals.iter().flat_map(|originals| originals.bootstrap.iter().chain(&originals.url));
         if let Some(url) = urls.into_iter().find(|url| !is_usable(url)) {
-            return Err(OverlayError::InvalidUrl(url.clone()));
+            return Err(OverlayError::InvalidUrl(shown(url)));
         }
         let listener = match self.listen {
             None => None,
@@ -254,10 +254,10 @@ impl OverlayBuilder {
 
 /// Whether a URL can be dialled.
 fn check(url: &str) -> Result<(), OverlayError> {
-    let uri = url.parse::<Uri>().map_err(|error| OverlayError::InvalidUrl(format!("{url}: {error}")))?;
+    let uri = url.parse::<Uri>().map_err(|error| OverlayError::InvalidUrl(format!("{}: {error}", shown(url))))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("ws" | "wss"), Some(_)) => Ok(()),
-        _ => Err(OverlayError::InvalidUrl(format!("{url}: not ws://host or wss://host"))),
+        _ => Err(OverlayError::InvalidUrl(format!("{}: not ws://host or wss://host", shown(url)))),
     }
 }
 

@@ -12,7 +12,7 @@ pub enum OverlayError {
     /// The address to listen at could not be bound.
     #[error("cannot listen for neighbours: {0}")]
     Listen(#[source] io::Error),
-    /// A URL to start from is none that can be dialled.
+    /// A URL to start from is none that can be dialled. The text has neither its user nor its query, which may be secret.
     #[error("not a URL of a neighbour: {0}")]
     InvalidUrl(String),
     /// The root has an overlay already, which is not closed.

@@ -25,6 +25,7 @@ pub(super) use self::originals::{Dial, Reserved};
 use self::patience::HOLD;
 use self::signals::Callers;
 use self::told::Told;
+pub(super) use self::told::shown;
 use self::topics::Joined;
 pub(super) use self::topics::Membership;
 

@@ -97,12 +97,12 @@ pub(super) fn add(undelivered: &mut Vec<Undelivered>, to: OverlayId, kind: Kind,
 }
 
 /// A URL without what may be secret: the user, the password and the query.
-fn shown(url: &str) -> String {
+pub(in crate::overlay) fn shown(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
+    format!("{scheme}{host}{path}")
 }
 
 #[cfg(test)]
@@ -116,7 +116,8 @@ mod tests {
             ("wss://user:p@ss@host/a@b#secret", "wss://host/a@b"),
             ("ws://host?token=a/b@c", "ws://host"),
             ("ws://[::1]:80", "ws://[::1]:80"),
-            ("token", ""),
+            ("user:secret@host:1", "host:1"),
+            ("", ""),
         ] {
             assert_eq!(shown(url), without);
         }
