@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use common::{builder, soon};
 use futures_util::StreamExt;
+use pmesh::onramp::Onramp;
 use pmesh::overlay::routing::FingerError;
 use pmesh::overlay::routing::chord::ChordConfig;
-use pmesh::overlay::{Overlay, OverlayError, OverlayId, OverlaySendError};
-use pmesh::{Message, NodeKind, Root};
+use pmesh::overlay::{BootstrapFailure, Overlay, OverlayError, OverlayEvent, OverlayId, OverlaySendError};
+use pmesh::{Identity, Message, NodeKind, Root};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -68,6 +69,82 @@ async fn nobody_has_that_id() {
     let nobody = OverlayId::from_bytes([7; 20]);
     let error = soon(b.send_confirmed(nobody, "hello", WITHIN)).await.unwrap_err();
     assert_eq!(error, OverlaySendError::NoRoute);
+}
+
+#[tokio::test]
+async fn what_was_taken_and_not_sent_is_told_once_for_all() {
+    let a = listening().await;
+    let b = joined(&[&a]).await;
+    let nobody = OverlayId::from_bytes([7; 20]);
+    let mut events = b.events();
+    for _ in 0..3 {
+        soon(b.send(nobody, "hello")).await.unwrap();
+    }
+    let undelivered = async {
+        loop {
+            if let Some(OverlayEvent::Undelivered { to, why, messages }) = events.next().await {
+                break (to, why, messages);
+            }
+        }
+    };
+    assert_eq!(soon(undelivered).await, (nobody, OverlaySendError::NoRoute, 3));
+}
+
+#[tokio::test]
+async fn urls_that_lead_to_nobody_are_told() {
+    let onramp = Onramp::bind("127.0.0.1:0").await.unwrap();
+    let at_onramp = onramp.url();
+    tokio::spawn(onramp.run(std::future::pending::<()>()));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let root = builder().build();
+    let nowhere = "ws://127.0.0.1:1/path";
+    let overlay = Overlay::builder(&root).listen(address).bootstrap(format!("ws://{address}"));
+    let overlay = overlay.bootstrap(format!("{nowhere}?token=secret")).bootstrap(&at_onramp);
+    let overlay = soon(overlay.start()).await.unwrap();
+    // Who begins to listen late is told too.
+    let mut found = std::collections::BTreeMap::new();
+    for _ in 0..2 {
+        let mut events = overlay.events();
+        while found.len() < 3 {
+            let event = soon(events.next()).await.unwrap();
+            let OverlayEvent::BootstrapFailed { url, why } = event else { continue };
+            assert!(found.insert(url.clone(), why).is_none(), "{url} is told again");
+        }
+        let why = |url: &str| found[url].clone();
+        assert_eq!(why(&format!("ws://{address}")), BootstrapFailure::OwnId);
+        assert!(matches!(why(nowhere), BootstrapFailure::Failed(_)), "{found:?}");
+        let at_onramp = found.keys().find(|url| at_onramp.starts_with(url.trim_end_matches('/'))).unwrap();
+        assert!(matches!(why(at_onramp), BootstrapFailure::NoPeer(_)), "{found:?}");
+        found.clear();
+    }
+}
+
+#[tokio::test]
+async fn messages_wait_for_who_is_to_be_dialled() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let root = builder().build();
+    let b = soon(Overlay::builder(&root).bootstrap(format!("ws://{address}")).start()).await.unwrap();
+    let identity = Identity::generate();
+    let id = OverlayId::of(&identity.peer_id());
+    soon(b.send(id, "plain")).await.unwrap();
+    let confirmed = tokio::spawn({
+        let b = b.clone();
+        async move { b.send_confirmed(id, "confirmed", WITHIN).await }
+    });
+    let a = builder().identity(identity).build();
+    let a = soon(Overlay::builder(&a).listen(address).start()).await.unwrap();
+    let mut at_a = a.messages();
+    assert_eq!(soon(at_a.next()).await.unwrap().message, Message::from("plain"));
+    assert_eq!(soon(confirmed).await.unwrap(), Ok(()));
+    // Whom nobody dials, and who dials nobody, waits for nothing.
+    b.close().await;
+    let alone = builder().build();
+    let alone = soon(Overlay::builder(&alone).start()).await.unwrap();
+    assert_eq!(soon(alone.send(id, "plain")).await, Err(OverlaySendError::NoRoute));
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ fn of_overlay(notice: overlay::Notice) -> Option<String> {
             let doubt = if verified { "" } else { " (claimed)" };
             Some(format!("{from}{doubt}: {text}"))
         }
-        Notice::Sent(_) | Notice::Table(_) => None,
+        Notice::Sent(_) | Notice::Connected(_) | Notice::Table(_) => None,
     }
 }
 

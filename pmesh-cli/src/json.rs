@@ -312,6 +312,7 @@ fn of_overlay(notice: overlay::Notice) -> Value {
             event
         }
         Notice::Sent(id) => json!({"event": "overlay-sent", "id": id}),
+        Notice::Connected(id) => json!({"event": "overlay-connected", "id": id}),
         Notice::Table(rows) => {
             let rows: Vec<Value> = rows.iter().map(|row| json!({"role": row.role, "peer": row.peer})).collect();
             json!({"event": "table", "rows": rows})

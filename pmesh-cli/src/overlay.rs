@@ -8,16 +8,18 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use pmesh::Message;
 use pmesh::overlay::routing::Row;
-use pmesh::overlay::{Overlay, OverlayEvent, OverlayEvents, OverlayId, OverlayMessage};
-use tokio::sync::mpsc::error::TrySendError;
+use pmesh::overlay::{Overlay, OverlayEvent, OverlayEvents, OverlayId, OverlayMessage, OverlaySendError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use crate::peer::{self, Peer};
 use crate::reason;
 
-/// Messages that may wait to be sent. At it, further ones are an error.
+/// Messages that may wait to be sent. At it, no more commands are read until there is room.
 const SENDS: usize = 4096;
+/// How long to wait until a message is sent again for which the overlay has no room: those that fill it wait for seconds.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds that a confirmation may take: the library waits no longer.
 const MAX_SECONDS: f64 = 3600.0;
 /// Messages that may wait for their confirmation. At it, those behind them wait.
@@ -41,6 +43,8 @@ pub(crate) enum Notice {
     Message(OverlayMessage),
     /// A message for which a confirmation was wanted has arrived.
     Sent(OverlayId),
+    /// There is a direct connection to a peer, as was wanted.
+    Connected(OverlayId),
     Table(Vec<Row>),
 }
 
@@ -79,7 +83,8 @@ impl Part {
         &self.overlay
     }
 
-    /// Sends a message when it is its turn, and has it confirmed within so many seconds, if any.
+    /// Sends a message when it is its turn, and has it confirmed within so many seconds, if any. Waits while too many wait already: all
+    /// of them end within their times.
     pub(crate) async fn send(&self, peer: &Peer, to: &str, message: Message, confirm: Option<f64>) {
         let Some(id) = parse(peer, to).await else { return };
         let confirm = match confirm {
@@ -90,21 +95,26 @@ impl Part {
                 return peer.error(Some(to), message).await;
             }
         };
-        let error = match self.sends.try_send(Send { to: id, message, confirm }) {
-            Ok(()) => return,
-            Err(TrySendError::Full(_)) => "too many messages wait: the message is not sent",
-            Err(TrySendError::Closed(_)) => "the overlay is closed",
-        };
-        peer.error(Some(to), error).await;
+        if self.sends.send(Send { to: id, message, confirm }).await.is_err() {
+            peer.error(Some(to), "the overlay is closed").await;
+        }
     }
 
-    /// Connects in the background. A failure is a notice.
+    /// Connects in the background. How that went is a notice.
     pub(crate) async fn connect(&self, peer: &Peer, to: &str) {
         let Some((id, call)) = self.call(peer, to).await else { return };
         let (peer, overlay) = (peer.clone(), self.overlay.clone());
         tokio::spawn(async move {
-            if let Err(error) = overlay.connect(id).await {
-                peer.connect_error(&id.to_string(), error).await;
+            if overlay.is_original(&id) {
+                match overlay.link_original(id).await {
+                    Ok(()) => notify(&peer, Notice::Connected(id)).await,
+                    Err(error) => peer.failure(id.to_string(), reason::of_link(&error), error).await,
+                }
+            } else {
+                match overlay.connect(id).await {
+                    Ok(_) => notify(&peer, Notice::Connected(id)).await,
+                    Err(error) => peer.connect_error(&id.to_string(), error).await,
+                }
             }
             drop(call);
         });
@@ -148,22 +158,36 @@ async fn parse(peer: &Peer, id: &str) -> Option<OverlayId> {
 
 async fn send_all(peer: Peer, overlay: Overlay, mut queue: mpsc::Receiver<Send>) {
     let confirms = Arc::new(Semaphore::new(CONFIRMS));
-    while let Some(Send { to, message, confirm }) = queue.recv().await {
-        let Some(within) = confirm else {
-            if let Err(error) = overlay.send(to, message).await {
-                peer.failure(to.to_string(), reason::of_overlay_send(&error), error).await;
+    while let Some(send) = queue.recv().await {
+        if send.confirm.is_none() {
+            if let Err(error) = try_send(&overlay, &send).await {
+                peer.failure(send.to.to_string(), reason::of_overlay_send(&error), error).await;
             }
             continue;
-        };
+        }
         let place = confirms.clone().acquire_owned().await;
         let (peer, overlay) = (peer.clone(), overlay.clone());
         tokio::spawn(async move {
-            match overlay.send_confirmed(to, message, within).await {
-                Ok(()) => notify(&peer, Notice::Sent(to)).await,
-                Err(error) => peer.failure(to.to_string(), reason::of_overlay_send(&error), error).await,
+            match try_send(&overlay, &send).await {
+                Ok(()) => notify(&peer, Notice::Sent(send.to)).await,
+                Err(error) => peer.failure(send.to.to_string(), reason::of_overlay_send(&error), error).await,
             }
             drop(place);
         });
+    }
+}
+
+/// Sends a message as soon as the overlay has room for it.
+async fn try_send(overlay: &Overlay, Send { to, message, confirm }: &Send) -> Result<(), OverlaySendError> {
+    loop {
+        let sent = match confirm {
+            None => overlay.send(*to, message.clone()).await,
+            Some(within) => overlay.send_confirmed(*to, message.clone(), *within).await,
+        };
+        if sent != Err(OverlaySendError::Full) {
+            return sent;
+        }
+        sleep(PAUSE).await;
     }
 }
 
@@ -175,6 +199,13 @@ async fn watch(peer: Peer, overlay: Overlay, mut events: OverlayEvents) {
         match happened {
             OverlayEvent::NeighbourUp(id) if known.insert(id) => notify(&peer, Notice::Peer(id)).await,
             OverlayEvent::NeighbourDown(id) if known.remove(&id) => notify(&peer, Notice::PeerLeft(id)).await,
+            OverlayEvent::Undelivered { to, why, messages } => {
+                let text = if messages == 1 { why.to_string() } else { format!("{why}: {messages} messages") };
+                peer.failure(to.to_string(), reason::of_overlay_send(&why), text).await;
+            }
+            OverlayEvent::BootstrapFailed { url, why } => {
+                peer.failure(url, reason::of_bootstrap(&why), why).await;
+            }
             OverlayEvent::Lagged(_) => {
                 let now: HashSet<OverlayId> = overlay.neighbours().into_iter().collect();
                 for id in known.difference(&now) {

@@ -3,7 +3,8 @@
 use std::io;
 
 use pmesh::directory::CallError;
-use pmesh::overlay::OverlaySendError;
+use pmesh::overlay::compat::peer_relay::ConnectFailure;
+use pmesh::overlay::{BootstrapFailure, OverlaySendError};
 use pmesh::rpc;
 use pmesh::{ConnectError, IdentityFileError};
 
@@ -38,6 +39,28 @@ pub(crate) fn of_overlay_send(error: &OverlaySendError) -> &'static str {
         OverlaySendError::Original => "original",
         OverlaySendError::NoKey => "noKey",
         OverlaySendError::Closed => "closed",
+        _ => "failed",
+    }
+}
+
+/// Why there is no link to an original.
+pub(crate) fn of_link(failure: &ConnectFailure) -> &'static str {
+    match failure {
+        ConnectFailure::TimedOut => "timedOut",
+        ConnectFailure::NoWebSocket | ConnectFailure::UnusableUrl | ConnectFailure::Unreachable => "unreachable",
+        ConnectFailure::NotAllowed => "notAllowed",
+        ConnectFailure::Busy => "busy",
+        _ => "original",
+    }
+}
+
+/// Why a URL to begin at in the overlay has led to nobody.
+pub(crate) fn of_bootstrap(failure: &BootstrapFailure) -> &'static str {
+    match failure {
+        BootstrapFailure::TimedOut => "timedOut",
+        BootstrapFailure::OwnId => "ownId",
+        BootstrapFailure::NoPeer(_) => "noPeer",
+        BootstrapFailure::NoRoom => "noRoom",
         _ => "failed",
     }
 }

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::OverlayId;
 use super::compat::peer_relay::{MachineConfig, is_usable};
-use super::core::{Core, packets};
+use super::core::{Core, packets, shown};
 use super::error::OverlayError;
 use super::handle::{Inner, Overlay};
 use super::keys::Keys;
@@ -167,7 +167,7 @@ impl OverlayBuilder {
         let peer_timeout = self.root.peer_timeout();
         let urls = self.originals.iter().flat_map(|originals| originals.bootstrap.iter().chain(&originals.url));
         if let Some(url) = urls.into_iter().find(|url| !is_usable(url)) {
-            return Err(OverlayError::InvalidUrl(url.clone()));
+            return Err(OverlayError::InvalidUrl(shown(url)));
         }
         let listener = match self.listen {
             None => None,
@@ -209,6 +209,10 @@ impl OverlayBuilder {
         });
         let connecting = self.root.attach(NodeKind::Overlay, Connect::to(format!("overlay:{id}")), transport);
         let node = connecting.await.map_err(|_| OverlayError::RootClosed)?;
+        let has_urls =
+            !self.bootstrap.is_empty() || originals.as_ref().is_some_and(|tasks| !tasks.bootstrap.is_empty());
+        // What is sent as soon as this returns waits for a first link, if one may come.
+        tasks::look_for_ways(&core, &node, has_urls);
         let (streams, datagrams) = (packets(), packets());
         let port = |outbound: &Arc<PacketQueue>, inbound: &Arc<PacketQueue>| {
             Arc::new(QueuedPort::new(id, outbound.clone(), inbound.clone()))
@@ -227,6 +231,7 @@ impl OverlayBuilder {
             datagrams,
             listener,
             bootstrap: self.bootstrap,
+            has_urls,
             originals,
             dialler,
             peer_timeout,
@@ -249,10 +254,10 @@ impl OverlayBuilder {
 
 /// Whether a URL can be dialled.
 fn check(url: &str) -> Result<(), OverlayError> {
-    let uri = url.parse::<Uri>().map_err(|error| OverlayError::InvalidUrl(format!("{url}: {error}")))?;
+    let uri = url.parse::<Uri>().map_err(|error| OverlayError::InvalidUrl(format!("{}: {error}", shown(url))))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("ws" | "wss"), Some(_)) => Ok(()),
-        _ => Err(OverlayError::InvalidUrl(format!("{url}: not ws://host or wss://host"))),
+        _ => Err(OverlayError::InvalidUrl(format!("{}: not ws://host or wss://host", shown(url)))),
     }
 }
 

@@ -12,7 +12,7 @@ pub enum OverlayError {
     /// The address to listen at could not be bound.
     #[error("cannot listen for neighbours: {0}")]
     Listen(#[source] io::Error),
-    /// A URL to start from is none that can be dialled.
+    /// A URL to start from is none that can be dialled. The text has neither its user nor its query, which may be secret.
     #[error("not a URL of a neighbour: {0}")]
     InvalidUrl(String),
     /// The root has an overlay already, which is not closed.
@@ -21,6 +21,28 @@ pub enum OverlayError {
     /// The root is closed.
     #[error("the root is closed")]
     RootClosed,
+}
+
+/// Why a URL to begin at has led to no link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootstrapFailure {
+    /// There is no connection, or it broke; the text says why.
+    #[error("could not connect: {0}")]
+    Failed(String),
+    /// Nothing was open in time.
+    #[error("not open in time")]
+    TimedOut,
+    /// Who listens there is this peer itself, or another with its key.
+    #[error("who listens there is this peer itself, or has its key")]
+    OwnId,
+    /// Who listens there is none who can be a neighbour: an onramp, perhaps, or an original where a pmesh peer was to be, or the reverse;
+    /// the text says how that showed.
+    #[error("who listens there is no such peer of an overlay: {0}")]
+    NoPeer(String),
+    /// An original has no room for this peer.
+    #[error("the other side has no room for this peer")]
+    NoRoom,
 }
 
 /// Why a message was not sent, or is not known to have arrived.
@@ -33,10 +55,12 @@ pub enum OverlaySendError {
         /// The most bytes that a message may have; as JSON, if it is that.
         limit: usize,
     },
-    /// No peer that is known is closer to the id than this one: it is not there, or this peer has no neighbours.
+    /// No peer that is known is closer to the id than this one: it is not there, or this peer has no neighbours. The message has not
+    /// arrived: all peers that were asked have said no.
     #[error("no peer leads to this id")]
     NoRoute,
-    /// No confirmation has come in time. The message may have arrived all the same.
+    /// No confirmation, or no key of the other side, has come in time. The message may have arrived all the same: a peer on the way that
+    /// is silent may have passed it on.
     #[error("not confirmed in time")]
     TimedOut,
     /// Too many messages wait for a confirmation, or for the key of their destination. Nothing was sent.

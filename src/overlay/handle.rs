@@ -91,9 +91,11 @@ impl Overlay {
     /// Sends a message to a peer, over others if there is no direct link. Waits, for 10 seconds at most, while the first
     /// link on the way has no room; then the message is lost.
     ///
-    /// Returns when the message is on its way. It may get lost and be overtaken; it does not arrive twice. Nobody on the way can
-    /// read or alter it. If the key of the other side is not known yet, the message waits until that has been asked for, and is
-    /// lost if there is no answer.
+    /// Returns when the message is on its way, or waits here. On its way it may get lost and be overtaken; it does not arrive twice. Nobody
+    /// there can read or alter it. It waits, for 10 seconds at most, if the key of the other side is not known yet, as for
+    /// each first message, until that has been asked for; and where there is no neighbour yet, but a way in, a URL to
+    /// [begin](OverlayBuilder::bootstrap) at or an onramp, for the first one. What has waited in vain is lost, and told by
+    /// [`OverlayEvent::Undelivered`](super::OverlayEvent::Undelivered).
     ///
     /// With [`compat_peer_relay`](OverlayBuilder::compat_peer_relay) JSON to a peer whose key is not known may go in the way of
     /// originals, where everybody on the way can read and alter it: if a peer on the way says that the id is an original's, and if
@@ -102,15 +104,16 @@ impl Overlay {
     ///
     /// # Errors
     ///
-    /// [`OverlaySendError`] if it is too large, nobody leads to the id, too many messages wait, or the overlay is closed.
+    /// [`OverlaySendError`] if it is too large, too many messages wait, or the overlay is closed; and if it is known at once that nobody
+    /// leads to the id: there is no neighbour and no way in, or the key is known and the peer is gone.
     ///
     /// # Cancel safety
     ///
     /// A cancelled call may or may not have sent the message.
     pub async fn send(&self, to: OverlayId, message: impl Into<Message>) -> Result<(), OverlaySendError> {
         let (kind, body) = encoded(message.into());
-        let (send, outcome) = self.inner.core.send(to, kind, body, None)?;
-        if let Some(failure) = outcome.failure(send) {
+        let outcome = self.inner.core.send(to, kind, body, None)?;
+        if let Some(failure) = outcome.failure() {
             return Err(failure.into());
         }
         self.inner.core.count_dropped(outcome.send().await);
@@ -119,12 +122,14 @@ impl Overlay {
 
     /// Sends a message as [`send`](Self::send) does, again if it must, until the other side has confirmed that it has it.
     ///
-    /// That means that it waits there for the application to read it.
+    /// That means that it waits there for the application to read it. Where a peer on the way is silent, or there is no neighbour yet but
+    /// a way in, it is tried until the time is over.
     ///
     /// # Errors
     ///
-    /// [`OverlaySendError`]; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time, of an
-    /// hour at most.
+    /// [`OverlaySendError`]; [`NoRoute`](OverlaySendError::NoRoute), mostly within seconds, if all who were asked have said that nobody
+    /// leads to the id, so it has not arrived; [`TimedOut`](OverlaySendError::TimedOut) if no confirmation has come within this time,
+    /// of an hour at most, and it may have arrived.
     ///
     /// # Cancel safety
     ///
@@ -137,7 +142,7 @@ impl Overlay {
     ) -> Result<(), OverlaySendError> {
         let (kind, body) = encoded(message.into());
         let (sender, confirmed) = oneshot::channel();
-        let (_, outcome) = self.inner.core.send(to, kind, body, Some((within, sender)))?;
+        let outcome = self.inner.core.send(to, kind, body, Some((within, sender)))?;
         let (mut confirmed, mut sending) =
             (confirmed, pin!(async { self.inner.core.count_dropped(outcome.send().await) }));
         let result = tokio::select! {
@@ -160,9 +165,9 @@ impl Overlay {
         OverlayMessages(self.inner.core.inbox().subscribe())
     }
 
-    /// What happens, from now on. A reader that is more than 1,024 events behind loses the oldest, and is told.
+    /// What happens, from now on, and before that which URLs to begin at have led to no link. A reader that is more than 1,024 events behind loses the oldest, and is told.
     pub fn events(&self) -> OverlayEvents {
-        OverlayEvents::new(self.inner.core.events())
+        self.inner.core.all_events()
     }
 
     /// Connects to a peer directly: the open node to it, or a new one, which is signalled through the overlay.
@@ -183,6 +188,12 @@ impl Overlay {
         // It may have been made for something else.
         self.inner.core.keep(&node);
         Ok(node)
+    }
+
+    /// Whether this id is known as that of an original of peer-relay: it is a neighbour, or a peer on the way to it says so. There are no
+    /// nodes to originals; [`link_original`](Self::link_original) makes a direct link.
+    pub fn is_original(&self, id: &OverlayId) -> bool {
+        self.inner.core.look(|router| router.knows_original(id))
     }
 
     /// Makes a direct link to an original of peer-relay, which is asked for it through the neighbours there are. Does nothing if there

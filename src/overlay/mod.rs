@@ -32,7 +32,7 @@ mod topic;
 pub mod topics;
 
 pub use builder::OverlayBuilder;
-pub use error::{BroadcastError, JoinError, OverlayError, OverlaySendError};
+pub use error::{BootstrapFailure, BroadcastError, JoinError, OverlayError, OverlaySendError};
 pub use events::{OverlayEvent, OverlayEvents};
 pub use handle::Overlay;
 pub use id::{Distance, InvalidOverlayId, OverlayId, RingId};

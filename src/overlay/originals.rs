@@ -10,6 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use super::OverlayId;
 use super::compat::peer_relay::{Link, LinkError, dial_by, introduce};
 use super::core::{Core, Dial, Reach, Reserved};
+use super::error::BootstrapFailure;
 use super::link::places::Place;
 use super::link::websocket;
 use super::tasks::{Redial, serve};
@@ -111,9 +112,22 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String) {
         let mut reserved = None;
         let link = dial_by(&dialler, &url, &id, |claimed| reserve(&core, claimed, &mut reserved)).await;
         redial.dialled(link.is_ok());
+        core.dialled(&url, link.as_ref().err().and_then(told));
         read(&core, link, reserved).await;
         redial.wait(|| core.has_originals()).await;
     }
+}
+
+/// As the application is told of it. One that is not admitted has a link already.
+fn told(error: &LinkError) -> Option<BootstrapFailure> {
+    Some(match error {
+        LinkError::Failed(why) => BootstrapFailure::Failed(why.clone()),
+        LinkError::TimedOut => BootstrapFailure::TimedOut,
+        LinkError::NoId => BootstrapFailure::NoPeer(error.to_string()),
+        LinkError::OwnId => BootstrapFailure::OwnId,
+        LinkError::NoRoom => BootstrapFailure::NoRoom,
+        LinkError::NotAdmitted(_) => return None,
+    })
 }
 
 fn reserve(core: &Arc<Core>, claimed: &OverlayId, reserved: &mut Option<Reserved>) -> bool {

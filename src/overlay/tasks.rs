@@ -15,14 +15,15 @@ use super::OverlayId;
 use super::core::{Core, Reach, Wish};
 use super::link::listener::{Accepted, Listener};
 use super::link::signal::FromTree;
-use super::link::{self, Link, websocket};
+use super::link::websocket::{self, DialError};
+use super::link::{self, Link};
 use super::originals;
 use super::packets::PacketQueue;
 use super::router::Kind;
 use super::seal::PublicKey;
 use super::stream::Streams;
 use crate::identity::Identity;
-use crate::node::{Connect, Event, Events, Node};
+use crate::node::{Connect, Event, Events, Node, NodeKind};
 use crate::transport::websocket::Dialler;
 
 /// How long a connection that the routing wishes for may take.
@@ -58,6 +59,8 @@ pub(super) struct Tasks {
     pub(super) datagrams: Arc<PacketQueue>,
     pub(super) listener: Option<Listener>,
     pub(super) bootstrap: Vec<String>,
+    /// Whether there are URLs to begin with, of whatever kind.
+    pub(super) has_urls: bool,
     /// If they are taken.
     pub(super) originals: Option<originals::Tasks>,
     pub(super) dialler: Dialler,
@@ -85,6 +88,7 @@ pub(super) async fn run(mut tasks: Tasks) {
     let mut nodes = Nodes {
         core: core.clone(),
         overlay: tasks.node.clone(),
+        has_urls: tasks.has_urls,
         calls: HashMap::new(),
         endpoint: tasks.endpoint.clone(),
     };
@@ -117,6 +121,7 @@ pub(super) async fn run(mut tasks: Tasks) {
 struct Nodes {
     core: Arc<Core>,
     overlay: Node,
+    has_urls: bool,
     endpoint: Arc<Streams>,
     /// Connections that the routing wishes for.
     calls: HashMap<OverlayId, AbortHandle>,
@@ -124,6 +129,9 @@ struct Nodes {
 
 impl Nodes {
     fn event(&mut self, event: Event, running: &mut JoinSet<()>) {
+        if matches!(event, Event::Connection { .. } | Event::Close { .. } | Event::Lagged(_)) {
+            look_for_ways(&self.core, &self.overlay, self.has_urls);
+        }
         match event {
             Event::Open { node } => self.opened(&node, running),
             Event::Close { node, .. } => self.core.forget(&node),
@@ -183,6 +191,18 @@ impl Nodes {
             }
         }
     }
+}
+
+/// Tells the core whether a first link may come: from URLs that are dialled, by an onramp, or over a node of the application's that is
+/// on its way to being open.
+pub(super) fn look_for_ways(core: &Core, overlay: &Node, has_urls: bool) {
+    let is_way = |node: &Node| match node.kind() {
+        NodeKind::WebSocket => true,
+        NodeKind::WebRtc => !node.is_open() && node.via() != Some(overlay.id()),
+        _ => false,
+    };
+    let joining = has_urls || overlay.peers().iter().any(is_way);
+    core.have(|router, _| router.set_joining(joining));
 }
 
 /// Makes a neighbour of a link, and reads it until its end. Tells whether anything has come over it.
@@ -261,7 +281,7 @@ async fn pass_packets(core: Arc<Core>, kind: Kind, packets: Arc<PacketQueue>) {
     let packets = Closing(packets);
     while let Some((to, packet)) = poll_fn(|cx| packets.0.poll_pop(cx)).await {
         let dropped = match core.send(to, kind, packet, None) {
-            Ok((_, outcome)) => outcome.hold().await,
+            Ok(outcome) => outcome.hold().await,
             Err(_) => 1,
         };
         core.count_dropped(dropped);
@@ -301,6 +321,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
     loop {
         let dialled = websocket::dial(&dialler, &url, &identity, peer_timeout).await;
         redial.dialled(dialled.is_ok());
+        core.dialled(&url, dialled.as_ref().err().map(DialError::told));
         match dialled {
             Ok(link) => {
                 let id = link.id;
@@ -310,7 +331,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String, identity: Ide
                     serving.await;
                 }
             }
-            Err(error) => tracing::debug!(%url, %error, "no neighbour there"),
+            Err(error) => tracing::debug!(%error, "no neighbour there"),
         }
         redial.wait(|| core.has_links()).await;
     }

@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::header::{
+    AUTHORIZATION, HeaderValue, InvalidHeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
@@ -132,9 +133,9 @@ async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) -> CloseReason {
     let socket = tokio::select! {
-        socket = dialler.dial_as(url, &[PMESH_PROTOCOL, P_PROTOCOL], authorization, MAX_MESSAGE_BYTES) => match socket {
+        socket = dialler.try_dial(url, &[PMESH_PROTOCOL, P_PROTOCOL], authorization, MAX_MESSAGE_BYTES) => match socket {
             Ok(socket) => socket,
-            Err(why) => return CloseReason::Failed(why),
+            Err(why) => return CloseReason::Failed(why.to_string()),
         },
         _ = commands.recv() => return CloseReason::Local,
     };
@@ -183,27 +184,29 @@ impl Dialler {
         protocols: &[&str],
         max_message: usize,
     ) -> Result<(Socket, Option<String>), String> {
-        self.dial_as(url, protocols, None, max_message).await
+        self.try_dial(url, protocols, None, max_message).await.map_err(|error| error.to_string())
     }
 
-    /// The same as somebody.
-    async fn dial_as(
+    /// As [`dial`](Self::dial), as somebody.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for who tells servers that are not there from those that are others.
+    pub(crate) async fn try_dial(
         &self,
         url: &str,
         protocols: &[&str],
         authorization: Option<Authorization>,
         max_message: usize,
-    ) -> Result<(Socket, Option<String>), String> {
-        let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+    ) -> Result<(Socket, Option<String>), Error> {
+        let mut request = url.into_client_request()?;
         if let Some(Authorization(value)) = authorization {
             authorize(&mut request, &value)?;
         }
         if !protocols.is_empty() {
-            let protocols = HeaderValue::from_str(&protocols.join(", ")).map_err(|error| error.to_string())?;
-            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocols);
+            request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&protocols.join(", "))?);
         }
-        let connected = self.connect(request, max_message).await;
-        let (socket, response) = connected.map_err(|error| error.to_string())?;
+        let (socket, response) = self.connect(request, max_message).await?;
         let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
         Ok((socket, chosen.map(str::to_owned)))
     }
@@ -216,7 +219,7 @@ impl Dialler {
     /// [`Turned`]. No text in it has anything of the credentials.
     pub(crate) async fn log_in(&self, url: &str, authorization: &str, max_message: usize) -> Result<Socket, Turned> {
         let mut request = url.into_client_request().map_err(|error| Turned::Failed(error.to_string()))?;
-        authorize(&mut request, authorization).map_err(Turned::Failed)?;
+        authorize(&mut request, authorization).map_err(|error| Turned::Failed(error.to_string()))?;
         match self.connect(request, max_message).await {
             Ok((socket, _)) => Ok(socket),
             Err(Error::Http(response)) => {
@@ -257,8 +260,8 @@ impl Dialler {
     }
 }
 
-fn authorize(request: &mut Request, authorization: &str) -> Result<(), String> {
-    let mut value = HeaderValue::from_str(authorization).map_err(|error| error.to_string())?;
+fn authorize(request: &mut Request, authorization: &str) -> Result<(), InvalidHeaderValue> {
+    let mut value = HeaderValue::from_str(authorization)?;
     value.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, value);
     Ok(())

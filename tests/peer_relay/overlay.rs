@@ -191,6 +191,7 @@ async fn json_for_whom_no_peer_knows_goes_to_originals_and_nothing_else_does() {
     let us = ours().await;
     let mut original = Them::join(&us, id(2)).await;
     let nobody = id(9);
+    assert!(us.is_original(&original.id) && !us.is_original(&nobody));
     assert_eq!(soon(us.send(nobody, vec![1u8])).await, Err(OverlaySendError::NoRoute));
     soon(us.send(nobody, json!("alone"))).await.unwrap();
     assert_eq!(original.hear_for(nobody, "user").await, json!("alone"));

@@ -99,6 +99,10 @@ async fn messages_and_connections_along_a_line() {
 
     a.command(json!({"cmd": "overlay-connect", "id": c_id})).await;
     let open = a.find(json!({"event": "open", "node": c_id})).await;
+    a.find(json!({"event": "overlay-connected", "id": c_id})).await;
+    // It is said as well if there is nothing to be done.
+    a.command(json!({"cmd": "overlay-connect", "id": c_id})).await;
+    a.find(json!({"event": "overlay-connected", "id": c_id})).await;
     assert_eq!(open["kind"], "webrtc");
     a.find(json!({"event": "overlay-peer", "id": c_id})).await;
     a.command(json!({"cmd": "table"})).await;
@@ -134,6 +138,36 @@ async fn commands_that_cannot_be_carried_out_are_errors() {
     assert!(without.event("error").await["message"].as_str().unwrap().contains("--overlay"));
     let bad = output(&["peer", "--json", "--listen", "127.0.0.1:99999"]).await;
     assert_eq!((bad.status.code(), &events(&bad)[0]["event"]), (Some(1), &json!("error")));
+}
+
+#[tokio::test]
+async fn more_messages_than_can_wait_are_read_when_it_is_their_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let [(key, id), ..] = line(&folder);
+    let (_hub, url) = hub(&key).await;
+    let peer = program(&["peer", "--json", "--bootstrap", &url]).stdin(Stdio::piped()).spawn().unwrap();
+    let line = format!("{}\n", json!({"cmd": "overlay-send", "id": id, "json": "one of many"}));
+    let peer = feed(peer, format!("{}{{\"cmd\":\"quit\"}}\n", line.repeat(20_000)).into_bytes()).await;
+    let mut errors = events(&peer);
+    errors.retain(|event| event["event"] == "error");
+    // Those that waited at the end, and no others.
+    assert!(errors.len() < 5000 && errors.iter().all(|error| error["reason"] == "closed"), "{errors:?}");
+    assert_eq!(peer.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_leads_to_nobody_is_an_error() {
+    let onramp = onramp().await;
+    let nowhere = "ws://127.0.0.1:1/";
+    let secret = format!("{nowhere}?token=secret");
+    let (_hub, url) = hub_alone().await;
+    let mut peer = Running::overlay(&["--bootstrap", &secret, "--bootstrap", &onramp, "--bootstrap", &url]);
+    for (url, reason) in [(nowhere, "failed"), (&onramp, "noPeer")] {
+        peer.find(json!({"event": "error", "node": url, "reason": reason})).await;
+    }
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]);
+    peer.command(json!({"cmd": "overlay-send", "id": nobody, "json": 1})).await;
+    peer.find(json!({"event": "error", "node": nobody, "reason": "noRoute"})).await;
 }
 
 async fn hub_alone() -> (Running, String) {

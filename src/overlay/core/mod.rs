@@ -10,11 +10,13 @@
 //! - `signals.rs`: how new connections are made
 //! - `topics.rs`: topics, and who of the application is in them
 //! - `originals.rs`: links to originals of peer-relay
+//! - `told.rs`: what the application is told
 
 mod links;
 mod originals;
 mod patience;
 mod signals;
+mod told;
 mod topics;
 
 use self::links::{Entry, Handed, Linked, Purposes};
@@ -22,6 +24,8 @@ use self::originals::Originals;
 pub(super) use self::originals::{Dial, Reserved};
 use self::patience::HOLD;
 use self::signals::Callers;
+use self::told::Told;
+pub(super) use self::told::shown;
 use self::topics::Joined;
 pub(super) use self::topics::Membership;
 
@@ -34,7 +38,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use lru::LruCache;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout_at;
 
 use super::OverlayId;
@@ -50,8 +54,6 @@ use crate::lock::lock;
 use crate::node::{Budget, Node};
 use crate::protocol::frame::Undeliverable;
 
-/// Events that a slow reader may be behind before it loses some.
-const EVENTS: usize = 1024;
 /// What the tasks may still have to do. At it, links that the routing wishes for fail at once.
 const WISHES: usize = 1024;
 /// Packets of streams, or of the datagram socket, that may wait in each direction, and their bytes. At it, those that come are
@@ -94,8 +96,17 @@ struct Held {
 #[must_use]
 pub(super) struct Outcome {
     held: Vec<Held>,
-    /// Messages that failed at once and that nobody waits for.
-    failed: Vec<(SendId, SendFailure)>,
+    /// The message that is sent, and why it failed, if it did at once.
+    own: Option<SendId>,
+    failure: Option<SendFailure>,
+}
+
+/// Messages that nobody waits for, and that failed after they were taken.
+#[derive(Debug)]
+struct Undelivered {
+    to: OverlayId,
+    why: OverlaySendError,
+    messages: u64,
 }
 
 impl Outcome {
@@ -117,9 +128,9 @@ impl Outcome {
         join_all(sends).await.into_iter().filter(|sent| !sent).count() as u64
     }
 
-    /// Why that message failed, if it did at once.
-    pub(super) fn failure(&self, send: SendId) -> Option<SendFailure> {
-        self.failed.iter().find(|(failed, _)| *failed == send).map(|(_, reason)| *reason)
+    /// Why the message that was to be sent failed, if it did at once.
+    pub(super) fn failure(&self) -> Option<SendFailure> {
+        self.failure
     }
 }
 
@@ -176,7 +187,7 @@ pub(super) struct Core {
     /// What has arrived for the streams, and for the datagram socket.
     streams: Arc<PacketQueue>,
     datagrams: Arc<PacketQueue>,
-    events: Mutex<Option<broadcast::Sender<OverlayEvent>>>,
+    told: Mutex<Told>,
     signals: ToTree,
     wishes: mpsc::Sender<Wish>,
 }
@@ -216,7 +227,7 @@ impl Core {
             inbox: Inbox::default(),
             streams: packets(),
             datagrams: packets(),
-            events: Mutex::new(Some(broadcast::Sender::new(EVENTS))),
+            told: Mutex::default(),
             signals,
             wishes,
         };
@@ -239,22 +250,6 @@ impl Core {
     /// What has arrived for the datagram socket.
     pub(super) fn datagrams(&self) -> &Arc<PacketQueue> {
         &self.datagrams
-    }
-
-    /// Events from now on.
-    pub(super) fn events(&self) -> broadcast::Receiver<OverlayEvent> {
-        match &*lock(&self.events) {
-            Some(events) => events.subscribe(),
-            // Over: a stream that ends at once.
-            None => broadcast::Sender::new(1).subscribe(),
-        }
-    }
-
-    fn emit(&self, event: OverlayEvent) {
-        if let Some(events) = &*lock(&self.events) {
-            // Nobody listens: nothing is lost that could not be read again.
-            let _ = events.send(event);
-        }
     }
 
     /// Looks at the router.
@@ -310,7 +305,7 @@ impl Core {
         kind: Kind,
         body: Bytes,
         confirm: Option<(Duration, oneshot::Sender<Result<(), SendFailure>>)>,
-    ) -> Result<(SendId, Outcome), OverlaySendError> {
+    ) -> Result<Outcome, OverlaySendError> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(OverlaySendError::Closed);
@@ -321,7 +316,10 @@ impl Core {
         if let Some(waiting) = waiting {
             state.waiting.insert(send, Waiting::Confirm(waiting));
         }
-        Ok((send, self.carry_out(&mut state, true, now)))
+        let mut outcome = Outcome { own: Some(send), ..Outcome::default() };
+        self.poll_outputs(&mut state, &mut outcome, true, now);
+        self.arm(&mut state);
+        Ok(outcome)
     }
 
     /// Does what is due, again and again.
@@ -358,6 +356,7 @@ impl Core {
     }
 
     fn poll_outputs(&self, state: &mut State, outcome: &mut Outcome, patient: bool, now: Instant) {
+        let mut undelivered = Vec::new();
         while let Some(output) = state.router.poll_output() {
             match output {
                 Output::Transmit { to, packet } => match state.hand(&to, packet, patient, now) {
@@ -393,7 +392,8 @@ impl Core {
                     }
                     Some(Waiting::Signal(_)) => {}
                     None if kind == Kind::Topic => state.topics_peer_gone(&to, now),
-                    None => outcome.failed.push((send, reason)),
+                    None if outcome.own == Some(send) => outcome.failure = Some(reason),
+                    None => told::add(&mut undelivered, to, kind, reason),
                 },
                 Output::Connect(peer) => {
                     if self.makes_links && self.wishes.try_send(Wish::Connect(peer)).is_ok() {
@@ -406,6 +406,7 @@ impl Core {
                 Output::Foreign { to, message } => state.send_to_original(&to, &message),
             }
         }
+        self.tell_undelivered(undelivered);
     }
 
     /// Has the timer go off earlier, if it must.
@@ -454,7 +455,7 @@ impl Core {
         self.inbox.end();
         self.streams.close();
         self.datagrams.close();
-        *lock(&self.events) = None;
+        lock(&self.told).end();
     }
 }
 

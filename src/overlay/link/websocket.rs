@@ -23,6 +23,7 @@ use super::{Link, MAX_PACKET_BYTES, NotSent, Packets, Sender, Sink, Source};
 use crate::identity::{Identity, PeerId};
 use crate::lock::lock;
 use crate::overlay::OverlayId;
+use crate::overlay::error::BootstrapFailure;
 use crate::transport::websocket::Dialler;
 
 /// The subprotocol.
@@ -47,12 +48,39 @@ pub(crate) enum DialError {
     /// There is no WebSocket, or it ended in the middle of the handshake; the text says why.
     #[error("could not connect: {0}")]
     Failed(String),
+    /// There is a server, but none of neighbours; the text says how that showed.
+    #[error("no neighbour listens there: {0}")]
+    NoPeer(String),
     /// Not open after 10 seconds.
     #[error("not open in time")]
     TimedOut,
     /// The other side did not prove who it is, or is this peer.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+}
+
+impl DialError {
+    /// As the application is told of it.
+    pub(crate) fn told(&self) -> BootstrapFailure {
+        match self {
+            Self::Failed(why) => BootstrapFailure::Failed(why.clone()),
+            Self::NoPeer(why) => BootstrapFailure::NoPeer(why.clone()),
+            Self::TimedOut => BootstrapFailure::TimedOut,
+            Self::Handshake(HandshakeError::OwnId) => BootstrapFailure::OwnId,
+            Self::Handshake(error) => BootstrapFailure::NoPeer(error.to_string()),
+        }
+    }
+}
+
+/// Why there is no WebSocket. Servers that are busy are peers all the same.
+fn failed(error: Error) -> DialError {
+    match &error {
+        Error::Http(response) if !matches!(response.status().as_u16(), 429 | 500..) => {
+            DialError::NoPeer(error.to_string())
+        }
+        Error::Protocol(_) => DialError::NoPeer(error.to_string()),
+        _ => DialError::Failed(error.to_string()),
+    }
 }
 
 /// Makes a link to whoever listens at a URL, `ws://` or `wss://`. A neighbour that is silent for the peer timeout is lost.
@@ -74,8 +102,7 @@ pub(crate) async fn dial(
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     let handshake = Dialling::new(identity.clone(), rand::random(), host)?;
     let attempt = async {
-        let dialled = dialler.dial(url, &[PROTOCOL], MAX_PACKET_BYTES).await;
-        let (mut socket, _) = dialled.map_err(DialError::Failed)?;
+        let (mut socket, _) = dialler.try_dial(url, &[PROTOCOL], None, MAX_PACKET_BYTES).await.map_err(failed)?;
         say(&mut socket, handshake.hello()).await?;
         let (peer, proof) = handshake.answer(&hear(&mut socket).await?)?;
         say(&mut socket, proof).await?;

@@ -95,7 +95,8 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendFailure {
-    /// Nobody on the way knows of a neighbour that is closer.
+    /// Nobody on the way knows of a neighbour that is closer. Nobody has a message of the application: all that were asked have said no,
+    /// and none was silent.
     #[error("no peer leads to this id")]
     NoRoute,
     /// No confirmation, or no key of the destination, has come in time. The message may have been delivered all the same.
@@ -154,7 +155,8 @@ pub const MAX_FOREIGN_BYTES: usize = MAX_PACKET_BYTES - 1024;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RouterConfig {
-    /// Which routing it has. Neighbours that have another are used for messages to themselves only.
+    /// Which routing it has. Neighbours that have another do not get into the table: they are sent what is for themselves, and, where
+    /// nobody else leads on, what is for those of whom we have heard over them, and what is ours.
     pub routing: u8,
     /// Whether messages of original peer-relays are taken, relayed and sent.
     pub compat: bool,
@@ -167,8 +169,11 @@ pub struct RouterConfig {
     /// After how long without a confirmation a message is sent again. Further copies follow at two and then at three times that
     /// interval, up to seven while there are neighbours that were not the first hop of an earlier one, else up to three.
     pub retry_after: Duration,
-    /// How long a message may wait for the key of its destination.
+    /// How long a message may wait for the key of its destination; of one that wants no confirmation, also for a first link while there
+    /// are [ways in](super::Router::set_joining).
     pub key_within: Duration,
+    /// For how long after the first link, if there are ways in, it means nothing yet that nobody is closer to a destination.
+    pub settle_within: Duration,
     /// How long a neighbour to which something was sent may be silent until it is asked whether it is there.
     pub ping_after: Duration,
     /// How long a quiet link is left alone.
@@ -215,6 +220,7 @@ impl Default for RouterConfig {
             take_within: Duration::from_millis(1500),
             retry_after: Duration::from_secs(1),
             key_within: Duration::from_secs(10),
+            settle_within: Duration::from_secs(3),
             ping_after: Duration::from_secs(1),
             quiet_ping_after: Duration::from_secs(60),
             pong_within: Duration::from_millis(1500),

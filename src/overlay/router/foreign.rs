@@ -187,6 +187,11 @@ impl Router {
         matches!(self.contacts.peek(id), Some(Known::Contact { .. }))
     }
 
+    /// Whether this id is known as that of an original: it is a neighbour, or a peer on the way to it has said so.
+    pub fn knows_original(&self, id: &OverlayId) -> bool {
+        matches!(self.contacts.peek(id), Some(Known::Original { .. })) || self.is_original(id)
+    }
+
     /// Whether originals are neighbours, and nobody else is.
     pub(super) fn has_originals_only(&self) -> bool {
         self.has_originals() && self.neighbours.values().all(|neighbour| neighbour.is_original())

@@ -8,7 +8,7 @@ use super::api::MAX_PACKET_BYTES;
 use super::held::{Held, Origin};
 use super::keys::Known;
 use super::timers::Due;
-use super::wire::{Head, Mode, Purpose, Reply};
+use super::wire::{Head, Mode, Purpose, Refusal, Reply};
 use super::{Router, wire};
 use crate::overlay::OverlayId;
 use crate::overlay::routing::Sender;
@@ -221,8 +221,8 @@ impl Router {
         Some(next)
     }
 
-    /// A neighbour has taken a message, or refused it and says how many sends are left.
-    fn answered(&mut self, from: &OverlayId, hop: u32, refused: Option<u8>, now: Instant) {
+    /// A neighbour has taken a message, or refused it.
+    fn answered(&mut self, from: &OverlayId, hop: u32, refused: Option<Refusal>, now: Instant) {
         let Some(held) = self.held.get(hop).filter(|held| held.next().as_ref() == Some(from)) else {
             return self.counters.unexpected += 1;
         };
@@ -236,13 +236,14 @@ impl Router {
     }
 
     /// The next hop has refused a message, is gone, or does not answer: tries another.
-    pub(super) fn reroute(&mut self, hop: u32, refused: Option<u8>, now: Instant) {
+    pub(super) fn reroute(&mut self, hop: u32, refused: Option<Refusal>, now: Instant) {
         let Some(held) = self.held.get(hop) else { return };
         if let Some(due) = held.due.take() {
             self.timers.cancel(due, Due::Held(hop));
         }
-        held.hops = refused.map_or(held.hops, |left| left.min(held.hops.saturating_sub(1)));
-        let (origin, left, packet) = (held.origin, held.hops, held.packet.clone());
+        held.hops = refused.map_or(held.hops, |refusal| refusal.hops.min(held.hops.saturating_sub(1)));
+        held.is_unsure |= refused.is_none_or(|refusal| refusal.is_unsure);
+        let (origin, left, is_unsure, packet) = (held.origin, held.hops, held.is_unsure, held.packet.clone());
         let is_wanted = match &origin {
             Origin::Neighbour { .. } | Origin::Answer => true,
             Origin::Send(number) => self.sends.contains_key(number),
@@ -258,7 +259,7 @@ impl Router {
             head.and_then(|head| self.choose_another(&head, &|id| tried.contains(id), &|id| earlier.contains(id)));
         let Some(next) = next else {
             self.forget(hop);
-            return self.came_back(origin, left, now);
+            return self.came_back(origin, left, is_unsure, now);
         };
         if let Some(earlier) = self.tried_for(&origin) {
             earlier.push(next);
@@ -282,14 +283,15 @@ impl Router {
         }
     }
 
-    fn came_back(&mut self, origin: Origin, left: u8, now: Instant) {
+    fn came_back(&mut self, origin: Origin, left: u8, is_unsure: bool, now: Instant) {
         match origin {
             Origin::Neighbour { id, hop } => {
                 self.counters.no_route += 1;
-                self.transmit(id, wire::refused(hop, left.saturating_sub(1)), now);
+                let refusal = Refusal { hops: left.saturating_sub(1), is_unsure };
+                self.transmit(id, wire::refused(hop, refusal), now);
             }
-            Origin::Send(number) => self.send_came_back(number, now),
-            Origin::Key(id) => self.key_came_back(id, now),
+            Origin::Send(number) => self.send_came_back(number, is_unsure, now),
+            Origin::Key(id) => self.key_came_back(id, is_unsure, now),
             Origin::Answer => self.counters.no_route += 1,
         }
     }
@@ -328,7 +330,8 @@ impl Router {
 
     fn refuse(&mut self, previous: OverlayId, head: &Head, now: Instant) {
         if head.confirm {
-            self.transmit(previous, wire::refused(head.hop, head.hops.saturating_sub(1)), now);
+            let refusal = Refusal { hops: head.hops.saturating_sub(1), is_unsure: false };
+            self.transmit(previous, wire::refused(head.hop, refusal), now);
         }
     }
 

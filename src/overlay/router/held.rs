@@ -48,13 +48,15 @@ pub(super) struct Held {
     pub(super) due: Option<Instant>,
     /// Whether it counts against the share of the neighbour that has sent it.
     pub(super) counts: bool,
+    /// Whether one of those to which it was sent has not answered: it may have it.
+    pub(super) is_unsure: bool,
 }
 
 impl Held {
     pub(super) fn new(packet: Bytes, origin: Origin, hops: u8, next: OverlayId, due: Instant) -> Self {
         let mut tried = [None; MAX_TRIES];
         tried[0] = Some(next);
-        Self { packet, origin, hops, tried, due: Some(due), counts: false }
+        Self { packet, origin, hops, tried, due: Some(due), counts: false, is_unsure: false }
     }
 
     pub(super) fn tried(&self) -> impl Iterator<Item = &OverlayId> {

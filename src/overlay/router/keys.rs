@@ -1,21 +1,25 @@
 //! How others are reached: their keys and sessions, and how we ask for them.
 
+use std::mem;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::api::{Kind, SendFailure};
 use super::held::Origin;
-use super::sends::{LONGEST_WAIT, MAX_NO_ROUTES};
+use super::sends::LONGEST_WAIT;
 use super::timers::Due;
+use super::ways::Ways;
 use super::window::Epoch;
 use super::wire::{Nonce, Purpose, Reply};
 use super::{Router, wire};
 use crate::overlay::OverlayId;
 use crate::overlay::seal::Contact;
 
-/// How often a key is asked for.
-const MAX_REQUESTS: u8 = 6;
+/// How often a key is asked for at short intervals, and how many times [`RouterConfig::retry_after`](super::RouterConfig::retry_after)
+/// lies between two questions then, as long as messages wait for it.
+const QUICK_REQUESTS: u8 = 6;
+const SLOW_WAIT: u8 = 10;
 /// How many times [`RouterConfig::retry_after`](super::RouterConfig::retry_after) lies between two questions whether a session is over.
 const STALE_WAIT: u32 = 4;
 /// How many times [`RouterConfig::key_within`](super::RouterConfig::key_within) a peer counts as an original.
@@ -50,8 +54,15 @@ pub(super) struct Wanted {
     /// The hop number of the last question, if it is kept.
     held: Option<u32>,
     requests: u8,
-    no_routes: u8,
+    pub(super) ways: Ways,
     due: Instant,
+}
+
+impl Wanted {
+    /// How many times [`RouterConfig::retry_after`](super::RouterConfig::retry_after) lies between the last question and the next.
+    fn pause(&self) -> u32 {
+        if self.requests < QUICK_REQUESTS { self.requests.clamp(1, LONGEST_WAIT).into() } else { SLOW_WAIT.into() }
+    }
 }
 
 impl Numbers {
@@ -108,8 +119,7 @@ impl Router {
 
     /// Asks a peer for its key, and keeps the message until it is here.
     pub(super) fn want_key(&mut self, id: OverlayId, waiting: Option<u64>, now: Instant) {
-        let is_original = matches!(self.contacts.get(&id), Some(Known::Original { .. })) || self.is_original(&id);
-        if is_original {
+        if self.knows_original(&id) {
             waiting.into_iter().for_each(|number| self.send_to_original(number, now));
             return;
         }
@@ -122,45 +132,61 @@ impl Router {
         }
         let number = self.random();
         let waiting = waiting.into_iter().collect();
-        let (tried, held) = (Vec::new(), None);
-        self.wanted.insert(id, Wanted { number, waiting, tried, held, requests: 0, no_routes: 0, due: now });
+        let (tried, held, ways) = (Vec::new(), None, Ways::default());
+        self.wanted.insert(id, Wanted { number, waiting, tried, held, requests: 0, ways, due: now });
         self.ask(id, now);
     }
 
-    fn ask(&mut self, id: OverlayId, now: Instant) {
+    pub(super) fn ask(&mut self, id: OverlayId, now: Instant) {
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
-        wanted.requests += 1;
-        let (number, tried, requests) = (wanted.number, wanted.tried.clone(), wanted.requests);
+        let (number, tried) = (wanted.number, wanted.tried.clone());
         if let Some(hop) = wanted.held.take() {
             self.drop_held(hop);
         }
-        self.wake_key(id, now + self.config.retry_after * requests.min(LONGEST_WAIT).into());
         let head = self.open_head(id, Purpose::KeyRequest, false, true);
         let Some(next) = self.choose_another(&head, &|_| false, &|id| tried.contains(id)) else {
-            return self.key_came_back(id, now);
+            return self.no_way_to_key(id, Ways::dead_end, now);
         };
         let held = self.hold(head.open(&number.to_be_bytes()), &head, Origin::Key(id), next, now);
         if let Some(wanted) = self.wanted.get_mut(&id) {
             wanted.tried.push(next);
             wanted.held = held;
+            wanted.ways.begin();
+            wanted.requests = wanted.requests.saturating_add(1);
+            let pause = wanted.pause();
+            self.wake_key(id, now + self.config.retry_after * pause);
         }
     }
 
-    /// Nobody on the way to the peer was closer.
-    pub(super) fn key_came_back(&mut self, id: OverlayId, now: Instant) {
+    /// Nobody on the way to the peer was closer. If that `is_unsure`, somebody on it may have the question.
+    pub(super) fn key_came_back(&mut self, id: OverlayId, is_unsure: bool, now: Instant) {
+        self.no_way_to_key(id, |ways| ways.came_back(is_unsure), now);
+    }
+
+    fn no_way_to_key(&mut self, id: OverlayId, note: impl FnOnce(&mut Ways), now: Instant) {
         let originals_only = self.has_originals_only();
+        let may_be_original = originals_only || self.has_originals() && !self.settles(now);
+        let is_alone = self.is_alone();
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
-        wanted.no_routes += 1;
-        if wanted.no_routes >= MAX_NO_ROUTES || originals_only {
-            let may_be_original = self.has_originals();
-            for number in self.unwant(&id) {
-                if !may_be_original || !self.send_as_original(number, now) {
-                    self.fail(number, SendFailure::NoRoute);
+        note(&mut wanted.ways);
+        let nobody_has_it = wanted.ways.nobody_has_it();
+        let pause = if nobody_has_it { 1 } else { wanted.pause() };
+        if wanted.ways.is_enough() || is_alone || originals_only {
+            for number in mem::take(&mut wanted.waiting) {
+                if may_be_original && self.send_as_original(number, now) {
+                    continue;
+                }
+                let goes_on = self.goes_on(number, nobody_has_it, now);
+                match self.wanted.get_mut(&id) {
+                    Some(wanted) if goes_on => wanted.waiting.push(number),
+                    _ => self.fail(number, SendFailure::NoRoute),
                 }
             }
-        } else {
-            self.wake_key(id, now + self.config.retry_after);
+            if self.wanted.get(&id).is_some_and(|wanted| wanted.waiting.is_empty()) {
+                self.unwant(&id);
+            }
         }
+        self.wake_key(id, now + self.config.retry_after * pause);
         self.look_for(&id, now);
     }
 
@@ -168,8 +194,7 @@ impl Router {
     pub(super) fn key_due(&mut self, id: OverlayId, now: Instant) {
         let Some(wanted) = self.wanted.get_mut(&id) else { return };
         wanted.waiting.retain(|number| self.sends.contains_key(number));
-        if wanted.waiting.is_empty() || wanted.requests >= MAX_REQUESTS {
-            // The messages have timers of their own.
+        if wanted.waiting.is_empty() {
             self.wanted.remove(&id);
         } else {
             self.ask(id, now);

@@ -15,12 +15,13 @@
 //! ```
 //!
 //! At its source it waits for the key of the destination (`keys`), then for the receipt (`sends`), and is sent again along
-//! another way if that does not come. At its destination it is opened, and delivered once (`arrive`).
+//! another way if that does not come. That there is no way is known when all who were tried have refused it: a hop that was silent,
+//! here or further on, may have passed it on, so it is tried until its time is over. At its destination it is opened, and delivered once (`arrive`).
 //!
 //! - `wire`: what travels, and the rules for reading it
 //! - `neighbours`, `budgets`: links, and what may come over them
 //! - `forward`, `held`: messages of others
-//! - `sends`, `keys`: messages of ours
+//! - `sends`, `keys`, `ways`: messages of ours
 //! - `arrive`, `window`: messages for us
 //! - `foreign`: messages of original peer-relays
 //! - `cache`, `timers`: what is remembered, and what is due
@@ -58,6 +59,7 @@ mod keys;
 mod neighbours;
 mod sends;
 mod timers;
+mod ways;
 mod window;
 mod wire;
 
@@ -110,6 +112,9 @@ pub struct Router {
     seal: Box<dyn Seal>,
     config: RouterConfig,
     neighbours: HashMap<OverlayId, Neighbour>,
+    /// Whether somebody makes the first links, and since when there is one.
+    is_joining: bool,
+    linked: Option<Instant>,
     contacts: Cache<OverlayId, Known>,
     windows: Cache<OverlayId, Windows>,
     /// Numbers of sends that were confirmed, with the neighbour to which the last receipt went.
@@ -150,6 +155,8 @@ impl Router {
             routing,
             seal,
             neighbours: HashMap::new(),
+            is_joining: false,
+            linked: None,
             contacts: Cache::new(peers),
             windows: Cache::new(peers),
             delivered: Cache::new(messages),
@@ -203,6 +210,13 @@ impl Router {
     /// them again, or hear that they were not confirmed. All others are delivered as always.
     pub fn set_full(&mut self, full: bool) {
         self.is_full = full;
+    }
+
+    /// Whether there are ways in: URLs that are dialled, onramps, whatever may lead to a first link. Then messages of the application
+    /// wait for it, and until the table has [settled](RouterConfig::settle_within). Without any, and without a neighbour, they fail at
+    /// once. At first there are none.
+    pub fn set_joining(&mut self, joining: bool) {
+        self.is_joining = joining;
     }
 
     /// The routing table.

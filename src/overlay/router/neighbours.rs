@@ -78,7 +78,9 @@ impl Router {
             self.wake_neighbour(id, now + self.config.hello_within);
             self.say_hello(id, true, now);
         } else {
-            self.ready(id, true, now);
+            if self.ready(id, true, now) {
+                self.resume(now);
+            }
         }
     }
 
@@ -92,6 +94,9 @@ impl Router {
         if neighbour.is_ready {
             self.outputs.push_back(Output::NeighbourDown(*id));
         }
+        if !self.neighbours.values().any(|neighbour| neighbour.is_ready) {
+            self.linked = None;
+        }
         for hop in self.held.waiting_for(id) {
             self.reroute(hop, None, now);
         }
@@ -104,14 +109,28 @@ impl Router {
         self.run_routing(now);
     }
 
-    fn ready(&mut self, id: OverlayId, is_routed: bool, now: Instant) {
-        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+    /// Returns whether it is the first.
+    fn ready(&mut self, id: OverlayId, is_routed: bool, now: Instant) -> bool {
+        let Some(neighbour) = self.neighbours.get_mut(&id) else { return false };
         (neighbour.is_ready, neighbour.is_routed) = (true, is_routed);
         let is_verified = !neighbour.is_original();
         self.outputs.push_back(Output::NeighbourUp(id));
         if is_routed {
             self.routing.up(id, is_verified, now);
         }
+        let is_first = self.linked.is_none();
+        self.linked.get_or_insert(now);
+        is_first
+    }
+
+    /// Whether a first link may come, or has come just now.
+    pub(super) fn settles(&self, now: Instant) -> bool {
+        self.is_joining && self.linked.is_none_or(|since| now < since + self.config.settle_within)
+    }
+
+    /// Whether there is no neighbour, and none to come.
+    pub(super) fn is_alone(&self) -> bool {
+        !self.is_joining && self.neighbours.is_empty()
     }
 
     fn say_hello(&mut self, to: OverlayId, asks: bool, now: Instant) {
@@ -125,14 +144,18 @@ impl Router {
         let (Some((routing, session, asks)), Some((is_ready, key))) = (wire::parse_hello(packet), known) else {
             return self.counters.malformed += 1;
         };
+        let mut is_first = false;
         if !is_ready {
             self.wake_neighbour(from, now + self.config.ping_after);
-            self.ready(from, routing == self.config.routing, now);
+            is_first = self.ready(from, routing == self.config.routing, now);
         }
         // What waits for the key goes over this link.
         self.learn(from, Contact { key, session }, now);
         if !is_ready {
             self.run_routing(now);
+            if is_first {
+                self.resume(now);
+            }
         } else if asks {
             // It has lost one link to us, and got another, in an order in which we always had one.
             self.say_hello(from, false, now);

@@ -8,6 +8,7 @@ use super::api::{Kind, MAX_BODY_BYTES, Output, SendFailure, SendId, SendRefused}
 use super::held::Origin;
 use super::keys::Known;
 use super::timers::Due;
+use super::ways::Ways;
 use super::wire::{Head, Mode, Purpose};
 use super::{Router, wire};
 use crate::overlay::OverlayId;
@@ -21,8 +22,6 @@ const MAX_SENDS: u8 = 8;
 const MAX_SENDS_AGAIN: u8 = 4;
 /// The longest wait for a confirmation until the next copy, in waits for the first.
 pub(super) const LONGEST_WAIT: u8 = 3;
-/// After so many times that nobody was closer, it is given up.
-pub(super) const MAX_NO_ROUTES: u8 = 2;
 
 /// A message that is kept.
 #[derive(Debug)]
@@ -32,9 +31,9 @@ pub(super) struct Pending {
     pub(super) body: Bytes,
     pub(super) confirm: bool,
     deadline: Instant,
-    /// How often it was sent, and how often nobody was closer.
+    /// How often it was sent.
     sends: u8,
-    no_routes: u8,
+    ways: Ways,
     /// The neighbours to which it was sent: the next time another is tried, if there is one.
     pub(super) tried: Vec<OverlayId>,
     /// The hop number of the last copy, if it is kept.
@@ -71,7 +70,9 @@ impl Router {
             if confirm.is_some() {
                 self.outputs.push_back(Output::Confirmed { send });
             }
-        } else if let (None, Some(contact)) = (confirm, self.contact_of(&to, now)) {
+        } else if let (None, Some(contact)) =
+            (confirm, self.contact_of(&to, now).filter(|_| !self.waits_for_link(kind)))
+        {
             self.send_once(send, &contact, to, kind, &body, now);
         } else {
             if self.sends.len() >= self.config.held_messages || self.sends_bytes + body.len() > self.config.held_bytes {
@@ -80,8 +81,8 @@ impl Router {
             let deadline = now + confirm.unwrap_or(self.config.key_within).min(MAX_CONFIRM);
             self.sends_bytes += body.len();
             let (confirm, due) = (confirm.is_some(), deadline);
-            let (sends, no_routes, tried, held) = (0, 0, Vec::new(), None);
-            let pending = Pending { to, kind, body, confirm, deadline, sends, no_routes, tried, held, due };
+            let (sends, ways, tried, held) = (0, Ways::default(), Vec::new(), None);
+            let pending = Pending { to, kind, body, confirm, deadline, sends, ways, tried, held, due };
             self.sends.insert(number, pending);
             self.timers.set(deadline, Due::Send(number));
             self.launch(number, now);
@@ -156,6 +157,9 @@ impl Router {
         let (confirm, tried, sends) = (pending.confirm, pending.tried.clone(), pending.sends);
         let Some(contact) = self.contact_of(&to, now) else { return self.want_key(to, Some(number), now) };
         if !confirm {
+            if self.waits_for_link(kind) {
+                return self.no_way(number, Ways::dead_end, now);
+            }
             self.finish(number);
             return self.send_once(SendId(number), &contact, to, kind, &body, now);
         }
@@ -167,7 +171,7 @@ impl Router {
             None if sends >= MAX_SENDS_AGAIN => return self.wait_for_deadline(number),
             None => match self.choose(&head, &|_| false) {
                 Some(next) => next,
-                None => return self.send_came_back(number, now),
+                None => return self.no_way(number, Ways::dead_end, now),
             },
         };
         self.counters.sent += 1;
@@ -176,6 +180,7 @@ impl Router {
         let held = self.hold(packet, &head, Origin::Send(number), next, now);
         if let Some(pending) = self.sends.get_mut(&number) {
             pending.sends = sends.saturating_add(1);
+            pending.ways.begin();
             pending.tried.push(next);
             pending.held = held;
         }
@@ -204,12 +209,17 @@ impl Router {
         self.look_for(&id, now);
     }
 
-    /// Nobody on the way was closer.
-    pub(super) fn send_came_back(&mut self, number: u64, now: Instant) {
+    /// Nobody on the way was closer. If that `is_unsure`, somebody on it may have the message.
+    pub(super) fn send_came_back(&mut self, number: u64, is_unsure: bool, now: Instant) {
+        self.no_way(number, |ways| ways.came_back(is_unsure), now);
+    }
+
+    fn no_way(&mut self, number: u64, note: impl FnOnce(&mut Ways), now: Instant) {
+        let is_alone = self.is_alone();
         let Some(pending) = self.sends.get_mut(&number) else { return };
-        pending.no_routes += 1;
-        let (to, is_over) = (pending.to, pending.no_routes >= MAX_NO_ROUTES);
-        if is_over {
+        note(&mut pending.ways);
+        let (to, is_enough, nobody_has_it) = (pending.to, pending.ways.is_enough(), pending.ways.nobody_has_it());
+        if (is_enough || is_alone) && !self.goes_on(number, nobody_has_it, now) {
             self.fail(number, SendFailure::NoRoute);
         } else {
             self.wake_send(number, now + self.config.retry_after);
@@ -217,12 +227,36 @@ impl Router {
         self.look_for(&to, now);
     }
 
+    /// Whether a message is not given up where there is no way: the application would take it for one that nobody has, or for one to an
+    /// id that nobody has. What others send is one try of theirs, and they want to know soon.
+    pub(super) fn goes_on(&self, number: u64, nobody_has_it: bool, now: Instant) -> bool {
+        let is_patient = self.sends.get(&number).is_some_and(|pending| is_patient(pending.kind));
+        is_patient && (!nobody_has_it || self.settles(now))
+    }
+
+    fn waits_for_link(&self, kind: Kind) -> bool {
+        is_patient(kind) && self.is_joining && self.linked.is_none()
+    }
+
+    /// There is a first link: what has found no way tries it.
+    pub(super) fn resume(&mut self, now: Instant) {
+        let keys = self.wanted.iter().filter(|(_, wanted)| wanted.ways.is_no()).map(|(id, _)| *id);
+        for id in keys.collect::<Vec<OverlayId>>() {
+            self.ask(id, now);
+        }
+        let sends = self.sends.iter().filter(|(_, pending)| pending.ways.is_no()).map(|(number, _)| *number);
+        for number in sends.collect::<Vec<u64>>() {
+            self.launch(number, now);
+        }
+    }
+
     /// The timer of a message has gone off.
     pub(super) fn send_due(&mut self, number: u64, now: Instant) {
         let Some(pending) = self.sends.get(&number) else { return };
         if now >= pending.deadline {
-            let reason = if pending.no_routes > 0 { SendFailure::NoRoute } else { SendFailure::TimedOut };
-            return self.fail(number, reason);
+            let key = self.wanted.get(&pending.to).map(|wanted| &wanted.ways);
+            let is_no = pending.ways.nobody_has_it() && key.unwrap_or(&pending.ways).is_no();
+            return self.fail(number, if is_no { SendFailure::NoRoute } else { SendFailure::TimedOut });
         }
         if pending.sends < MAX_SENDS {
             self.launch(number, now);
@@ -318,4 +352,9 @@ impl Router {
             self.transmit(next, head.open(body), now);
         }
     }
+}
+
+/// Whether it is a message of the application.
+fn is_patient(kind: Kind) -> bool {
+    matches!(kind, Kind::Json | Kind::Binary)
 }

@@ -5,7 +5,7 @@
 //! 1 routing  a message of the routing table, from neighbour to neighbour
 //! 2 message  see below
 //! 3 taken    hop number (4)
-//! 4 refused  hop number (4), sends left (1)
+//! 4 refused  hop number (4), sends left (1), whether somebody may have it all the same (1)
 //! 5 ping
 //! 6 pong
 //!
@@ -275,15 +275,25 @@ pub(super) fn taken(hop: u32) -> Bytes {
     Bytes::copy_from_slice(&[TAKEN, a, b, c, d])
 }
 
-pub(super) fn refused(hop: u32, hops: u8) -> Bytes {
-    let [a, b, c, d] = hop.to_be_bytes();
-    Bytes::copy_from_slice(&[REFUSED, a, b, c, d, hops])
+/// A message goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// How many more sends it may cause.
+    pub(super) hops: u8,
+    /// Somebody to whom it was sent has not answered, and may have it.
+    pub(super) is_unsure: bool,
 }
 
-/// The hop number of an answer, and how many sends are left if it is a refusal.
-pub(super) fn parse_answer(packet: &[u8]) -> Option<(u32, Option<u8>)> {
+pub(super) fn refused(hop: u32, Refusal { hops, is_unsure }: Refusal) -> Bytes {
+    let [a, b, c, d] = hop.to_be_bytes();
+    Bytes::copy_from_slice(&[REFUSED, a, b, c, d, hops, is_unsure.into()])
+}
+
+/// The hop number of an answer, and what it says if it is a refusal.
+pub(super) fn parse_answer(packet: &[u8]) -> Option<(u32, Option<Refusal>)> {
     let hop = u32::from_be_bytes(packet.get(1..5)?.try_into().ok()?);
-    let refused = if packet[0] == REFUSED { Some(*packet.get(5)?) } else { None };
+    let refusal = || Some(Refusal { hops: *packet.get(5)?, is_unsure: packet.get(6).is_some_and(|byte| *byte != 0) });
+    let refused = if packet[0] == REFUSED { Some(refusal()?) } else { None };
     Some((hop, refused))
 }
 

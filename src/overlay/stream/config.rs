@@ -17,11 +17,15 @@ use crate::identity::Identity;
 /// of a connection are padded to this, and QUIC writes their length in 14 bits.
 pub(super) const MTU: u16 = 16 * 1024;
 
-/// A peer that is silent for so long is gone. A path that is gone for 10 seconds is probed again within 20.
+/// A peer that is silent for so long is gone, or for 10 seconds less if we have sent it something at the beginning. A path that is gone for 10 seconds is probed again within 20.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(45);
 
 /// How often a connection in use says that it is there, so that the end of a peer is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// QUIC counts the silence from the first packet on that it has sent into it (RFC 9000, section 10.1): one that says that we are there,
+/// if there is no other.
+const IDLE_TIMEOUT: Duration = MAX_SILENCE.saturating_sub(KEEP_ALIVE);
 
 /// What a peer may send on one stream before it is read, in bytes. It bounds the speed: so much in each round trip.
 pub(super) const STREAM_WINDOW: u32 = 2 << 20;
@@ -98,7 +102,7 @@ fn transport(streams: u32) -> TransportConfig {
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(CONNECTION_WINDOW.into())
         .send_window(SEND_WINDOW.into())
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(MAX_SILENCE.as_millis() as u32))))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
         .keep_alive_interval(Some(KEEP_ALIVE))
         // Both the same: after losses it would otherwise take the path for one that has no room for large packets.
         .initial_mtu(MTU)

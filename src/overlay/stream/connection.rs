@@ -60,7 +60,7 @@ impl Drop for InUse {
 /// does not read.
 ///
 /// The way through the overlay may change at any time, and may be gone for 10 seconds, without a break. When the peer is gone or
-/// has restarted, reading and writing fail, with [`TimedOut`](io::ErrorKind::TimedOut) after 45 seconds of silence, or
+/// has restarted, reading and writing fail, with [`TimedOut`](io::ErrorKind::TimedOut) after 35 to 45 seconds of silence, or
 /// [`ConnectionReset`](io::ErrorKind::ConnectionReset) or [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) at once.
 ///
 /// Reading and writing are cancel safe as far as their Tokio methods are. Dropping the stream without `shutdown` resets it: the

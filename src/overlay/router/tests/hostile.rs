@@ -362,17 +362,18 @@ fn only_the_next_hop_answers_for_a_message() {
     let packet = open(Purpose::KeyRequest, 50, 3, 1, b"12345678");
     net.with(1, |router, now| router.receive(&id(0), packet, now));
     assert_eq!(net.routers[&1].held.len(), 1);
+    let refusal = wire::Refusal { hops: 32, is_unsure: false };
     for hop in 0..1000 {
-        for packet in [wire::taken(hop), wire::refused(hop, 32)] {
+        for packet in [wire::taken(hop), wire::refused(hop, refusal)] {
             net.with(1, |router, now| router.receive(&id(0), packet, now));
         }
     }
     assert_eq!((net.counters(1).unexpected, net.routers[&1].held.len()), (2000, 1));
     // And a refusal that does not say how much is left is none.
-    let short = wire::refused(0, 32).slice(..5);
+    let short = wire::refused(0, refusal).slice(..5);
     net.with(1, |router, now| router.receive(&id(2), short, now));
     assert_eq!((net.counters(1).malformed, net.routers[&1].held.len()), (1, 1));
-    net.with(1, |router, now| router.receive(&id(2), wire::refused(0, 32), now));
+    net.with(1, |router, now| router.receive(&id(2), wire::refused(0, refusal), now));
     assert_eq!(net.routers[&1].held.len(), 0);
 }
 

@@ -43,7 +43,7 @@ fn who_says_no_hello_is_released() {
 }
 
 #[test]
-fn one_with_another_routing_is_for_itself_only() {
+fn one_with_another_routing_is_on_no_way_to_ids_beyond() {
     let mut net = Net::line(0..2);
     net.config.routing = 1;
     net.add(2);
@@ -56,6 +56,10 @@ fn one_with_another_routing_is_for_itself_only() {
     let send = net.send(0, 3, "through", Some(SECOND * 5));
     net.run(SECOND * 10);
     assert_eq!(net.take_told(), [delivered(2, 1, "direct"), (0, Told::Failed(send, SendFailure::NoRoute))]);
+    // But what comes over such a link is passed on, and answered on that way.
+    let send = net.send(2, 0, "from there", Some(SECOND * 5));
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [delivered(0, 2, "from there"), (2, Told::Confirmed(send))]);
 }
 
 #[test]

@@ -238,6 +238,71 @@ fn the_destination_is_silent() {
     assert_eq!(net.take_told(), [(0, Told::Failed(send, SendFailure::TimedOut))]);
 }
 
+/// Nobody knows what a hop that says nothing has done with a message.
+fn line_with_a_silent_hop(known: bool) -> Net {
+    let mut net = Net::line(0..4);
+    if known {
+        net.send(0, 3, "hello", None);
+        net.run(SECOND);
+        assert_eq!(net.take_told(), [delivered(3, 0, "hello")]);
+    }
+    net
+}
+
+#[test]
+fn a_silent_hop_is_no_end_of_the_way() {
+    for (known, silent) in [(true, 1), (true, 2), (false, 1), (false, 2)] {
+        let mut net = line_with_a_silent_hop(known);
+        net.mute.insert(silent);
+        let send = net.send(0, 3, "text", CONFIRM);
+        net.run(Duration::from_millis(5500));
+        assert_eq!(net.take_told(), []);
+        net.mute.clear();
+        net.run(SECOND * 14);
+        assert_eq!(net.take_told(), [delivered(3, 0, "text"), (0, Told::Confirmed(send))], "{known} {silent}");
+    }
+}
+
+#[test]
+fn what_may_have_arrived_has_timed_out() {
+    for (known, silent) in [(true, 1), (true, 2), (true, 3), (false, 1), (false, 3)] {
+        let mut net = line_with_a_silent_hop(known);
+        net.mute.insert(silent);
+        let send = net.send(0, 3, "text", CONFIRM);
+        net.run(SECOND * 19);
+        assert_eq!(net.take_told(), []);
+        net.run(SECOND);
+        assert_eq!(net.take_told(), [(0, Told::Failed(send, SendFailure::TimedOut))], "{known} {silent}");
+        assert!(net.routers[&0].wanted.len() <= 1 && net.routers[&0].sends.is_empty());
+    }
+}
+
+#[test]
+fn one_that_said_no_does_not_speak_for_one_that_was_silent() {
+    let mut net = two_ways();
+    net.cut(3, 10);
+    net.mute.insert(5);
+    let send = net.send(0, 10, "text", CONFIRM);
+    net.run(SECOND * 20);
+    assert_eq!(net.take_told(), [(0, Told::Failed(send, SendFailure::TimedOut))]);
+    // What makes links is one try of somebody who knows what to try next.
+    let signal = net.with(0, |router, now| router.send(id(10), Kind::Signal, Bytes::new(), CONFIRM, now)).unwrap();
+    net.run(SECOND * 8);
+    assert_eq!(net.take_told(), [(0, Told::Failed(signal, SendFailure::NoRoute))]);
+}
+
+#[test]
+fn a_message_that_was_delivered_is_not_said_to_have_no_way() {
+    let mut net = two_ways();
+    // The receipt is lost, and then the destination is gone.
+    let send = net.send(0, 10, "text", CONFIRM);
+    net.run(DELAY * 2 + DELAY / 2);
+    assert_eq!(net.take_told(), [delivered(10, 0, "text")]);
+    net.remove(10);
+    net.run(SECOND * 20);
+    assert_eq!(net.take_told(), [(0, Told::Failed(send, SendFailure::TimedOut))]);
+}
+
 #[test]
 fn the_destination_starts_anew() {
     let mut net = two_ways();
@@ -258,6 +323,7 @@ fn so_many_messages_wait() {
     let mut net = Net::new();
     net.config.held_messages = 10;
     net.add(0);
+    net.with(0, |router, _| router.set_joining(true));
     let mut refused = 0;
     for to in 1..20 {
         let body = Bytes::from_static(b"text");

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod hostile;
+mod joining;
 mod links;
 mod messages;
 mod net;

@@ -109,5 +109,6 @@ async fn a_peer_that_is_gone_is_noticed() {
     for stream in [&mut stream, &mut accepted] {
         assert_eq!(stream.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     }
-    assert!(start.elapsed() < config::MAX_SILENCE * 2, "{:?}", start.elapsed());
+    let silence = start.elapsed().as_secs();
+    assert!((34..=45).contains(&silence), "{silence} s");
 }
