@@ -38,10 +38,8 @@ pub fn laid_out(settings: Settings, nodes: usize) -> World {
         for other in links.into_iter().filter(|other| other != peer) {
             world.introduce(*peer, other);
         }
-        if at % (nodes / 300).max(1) == 0 {
-            world.run_for(Duration::from_millis(300));
-        }
     }
+    progress(&world, "laid out");
     settle(&mut world, &table, Duration::from_secs(120), Duration::from_secs(600));
     world
 }
