@@ -1,9 +1,14 @@
 use std::time::Duration;
 
+/// Longer times mean this one: a hundred years, which can be added to any time of a clock.
+pub(in crate::directory) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// How many connections to peers a session makes for its calls, and how long they last.
 ///
 /// A connection that exists anyway, because the application or the other side has made it, is used too. It does not count, and is never
 /// closed here.
+///
+/// Times of more than a hundred years mean a hundred years: [`Duration::MAX`] is for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolConfig {
@@ -45,5 +50,17 @@ impl Default for PoolConfig {
             pause: (Duration::from_millis(500), Duration::from_millis(1500)),
             idle: (seconds(5), seconds(10)),
         }
+    }
+}
+
+impl PoolConfig {
+    /// The same, with values that can be.
+    pub(super) fn checked(mut self) -> Self {
+        self.outgoing = self.outgoing.max(1);
+        for (from, to) in [&mut self.connect_timeout, &mut self.pause, &mut self.idle] {
+            (*from, *to) = ((*from).min(FOREVER), (*to).min(FOREVER));
+        }
+        self.wait = self.wait.min(FOREVER);
+        self
     }
 }

@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 pub(super) use action::{Action, CallId, NoConnection};
+pub(super) use config::FOREVER;
 pub use config::PoolConfig;
 pub(super) use incoming::Incoming;
 
@@ -107,10 +108,9 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(mut config: PoolConfig, seed: u64) -> Self {
-        config.outgoing = config.outgoing.max(1);
+    pub(super) fn new(config: PoolConfig, seed: u64) -> Self {
         Self {
-            config,
+            config: config.checked(),
             rng: SmallRng::seed_from_u64(seed),
             online: false,
             peers: HashMap::new(),

@@ -495,6 +495,26 @@ fn too_many_calls_fail_at_once() {
 }
 
 #[test]
+fn times_may_be_for_ever() {
+    let ever = (Duration::MAX, Duration::MAX);
+    let config = PoolConfig { wait: Duration::MAX, connect_timeout: ever, pause: ever, idle: ever, ..slots(1) };
+    let mut world = World::new(config);
+    world.config.connect_timeout = (FOREVER, FOREVER);
+    let call = world.call(1, true);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert_eq!(world.pool.next_timeout(), Some(world.now + FOREVER));
+    world.used.insert(peer(1));
+    world.call(2, false);
+    assert!(world.lent.contains(&peer(1)));
+    world.dialled(2, Err(ConnectError::Busy));
+    world.call(3, false);
+    world.dialled(3, Err(ConnectError::AlreadyConnected));
+    world.pass(Duration::from_secs(100_000_000));
+    assert!(world.failed.is_empty() && world.dialling.is_empty());
+}
+
+#[test]
 fn so_many_peers_may_connect_as_was_said() {
     let mut incoming = Incoming::new(2);
     let address = |number: u64| Address::new(number.to_string()).unwrap();
