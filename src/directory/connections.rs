@@ -88,11 +88,11 @@ impl Connections {
         self.logins.push_back(node.id());
     }
 
-    /// Whether a peer that makes an offer has a place.
-    pub(super) fn room(&mut self, root: &Root, from: &Address) -> Verdict {
+    /// Whether a peer of a user that makes an offer has a place.
+    pub(super) fn room(&mut self, root: &Root, from: &Address, user: &Arc<str>) -> Verdict {
         // The tree says so to who is connected.
         let is_open = root.peer(from).is_some_and(|node| node.is_open());
-        if is_open || self.incoming.admit(from, now()) { Verdict::Accept } else { Verdict::Busy }
+        if is_open || self.incoming.admit(from, user, now()) { Verdict::Accept } else { Verdict::Busy }
     }
 
     /// Ends everything. Returns the connections that were made for calls, which are being closed.

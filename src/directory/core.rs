@@ -273,8 +273,8 @@ impl Core {
             return Verdict::Accept;
         }
         let mut state = self.lock();
-        let is_known = link::number(offer.from()).is_some_and(|peer| state.presence.alias(peer).is_some());
-        if !is_known { Verdict::Refuse } else { state.connections.room(&self.root, offer.from()) }
+        let user = link::number(offer.from()).and_then(|peer| state.presence.alias(peer)).cloned();
+        user.map_or(Verdict::Refuse, |user| state.connections.room(&self.root, offer.from(), &user))
     }
 
     /// Whether everybody is known, and the node open: then calls may be made.

@@ -153,7 +153,8 @@ pub enum CallError {
     /// There was no connection within the time that a call may [wait](super::PoolConfig::wait) for one. The peer was not called.
     #[error("no connection in time")]
     NoConnection,
-    /// There is no connection to the peer. It was not called.
+    /// There is no connection to the peer. It was not called. A peer that is [busy](ConnectError::Busy) was so all the time that the
+    /// call could [wait](super::PoolConfig::wait).
     #[error("no connection: {0}")]
     NotConnected(ConnectError),
     /// The directory does not vouch for the peer any more: its login was ended while it was called, or it was not named again within the

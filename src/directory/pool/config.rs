@@ -19,11 +19,14 @@ pub struct PoolConfig {
     pub outgoing: usize,
     /// Connections of peers that are accepted, at a time. Default: 5.
     ///
-    /// Further ones hear [`Verdict::Busy`](crate::Verdict::Busy), and call again after a pause if they are sessions too.
+    /// No user has all of them, if there are at least two: the peers of one that has some get a further one only while more are free than it
+    /// has, so 3 of 5 if nobody else is there. Further ones hear [`Verdict::Busy`](crate::Verdict::Busy), and call again after a pause if
+    /// they are sessions too.
     pub incoming: usize,
     /// Calls that wait for a connection. Default: 4,096. Further ones fail at once.
     pub waiting: usize,
-    /// How long a call waits for a connection at most. Default: one minute. Then it fails.
+    /// How long a call waits for a connection at most. Default: one minute. Then it fails, as [busy](crate::ConnectError::Busy) if the
+    /// peer has said so last.
     pub wait: Duration,
     /// How long an attempt to connect may take: a random time between these two. Default: 5 to 10 seconds.
     pub connect_timeout: (Duration, Duration),

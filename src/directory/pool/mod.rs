@@ -68,6 +68,8 @@ struct Peer {
     keep: bool,
     /// Attempts that have failed.
     failed: u32,
+    /// Whether it has said last that it is busy.
+    busy: bool,
     /// Whether the directory still names it.
     there: bool,
 }
@@ -175,6 +177,7 @@ impl Pool {
     /// abandoned: a connection that it made is to be closed.
     pub(super) fn dialled(&mut self, peer: PeerNumber, result: Result<bool, ConnectError>, now: Instant) -> bool {
         let Some(entry) = self.peers.get_mut(&peer).filter(|peer| peer.state == State::Dialling) else { return false };
+        entry.busy = result == Err(ConnectError::Busy);
         match result {
             Ok(owned) => self.set(peer, State::Open { owned, idle: None }),
             // It has not noticed yet that the connection before this one is over.
@@ -310,7 +313,9 @@ impl Pool {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         while let Some((_, call)) = self.waiting.first().copied().filter(|(at, _)| *at <= now) {
-            self.actions.push_back(Action::Fail { call, why: NoConnection::TimedOut });
+            let busy = self.calls.get(&call).and_then(|call| self.peers.get(&call.peer)).is_some_and(|peer| peer.busy);
+            let why = if busy { NoConnection::Failed(ConnectError::Busy) } else { NoConnection::TimedOut };
+            self.actions.push_back(Action::Fail { call, why });
             self.finished(call, now);
         }
         while let Some((_, peer)) = self.pausing.first().copied().filter(|(at, _)| *at <= now) {
@@ -341,6 +346,7 @@ impl Pool {
             serial: 0,
             keep: false,
             failed: 0,
+            busy: false,
             there: true,
         })
     }

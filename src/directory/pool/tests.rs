@@ -1,6 +1,7 @@
 //! The pool in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -515,22 +516,66 @@ fn times_may_be_for_ever() {
 }
 
 #[test]
+fn a_call_that_has_waited_for_who_is_busy_says_so() {
+    let mut world = World::new(PoolConfig { wait: Duration::from_secs(5), ..slots(2) });
+    let (busy, silent) = (world.call(1, false), world.call(2, false));
+    while !world.failed.contains_key(&busy) {
+        if world.dialling.contains(&peer(1)) {
+            world.dialled(1, Err(ConnectError::Busy));
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    let was_busy = NoConnection::Failed(ConnectError::Busy);
+    assert_eq!((&world.failed[&busy], &world.failed[&silent]), (&was_busy, &NoConnection::TimedOut));
+    // It was so before.
+    let later = world.call(1, false);
+    world.dialled(1, Err(ConnectError::Busy));
+    world.pass(Duration::from_millis(1500));
+    world.dialled(1, Err(ConnectError::TimedOut));
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.failed[&later], NoConnection::TimedOut);
+}
+
+fn address(number: u64) -> Address {
+    Address::new(number.to_string()).unwrap()
+}
+
+#[test]
 fn so_many_peers_may_connect_as_was_said() {
-    let mut incoming = Incoming::new(2);
-    let address = |number: u64| Address::new(number.to_string()).unwrap();
-    let now = Instant::now();
-    assert!(incoming.admit(&address(1), now) && incoming.admit(&address(2), now));
-    assert!(incoming.admit(&address(1), now), "who has a place keeps it");
-    assert!(!incoming.admit(&address(3), now));
+    let (mut incoming, now) = (Incoming::new(2), Instant::now());
+    // Each of a user of its own.
+    let admit =
+        |incoming: &mut Incoming, number, now| incoming.admit(&address(number), &number.to_string().into(), now);
+    assert!(admit(&mut incoming, 1, now) && admit(&mut incoming, 2, now));
+    assert!(admit(&mut incoming, 1, now), "who has a place keeps it");
+    assert!(!admit(&mut incoming, 3, now));
     assert!(incoming.made(&address(1), NodeId(1)));
     assert!(!incoming.made(&address(3), NodeId(3)), "one of our own");
     incoming.merged(&address(2));
-    assert!(incoming.admit(&address(3), now));
-    assert!(!incoming.admit(&address(4), now));
+    assert!(admit(&mut incoming, 3, now));
+    assert!(!admit(&mut incoming, 4, now));
     // Nothing came of it.
-    assert!(incoming.admit(&address(4), now + RESERVED));
+    assert!(admit(&mut incoming, 4, now + RESERVED));
     incoming.closed(NodeId(1));
-    assert!(incoming.admit(&address(5), now + RESERVED));
+    assert!(admit(&mut incoming, 5, now + RESERVED));
+}
+
+#[test]
+fn no_user_has_all_places() {
+    let (bob, carol, dave): (Arc<str>, Arc<str>, Arc<str>) = ("bob".into(), "carol".into(), "dave".into());
+    for (limit, alone) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (9, 5)] {
+        let (mut incoming, now) = (Incoming::new(limit), Instant::now());
+        let taken = (0..20).filter(|number| incoming.admit(&address(*number), &bob, now)).count();
+        assert_eq!(taken, alone, "{limit}");
+        assert_eq!(incoming.admit(&address(30), &carol, now), limit > 1);
+        (0..20).for_each(|number| _ = incoming.made(&address(number), NodeId(number)));
+        assert!(!incoming.admit(&address(21), &bob, now), "nodes count as offers do");
+    }
+    let (mut incoming, now) = (Incoming::new(5), Instant::now());
+    let mut admit = |number, user| incoming.admit(&address(number), user, now);
+    let all = [&bob, &bob, &bob, &bob, &carol, &carol, &dave, &dave].into_iter().zip(0..);
+    let admitted: Vec<_> = all.map(|(user, number)| admit(number, user)).collect();
+    assert_eq!(admitted, [true, true, true, false, true, false, true, false]);
 }
 
 const RESERVED: Duration = Duration::from_secs(5);
