@@ -262,7 +262,7 @@ impl Core {
         let room = move |offer: &Offer| core.upgrade().map_or(Verdict::Refuse, |core| core.room(offer));
         let connect = Connect::from(&self.url).firewall(self.root.policy().clone().and(room));
         let node = self.root.attach(NodeKind::Directory, connect, transport).detach();
-        state.connections.introduced_by(&node);
+        state.connections.introduced_by(&self.root, &node);
         state.node = Some((node, to_tree));
         from_tree
     }
