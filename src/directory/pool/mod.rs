@@ -239,7 +239,8 @@ impl Pool {
             State::Open { .. } if entry.active > 0 => false,
             // It is about to be used.
             State::Dialling => false,
-            State::Closing | State::Released(_) => true,
+            State::Released(_) => true,
+            // Also while it is being closed here: what the other side says to that may have been so before it asked.
             _ => {
                 self.set(peer, State::Released(now + PARTING));
                 self.fill();

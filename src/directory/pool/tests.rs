@@ -111,6 +111,9 @@ impl World {
     fn release(&mut self, number: u64) -> bool {
         let (peer, may) = (peer(number), self.pool.release(peer(number), self.now));
         assert!(!may || self.started.values().all(|used| *used != peer), "{peer} is used");
+        if may && self.closing.remove(&peer) {
+            self.released.insert(peer);
+        }
         if may && self.open.contains_key(&peer) {
             self.released.insert(peer);
             // It takes no place any more.
@@ -418,6 +421,22 @@ fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
 }
 
 #[test]
+fn who_has_let_the_other_side_close_a_connection_does_not_use_it_although_that_one_did() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, false);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert_eq!(world.closing, [peer(1)].into());
+    // The other side has said that it uses it, and is done: what it said comes later than that it asks.
+    assert!(world.release(1));
+    world.pool.is_used(peer(1), world.now);
+    let call = world.call(1, false);
+    assert!(!world.started.contains_key(&call));
+    world.closed(1);
+    assert_eq!(world.dialling, [peer(1)].into());
+}
+
+#[test]
 fn a_connection_that_the_other_side_may_close_and_does_not_is_cut() {
     let mut world = World::new(slots(1));
     let call = world.call(1, true);
@@ -665,7 +684,8 @@ impl World {
                 };
             }
             Op::Release(n) => {
-                if let Some(peer) = nth(self.open.keys().copied(), n).filter(|peer| !self.dialling.contains(peer)) {
+                let there: Vec<_> = self.open.keys().chain(&self.closing).copied().collect();
+                if let Some(peer) = nth(there.into_iter(), n).filter(|peer| !self.dialling.contains(peer)) {
                     self.release(peer.get());
                 }
             }
