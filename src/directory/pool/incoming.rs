@@ -60,3 +60,50 @@ impl Incoming {
         self.nodes.retain(|node, _| nodes.contains(node));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u64) -> Address {
+        Address::new(number.to_string()).unwrap()
+    }
+
+    #[test]
+    fn so_many_peers_may_connect_as_was_said() {
+        let (mut incoming, now) = (Incoming::new(2), Instant::now());
+        // Each of a user of its own.
+        let admit =
+            |incoming: &mut Incoming, number, now| incoming.admit(&address(number), &number.to_string().into(), now);
+        assert!(admit(&mut incoming, 1, now) && admit(&mut incoming, 2, now));
+        assert!(admit(&mut incoming, 1, now), "who has a place keeps it");
+        assert!(!admit(&mut incoming, 3, now));
+        assert!(incoming.made(&address(1), NodeId(1)));
+        assert!(!incoming.made(&address(3), NodeId(3)), "one of our own");
+        incoming.merged(&address(2));
+        assert!(admit(&mut incoming, 3, now));
+        assert!(!admit(&mut incoming, 4, now));
+        // Nothing came of it.
+        assert!(admit(&mut incoming, 4, now + RESERVED));
+        incoming.closed(NodeId(1));
+        assert!(admit(&mut incoming, 5, now + RESERVED));
+    }
+
+    #[test]
+    fn no_user_has_all_places() {
+        let (bob, carol, dave): (Arc<str>, Arc<str>, Arc<str>) = ("bob".into(), "carol".into(), "dave".into());
+        for (limit, alone) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (9, 5)] {
+            let (mut incoming, now) = (Incoming::new(limit), Instant::now());
+            let taken = (0..20).filter(|number| incoming.admit(&address(*number), &bob, now)).count();
+            assert_eq!(taken, alone, "{limit}");
+            assert_eq!(incoming.admit(&address(30), &carol, now), limit > 1);
+            (0..20).for_each(|number| _ = incoming.made(&address(number), NodeId(number)));
+            assert!(!incoming.admit(&address(21), &bob, now), "nodes count as offers do");
+        }
+        let (mut incoming, now) = (Incoming::new(5), Instant::now());
+        let mut admit = |number, user| incoming.admit(&address(number), user, now);
+        let all = [&bob, &bob, &bob, &bob, &carol, &carol, &dave, &dave].into_iter().zip(0..);
+        let admitted: Vec<_> = all.map(|(user, number)| admit(number, user)).collect();
+        assert_eq!(admitted, [true, true, true, false, true, false, true, false]);
+    }
+}
