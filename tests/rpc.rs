@@ -518,6 +518,33 @@ async fn calls_go_over_the_overlay() {
 }
 
 #[tokio::test]
+async fn a_firewall_decides_call_by_call_over_the_overlay() {
+    let [a, b, c] = overlays().await;
+    let friend = b.id();
+    let rpc = Rpc::builder()
+        .firewall(move |call: &IncomingCall| match call.module() {
+            "Panic" => panic!("a firewall that fails"),
+            "Never" => Verdict::Ignore,
+            "Same" => Verdict::Busy,
+            "Add" => (call.caller().overlay_id() == Some(friend)).into(),
+            _ => Verdict::Refuse,
+        })
+        .build();
+    modules(&rpc);
+    let _serving = rpc.serve_overlay(&c).unwrap();
+    let calls = Rpc::new();
+    let (of_friend, of_stranger) = (calls.over(&b, c.id()), calls.over(&a, c.id()));
+    for refused in ["My.Echo.Module", "Panic", "Unknown"] {
+        assert_eq!(soon(of_friend.call(refused, json!(null))).await, Err(CallError::Refused), "{refused}");
+    }
+    assert_eq!(soon(of_friend.call("Same", json!(null))).await, Err(CallError::Busy));
+    let ignored = soon(of_friend.clone().timeout(Duration::from_millis(50)).call("Never", json!(null))).await;
+    assert_eq!(ignored, Err(CallError::TimedOut));
+    assert_eq!(soon(of_stranger.call("Add", json!([1, 2]))).await, Err(CallError::Refused));
+    assert_eq!(soon(of_friend.call_typed("Add", &(1, 2))).await, Ok(3));
+}
+
+#[tokio::test]
 async fn a_peer_that_sends_nonsense_ends_its_own_calls_only() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let [_a, b, c] = overlays().await;

@@ -86,7 +86,8 @@ impl DirectoryBuilder {
     /// How long the calls of a peer are still taken, over a connection that is open, when it has left the directory and not because its
     /// login was ended, which has effect at once. Two minutes by default: so long a peer has to log in again, and is then known by its key.
     /// After that its calls are not taken, and the connection is closed, with calls over it, unless it is one of the application. Time
-    /// does not count while this session is not logged in: who has left meanwhile has the same time from the new login on.
+    /// does not count while this session is not logged in: who has left meanwhile has the same time from the new login on. More than a
+    /// hundred years mean a hundred years.
     ///
     /// A login that has left cannot be ended any more, whatever becomes of its account: so long who has stolen a password may be served
     /// after it was changed.

@@ -1,6 +1,6 @@
 //! Carries out what the [pool](super::pool) decides, and tells it what happens in the tree.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +22,10 @@ use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Serving;
 
 mod leaving;
+mod logins;
 
-/// Logins whose connections are remembered as those of this directory. Connections of older ones are not used for calls any more.
-const LOGINS: usize = 32;
+use logins::Logins;
+
 /// How often an application's attempt to connect is repeated while the connection before it is being closed, at either end, and after
 /// how long each.
 const PATIENCE: u32 = 100;
@@ -37,9 +38,7 @@ pub(super) struct Connections {
     /// By which number a peer is named now, to which there is a connection by an earlier one.
     vouchers: HashMap<PeerNumber, PeerNumber>,
     incoming: Incoming,
-    /// The nodes of the directory, of the latest logins: an address means a peer only where one of these has introduced it. Others may
-    /// call anybody anything.
-    logins: VecDeque<NodeId>,
+    logins: Logins,
     /// The open connections that the pool knows of.
     nodes: HashMap<PeerNumber, Node>,
     calls: HashMap<CallId, Waiting>,
@@ -69,7 +68,7 @@ impl Connections {
             pool: Pool::new(config, seed),
             doubts: Doubts::new(grace),
             vouchers: HashMap::new(),
-            logins: VecDeque::new(),
+            logins: Logins::default(),
             nodes: HashMap::new(),
             calls: HashMap::new(),
             dials: HashMap::new(),
@@ -81,18 +80,15 @@ impl Connections {
     }
 
     /// This is the directory's node from now on.
-    pub(super) fn introduced_by(&mut self, node: &Node) {
-        if self.logins.len() >= LOGINS {
-            self.logins.pop_front();
-        }
-        self.logins.push_back(node.id());
+    pub(super) fn introduced_by(&mut self, root: &Root, node: &Node) {
+        self.logins.begin(node.id(), root.peers().iter().filter_map(Node::via));
     }
 
-    /// Whether a peer that makes an offer has a place.
-    pub(super) fn room(&mut self, root: &Root, from: &Address) -> Verdict {
+    /// Whether a peer of a user that makes an offer has a place.
+    pub(super) fn room(&mut self, root: &Root, from: &Address, user: &Arc<str>) -> Verdict {
         // The tree says so to who is connected.
         let is_open = root.peer(from).is_some_and(|node| node.is_open());
-        if is_open || self.incoming.admit(from, now()) { Verdict::Accept } else { Verdict::Busy }
+        if is_open || self.incoming.admit(from, user, now()) { Verdict::Accept } else { Verdict::Busy }
     }
 
     /// Ends everything. Returns the connections that were made for calls, which are being closed.
@@ -116,7 +112,7 @@ impl Connections {
 
     /// The peer of the directory at the other end of a node.
     fn peer(&self, node: &Node) -> Option<PeerNumber> {
-        let introduced = node.via().is_some_and(|via| self.logins.contains(&via));
+        let introduced = node.via().is_some_and(|via| self.logins.contains(via));
         number(node.address()).filter(|_| introduced)
     }
 

@@ -262,7 +262,7 @@ impl Core {
         let room = move |offer: &Offer| core.upgrade().map_or(Verdict::Refuse, |core| core.room(offer));
         let connect = Connect::from(&self.url).firewall(self.root.policy().clone().and(room));
         let node = self.root.attach(NodeKind::Directory, connect, transport).detach();
-        state.connections.introduced_by(&node);
+        state.connections.introduced_by(&self.root, &node);
         state.node = Some((node, to_tree));
         from_tree
     }
@@ -273,8 +273,8 @@ impl Core {
             return Verdict::Accept;
         }
         let mut state = self.lock();
-        let is_known = link::number(offer.from()).is_some_and(|peer| state.presence.alias(peer).is_some());
-        if !is_known { Verdict::Refuse } else { state.connections.room(&self.root, offer.from()) }
+        let user = link::number(offer.from()).and_then(|peer| state.presence.alias(peer)).cloned();
+        user.map_or(Verdict::Refuse, |user| state.connections.room(&self.root, offer.from(), &user))
     }
 
     /// Whether everybody is known, and the node open: then calls may be made.

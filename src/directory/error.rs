@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::pool::NoConnection;
 use crate::node::ConnectError;
 use crate::protocol::directory::Refused;
@@ -30,6 +32,18 @@ pub enum LoginError {
         /// When to try again, if the directory says so.
         retry_after: Option<Duration>,
     },
+    /// The account is logged in as often as it may be.
+    #[error("the account is logged in too many times")]
+    TooManyLogins {
+        /// When to try again, if the directory says so.
+        retry_after: Option<Duration>,
+    },
+    /// The directory has ended the session, and does not take the password any more.
+    #[error("the directory has ended the session: {reason}")]
+    Ended {
+        /// As the directory says it: the password was changed, say, or the account deactivated or deleted. At most 123 bytes.
+        reason: String,
+    },
     /// The directory has too much to do. Try again later.
     #[error("the directory is busy")]
     Busy,
@@ -53,13 +67,21 @@ pub enum LoginError {
 impl From<Turned> for LoginError {
     fn from(turned: Turned) -> Self {
         match turned {
+            Turned::Away { status: 429, retry_after, body } if is_too_many(&body) => {
+                Self::TooManyLogins { retry_after }
+            }
             Turned::Away { status: 401 | 403, .. } => Self::WrongPassword,
-            Turned::Away { status: 429, retry_after } => Self::Throttled { retry_after },
+            Turned::Away { status: 429, retry_after, .. } => Self::Throttled { retry_after },
             Turned::Away { status: 503, .. } => Self::Busy,
             Turned::Away { status, .. } => Self::NotADirectory { status },
             Turned::Failed(why) => Self::Unreachable(why),
         }
     }
+}
+
+/// Whether it is not that there were too many attempts.
+fn is_too_many(body: &[u8]) -> bool {
+    serde_json::from_slice(body).is_ok_and(|body: Value| body["code"] == "tooManyLogins")
 }
 
 /// Why the directory has not done what it was asked for.
@@ -153,7 +175,8 @@ pub enum CallError {
     /// There was no connection within the time that a call may [wait](super::PoolConfig::wait) for one. The peer was not called.
     #[error("no connection in time")]
     NoConnection,
-    /// There is no connection to the peer. It was not called.
+    /// There is no connection to the peer. It was not called. A peer that is [busy](ConnectError::Busy) was so all the time that the
+    /// call could [wait](super::PoolConfig::wait).
     #[error("no connection: {0}")]
     NotConnected(ConnectError),
     /// The directory does not vouch for the peer any more: its login was ended while it was called, or it was not named again within the

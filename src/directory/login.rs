@@ -19,7 +19,7 @@ pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest text of a directory, in bytes: enough to name as many peers as are kept. A larger one ends the connection.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Until a lost directory is dialled again: at first and at most.
+/// Until a lost directory is dialled again: at first and at most. After a login that has held for the latter it begins anew.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A name and a password. They are wiped from memory when dropped, and not shown; the system and the layers below may have copies of
@@ -121,6 +121,13 @@ impl Backoff {
         Self(PAUSE.0)
     }
 
+    /// A login is lost that has held for so long.
+    pub(super) fn lost(&mut self, held: Duration) {
+        if held >= PAUSE.1 {
+            *self = Self::new();
+        }
+    }
+
     /// The next pause, of a random number between 0 and 1. The directory may have said when to come again.
     pub(super) fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
         let pause = self.0.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
@@ -181,6 +188,10 @@ mod tests {
         let mut backoff = Backoff::new();
         let pauses: Vec<u128> = (0..8).map(|n| backoff.next(f64::from(n % 2), None).as_millis()).collect();
         assert_eq!(pauses, [500, 2000, 2000, 8000, 8000, 32_000, 30_000, 60_000]);
+        backoff.lost(Duration::from_millis(59_999));
+        assert_eq!(backoff.next(1.0, None).as_secs(), 60, "it flaps");
+        backoff.lost(Duration::from_secs(60));
+        assert_eq!(backoff.next(1.0, None).as_secs(), 1);
         assert_eq!(Backoff::new().next(1.0, Some(Duration::from_secs(90))).as_secs(), 90);
         assert_eq!(Backoff::new().next(0.0, Some(Duration::MAX)).as_secs(), 3600);
     }

@@ -77,16 +77,18 @@ async fn stay(
 ) -> Option<LoginError> {
     let mut backoff = Backoff::new();
     loop {
-        if carry(core, socket, stop.clone()).await {
-            backoff = Backoff::new();
-        }
+        let Carried { held, ended } = carry(core, socket, stop.clone()).await;
+        backoff.lost(held);
         let dialled = tokio::select! {
             dialled = dial_again(core, url, password, &mut backoff) => dialled,
             () = stopped(&mut stop) => return None,
         };
-        socket = match dialled {
-            Ok(socket) => socket,
-            Err(error) => return Some(error),
+        socket = match (dialled, ended) {
+            (Ok(socket), _) => socket,
+            (Err(LoginError::WrongPassword), Some(reason)) if !reason.is_empty() => {
+                return Some(LoginError::Ended { reason });
+            }
+            (Err(error), _) => return Some(error),
         };
     }
 }
@@ -105,14 +107,24 @@ async fn dial_again(
             Err(LoginError::WrongPassword) if password.try_other() => {}
             Ok(socket) => return Ok(socket),
             Err(LoginError::WrongPassword) => return Err(LoginError::WrongPassword),
-            Err(LoginError::Throttled { retry_after: at }) => retry_after = at,
+            Err(LoginError::Throttled { retry_after: at } | LoginError::TooManyLogins { retry_after: at }) => {
+                retry_after = at;
+            }
             Err(error) => tracing::debug!(%error, "the directory is not there"),
         }
     }
 }
 
-/// Carries texts until the connection is over. Returns whether the session was online.
-async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>) -> bool {
+/// What has become of a connection.
+struct Carried {
+    /// How long the session was logged in.
+    held: Duration,
+    /// If the directory has ended the login: what it says.
+    ended: Option<String>,
+}
+
+/// Carries texts until the connection is over.
+async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>) -> Carried {
     let (texts, outgoing) = mpsc::channel(TEXTS);
     let (sink, mut stream) = socket.split();
     let mut writing = pin!(write(sink, outgoing));
@@ -120,7 +132,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
     let mut from_tree: Option<FromTree> = None;
     let begun = Instant::now();
     let mut heard = begun;
-    let mut ended = false;
+    let mut ended = None;
     let in_order = loop {
         tokio::select! {
             message = stream.next() => match message {
@@ -131,7 +143,9 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    ended = frame.is_some_and(|frame| u16::from(frame.code) == ACCOUNT_CLOSED);
+                    let frame = frame.filter(|frame| u16::from(frame.code) == ACCOUNT_CLOSED);
+                    // It is shown.
+                    ended = frame.map(|frame| frame.reason.chars().filter(|c| !c.is_control()).collect());
                     break true;
                 }
                 Some(Ok(_)) => heard = Instant::now(),
@@ -146,13 +160,13 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
             () = stopped(&mut stop) => break true,
         }
     };
-    let was_online = core.is_online();
-    core.lost(ended);
+    let held = if core.is_online() { begun.elapsed() } else { Duration::ZERO };
+    core.lost(ended.is_some());
     if in_order {
         // What waits is sent, then the end.
         let _ = timeout(CLOSE_TIMEOUT, writing).await;
     }
-    was_online
+    Carried { held, ended }
 }
 
 /// Waits until the session is to end. Cancel safe.

@@ -58,6 +58,8 @@ pub(crate) enum Turned {
         status: u16,
         /// When to try again, if it says so.
         retry_after: Option<Duration>,
+        /// As much of the body as has come with the head.
+        body: Vec<u8>,
     },
     /// No WebSocket came of it; the text says why.
     Failed(String),
@@ -228,6 +230,7 @@ impl Dialler {
                 Err(Turned::Away {
                     status: response.status().as_u16(),
                     retry_after: retry_after.map(Duration::from_secs),
+                    body: response.into_body().unwrap_or_default(),
                 })
             }
             Err(error) => Err(Turned::Failed(error.to_string())),

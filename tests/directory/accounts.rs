@@ -1,5 +1,7 @@
 //! Logging in, trust, and who is there.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use pmesh::directory::{Credentials, Directory, LoginError, RequestError, SessionEvent};
 use pmesh::onramp::Onramp;
@@ -117,6 +119,19 @@ async fn logins_fail_with_reasons() {
 }
 
 #[tokio::test]
+async fn who_is_logged_in_too_often_hears_that() {
+    let server = Server::start(&["alice"]).await;
+    let onramp = Onramp::builder().accounts(server.accounts.clone()).max_logins(1);
+    let onramp = onramp.bind("127.0.0.1:0").await.unwrap();
+    let url = onramp.url();
+    let _running = tokio::spawn(onramp.run(std::future::pending::<()>()));
+    let log_in = || soon(Directory::connect(&url, "alice", PASSWORD));
+    let _first = log_in().await.unwrap();
+    let second = log_in().await.map(drop);
+    assert_eq!(second, Err(LoginError::TooManyLogins { retry_after: Some(Duration::from_secs(60)) }));
+}
+
+#[tokio::test]
 async fn directories_are_reached_by_wss_if_their_certificate_is_trusted() {
     let server = Server::start(&["alice", "bob"]).await;
     let (url, certificate) = tls::front(&server.url()).await;
@@ -155,7 +170,7 @@ async fn a_session_survives_a_new_password_and_ends_with_its_account() {
         SessionEvent::Ended { error } => Some(error.clone()),
         _ => None,
     });
-    assert_eq!(error.await, Some(LoginError::WrongPassword));
+    assert_eq!(error.await, Some(LoginError::Ended { reason: "the password was changed".into() }));
     assert_eq!(soon(bob.session.trusted()).await, Err(RequestError::NotConnected));
     soon(alice.session.connected()).await.unwrap();
     soon(alice.session.delete_account("battery staple")).await.unwrap();

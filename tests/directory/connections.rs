@@ -102,6 +102,32 @@ async fn peers_beyond_the_bound_are_told_that_it_is_busy_and_call_again() {
 }
 
 #[tokio::test]
+async fn no_user_keeps_the_others_away_and_who_waits_in_vain_hears_that_it_is_busy() {
+    let server = Server::start(&["alice", "bob", "carol"]).await;
+    let impatient = pool(|pool| pool.wait = Duration::from_secs(3));
+    let bob = server.log_in("bob").await;
+    let alices = join_all((0..6).map(|_| server.log_in_with("alice", impatient.clone()))).await;
+    let carol = server.log_in("carol").await;
+    let _echo = bob.echo();
+    let _hold = bob.session.module("Hold", async |_| std::future::pending().await).unwrap();
+    carol.sees(&alices.iter().chain([&bob]).collect::<Vec<_>>()).await;
+    for alice in &alices {
+        while alice.session.get("bob").peers().is_empty() {
+            soon(alice.session.events().next()).await.unwrap();
+        }
+    }
+    let mut calls: Vec<_> = alices.iter().map(|alice| alice.session.get("bob").message("Hold", 1)).collect();
+    // Those that have no place say so, and the others go on.
+    let mut failed = futures_util::stream::select_all(&mut calls);
+    for _ in 0..3 {
+        let reply = soon(failed.next()).await.unwrap();
+        assert_eq!(reply.result, Err(CallError::NotConnected(pmesh::ConnectError::Busy)));
+    }
+    assert_eq!(bob.connected().len(), 3);
+    assert_eq!(one(carol.session.get("bob").message("Echo", 1)).await, Ok(json!([["carol", carol.number()], 1])));
+}
+
+#[tokio::test]
 async fn everybody_calls_everybody() {
     let server = Server::start(&["alice"]).await;
     let config = pool(|pool| {

@@ -222,6 +222,21 @@ async fn requests_have_a_bound() {
     event(&scene.session, |event| matches!(event, SessionEvent::Connected { .. }).then_some(())).await;
 }
 
+#[tokio::test]
+async fn a_directory_that_takes_logins_and_loses_them_is_dialled_more_and_more_seldom() {
+    let mut scene = Scene::begin().await;
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        scene.script.0.close(None).await.unwrap();
+        let lost = std::time::Instant::now();
+        scene.script = Script::accept(&scene.listener).await;
+        pauses.push(lost.elapsed());
+        scene.script.welcome(1, json!(["Bob"]), json!([])).await;
+        soon(scene.session.connected()).await.unwrap();
+    }
+    assert!(pauses[1] >= Duration::from_secs(1) && pauses[2] >= Duration::from_secs(2), "{pauses:?}");
+}
+
 /// Bob logs in too, and one of the two connects to the other.
 async fn connect(scene: &mut Scene, by_bob: bool) -> (Session, Script, Node) {
     let url = format!("ws://{}", scene.listener.local_addr().unwrap());

@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 pub(super) use action::{Action, CallId, NoConnection};
+pub(super) use config::FOREVER;
 pub use config::PoolConfig;
 pub(super) use incoming::Incoming;
 
@@ -67,6 +68,8 @@ struct Peer {
     keep: bool,
     /// Attempts that have failed.
     failed: u32,
+    /// Whether it has said last that it is busy.
+    busy: bool,
     /// Whether the directory still names it.
     there: bool,
 }
@@ -107,10 +110,9 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(mut config: PoolConfig, seed: u64) -> Self {
-        config.outgoing = config.outgoing.max(1);
+    pub(super) fn new(config: PoolConfig, seed: u64) -> Self {
         Self {
-            config,
+            config: config.checked(),
             rng: SmallRng::seed_from_u64(seed),
             online: false,
             peers: HashMap::new(),
@@ -175,6 +177,7 @@ impl Pool {
     /// abandoned: a connection that it made is to be closed.
     pub(super) fn dialled(&mut self, peer: PeerNumber, result: Result<bool, ConnectError>, now: Instant) -> bool {
         let Some(entry) = self.peers.get_mut(&peer).filter(|peer| peer.state == State::Dialling) else { return false };
+        entry.busy = result == Err(ConnectError::Busy);
         match result {
             Ok(owned) => self.set(peer, State::Open { owned, idle: None }),
             // It has not noticed yet that the connection before this one is over.
@@ -236,7 +239,8 @@ impl Pool {
             State::Open { .. } if entry.active > 0 => false,
             // It is about to be used.
             State::Dialling => false,
-            State::Closing | State::Released(_) => true,
+            State::Released(_) => true,
+            // Also while it is being closed here: what the other side says to that may have been so before it asked.
             _ => {
                 self.set(peer, State::Released(now + PARTING));
                 self.fill();
@@ -310,7 +314,9 @@ impl Pool {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         while let Some((_, call)) = self.waiting.first().copied().filter(|(at, _)| *at <= now) {
-            self.actions.push_back(Action::Fail { call, why: NoConnection::TimedOut });
+            let busy = self.calls.get(&call).and_then(|call| self.peers.get(&call.peer)).is_some_and(|peer| peer.busy);
+            let why = if busy { NoConnection::Failed(ConnectError::Busy) } else { NoConnection::TimedOut };
+            self.actions.push_back(Action::Fail { call, why });
             self.finished(call, now);
         }
         while let Some((_, peer)) = self.pausing.first().copied().filter(|(at, _)| *at <= now) {
@@ -341,6 +347,7 @@ impl Pool {
             serial: 0,
             keep: false,
             failed: 0,
+            busy: false,
             there: true,
         })
     }

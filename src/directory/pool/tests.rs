@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Address, NodeId};
 
 fn peer(number: u64) -> PeerNumber {
     PeerNumber::new(number).unwrap()
@@ -110,6 +109,9 @@ impl World {
     fn release(&mut self, number: u64) -> bool {
         let (peer, may) = (peer(number), self.pool.release(peer(number), self.now));
         assert!(!may || self.started.values().all(|used| *used != peer), "{peer} is used");
+        if may && self.closing.remove(&peer) {
+            self.released.insert(peer);
+        }
         if may && self.open.contains_key(&peer) {
             self.released.insert(peer);
             // It takes no place any more.
@@ -417,6 +419,22 @@ fn a_connection_that_the_other_side_may_close_is_not_used_any_more() {
 }
 
 #[test]
+fn who_has_let_the_other_side_close_a_connection_does_not_use_it_although_that_one_did() {
+    let mut world = World::new(slots(1));
+    let call = world.call(1, false);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert_eq!(world.closing, [peer(1)].into());
+    // The other side has said that it uses it, and is done: what it said comes later than that it asks.
+    assert!(world.release(1));
+    world.pool.is_used(peer(1), world.now);
+    let call = world.call(1, false);
+    assert!(!world.started.contains_key(&call));
+    world.closed(1);
+    assert_eq!(world.dialling, [peer(1)].into());
+}
+
+#[test]
 fn a_connection_that_the_other_side_may_close_and_does_not_is_cut() {
     let mut world = World::new(slots(1));
     let call = world.call(1, true);
@@ -495,25 +513,45 @@ fn too_many_calls_fail_at_once() {
 }
 
 #[test]
-fn so_many_peers_may_connect_as_was_said() {
-    let mut incoming = Incoming::new(2);
-    let address = |number: u64| Address::new(number.to_string()).unwrap();
-    let now = Instant::now();
-    assert!(incoming.admit(&address(1), now) && incoming.admit(&address(2), now));
-    assert!(incoming.admit(&address(1), now), "who has a place keeps it");
-    assert!(!incoming.admit(&address(3), now));
-    assert!(incoming.made(&address(1), NodeId(1)));
-    assert!(!incoming.made(&address(3), NodeId(3)), "one of our own");
-    incoming.merged(&address(2));
-    assert!(incoming.admit(&address(3), now));
-    assert!(!incoming.admit(&address(4), now));
-    // Nothing came of it.
-    assert!(incoming.admit(&address(4), now + RESERVED));
-    incoming.closed(NodeId(1));
-    assert!(incoming.admit(&address(5), now + RESERVED));
+fn times_may_be_for_ever() {
+    let ever = (Duration::MAX, Duration::MAX);
+    let config = PoolConfig { wait: Duration::MAX, connect_timeout: ever, pause: ever, idle: ever, ..slots(1) };
+    let mut world = World::new(config);
+    world.config.connect_timeout = (FOREVER, FOREVER);
+    let call = world.call(1, true);
+    world.dialled(1, Ok(()));
+    world.finish(call);
+    assert_eq!(world.pool.next_timeout(), Some(world.now + FOREVER));
+    world.used.insert(peer(1));
+    world.call(2, false);
+    assert!(world.lent.contains(&peer(1)));
+    world.dialled(2, Err(ConnectError::Busy));
+    world.call(3, false);
+    world.dialled(3, Err(ConnectError::AlreadyConnected));
+    world.pass(Duration::from_secs(100_000_000));
+    assert!(world.failed.is_empty() && world.dialling.is_empty());
 }
 
-const RESERVED: Duration = Duration::from_secs(5);
+#[test]
+fn a_call_that_has_waited_for_who_is_busy_says_so() {
+    let mut world = World::new(PoolConfig { wait: Duration::from_secs(5), ..slots(2) });
+    let (busy, silent) = (world.call(1, false), world.call(2, false));
+    while !world.failed.contains_key(&busy) {
+        if world.dialling.contains(&peer(1)) {
+            world.dialled(1, Err(ConnectError::Busy));
+        }
+        world.pass(Duration::from_millis(100));
+    }
+    let was_busy = NoConnection::Failed(ConnectError::Busy);
+    assert_eq!((&world.failed[&busy], &world.failed[&silent]), (&was_busy, &NoConnection::TimedOut));
+    // It was so before.
+    let later = world.call(1, false);
+    world.dialled(1, Err(ConnectError::Busy));
+    world.pass(Duration::from_millis(1500));
+    world.dialled(1, Err(ConnectError::TimedOut));
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.failed[&later], NoConnection::TimedOut);
+}
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -600,7 +638,8 @@ impl World {
                 };
             }
             Op::Release(n) => {
-                if let Some(peer) = nth(self.open.keys().copied(), n).filter(|peer| !self.dialling.contains(peer)) {
+                let there: Vec<_> = self.open.keys().chain(&self.closing).copied().collect();
+                if let Some(peer) = nth(there.into_iter(), n).filter(|peer| !self.dialling.contains(peer)) {
                     self.release(peer.get());
                 }
             }

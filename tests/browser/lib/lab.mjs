@@ -1,6 +1,7 @@
 // What a test works with: onramps, pages, native peers and taps that are all gone when it ends.
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
+import { Accounts } from './accounts.mjs';
 import { PagePeer, closeBrowser } from './browser.mjs';
 import { NativePeer } from './native.mjs';
 import { startOnramp, startOriginalOnramp } from './onramps.mjs';
@@ -23,6 +24,7 @@ export class Lab {
   async originalOnramp() { return this.#keep(await startOriginalOnramp()); }
   async originalRelay(bootstrap) { return this.#keep(await startOriginalRelay(bootstrap)); }
   async onramp(...args) { return this.#keep(await startOnramp(args)); }
+  async accounts(...names) { return this.#keep(await Accounts.start(names)); }
   async tap(onramp) { return this.#keep(await Tap.start(onramp.url)); }
 
   async #peer(peer, ...how) {

@@ -61,3 +61,11 @@ export class Process {
     return { ...how, killed };
   }
 }
+
+/** Runs a command to its end, with this input. */
+export async function run(name, command, args, input = '') {
+  const child = new Process(name, command, args);
+  child.child.stdin.end(input);
+  await child.exited;
+  if (child.exit.code !== 0) throw new Error(`${name} ${child.describeExit()}`);
+}
