@@ -148,6 +148,16 @@ async fn mistakes_are_told_and_end_it() {
         (&["-h", "localhost:port"], 2, "is not a port"),
         (&["--max-connections", "many"], 2, "many"),
         (&["--log", "a=b=c"], 2, "--log"),
+        (&["--accounts", "sqlite:x", "--hashing-at-once", "18446744073709551615"], 2, "1..=256"),
+        (&["--accounts", "sqlite:x", "--hashing-at-once", "0"], 2, "1..=256"),
+        (&["--accounts", "sqlite:x", "--max-logins", "0"], 2, "--max-logins"),
+        (&["--accounts", "sqlite:x", "--argon2-memory-kib", "4294967295"], 2, "4194304"),
+        (&["--accounts", "sqlite:x", "--argon2-iterations", "4294967295"], 2, "1..=1000"),
+        (&["--accounts", "sqlite:x", "--argon2-parallelism", "100000"], 1, "argon2 cannot do with these numbers"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "nonsense"], 2, "such as https://app.example"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "https://app.example/"], 2, "\"/\" is no part of an origin"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "https://app.example:443"], 2, "browsers leave out"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "*"], 2, "such as https://app.example"),
         (&["-h", "not a name:0"], 1, "cannot listen on not a name:0: "),
     ] {
         let output = output(arguments).await;
