@@ -102,6 +102,9 @@ impl Door {
         let upgrade = Upgrade::of(&head, if is_directory { &DIRECTORY } else { &open::SITE })?;
         self.check_origin(&head).map_err(|()| FORBIDDEN_ORIGIN)?;
         let credentials = Credentials::of(&head).ok_or_else(unauthorized)?;
+        if [LOGIN, INVITE].contains(&head.path()) {
+            return Err(Some(Page::ONLY_POST));
+        }
         let peer = (!is_directory).then_some(&upgrade);
         let session = self.bounded(async {
             let account = self.members.log_in(&credentials, from).await.map_err(|error| login_page(&error))?;
@@ -167,7 +170,7 @@ impl Door {
         let Acceptance { invite, name, password } = serde_json::from_slice(body).map_err(|_| malformed())?;
         let (invite, password) = (Zeroizing::new(invite), Zeroizing::new(password));
         let accepted = self.members.accounts.accept_invite(&invite, &name, &password, from).await;
-        accepted.map_err(|error| account_page(&error))?;
+        accepted.map_err(|error| invitation_page(&error))?;
         Ok(Page::json("200 OK", &json!({})))
     }
 }
@@ -206,7 +209,7 @@ fn login_page(error: &LoginError) -> Page {
     }
 }
 
-fn account_page(error: &AccountError) -> Page {
+fn invitation_page(error: &AccountError) -> Page {
     match error {
         AccountError::Throttled { retry_after } => {
             later(refused("429 Too Many Requests", error.code(), error), *retry_after)
@@ -230,3 +233,9 @@ fn not_in(why: &NotIn) -> Page {
         NotIn::Refused(_) => Page::FULL,
     }
 }
+        AccountError::Store(StoreError::UnknownToken) => {
+            refused("400 Bad Request", error.code(), "the invitation is unknown or was used")
+        }
+        AccountError::Store(StoreError::Expired) => {
+            refused("400 Bad Request", error.code(), "the invitation has expired")
+        }

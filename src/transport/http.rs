@@ -116,6 +116,11 @@ impl Page {
         "Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD\r\n",
         "Only GET and HEAD are known here.\n",
     );
+    pub(crate) const ONLY_POST: Self = Self::with(
+        "405 Method Not Allowed",
+        "Content-Type: text/plain; charset=utf-8\r\nAllow: POST, OPTIONS\r\n",
+        "Only POST is known here.\n",
+    );
     pub(crate) const VERSION: Self = Self::with(
         "426 Upgrade Required",
         "Content-Type: text/plain; charset=utf-8\r\nSec-WebSocket-Version: 13\r\n",

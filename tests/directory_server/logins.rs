@@ -101,12 +101,17 @@ async fn who_is_refused_is_told_how_to_do_better() {
         assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
     }
     for (request, status) in [
-        ("GET /login HTTP/1.1\r\n\r\n", 200),
+        ("GET /login HTTP/1.1\r\n\r\n", 405),
+        ("PUT /login HTTP/1.1\r\n\r\n", 405),
+        ("GET /invite HTTP/1.1\r\n\r\n", 405),
         ("POST /directory HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 405),
         ("GET /directory HTTP/1.1\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\n\r\n", 200),
     ] {
-        assert_eq!(Answer::of(&server.raw(request).await).status, status, "{request}");
+        let answer = Answer::of(&server.raw(request).await);
+        assert_eq!(answer.status, status, "{request}");
+        let allowed = if request.contains("directory") { "GET, HEAD" } else { "POST, OPTIONS" };
+        assert_eq!(answer.header("Allow"), (status == 405).then_some(allowed), "{request}");
     }
     assert_eq!(server.upgrade("/directory", &[("Sec-WebSocket-Protocol", "p")]).await.err(), Some(400));
     assert_eq!(server.handle.stats().denied, 3);
@@ -191,6 +196,8 @@ async fn invitations_make_accounts_once() {
     let accept = async |invite: &str, name: &str, password: &str| {
         let body = json!({ "invite": invite, "name": name, "password": password }).to_string();
         let answer = server.post("/invite", "", &body).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(!message.contains("token"), "{message}");
         (answer.status, answer.body["code"].as_str().unwrap_or_default().to_owned())
     };
     let secret = invite["invite"].as_str().unwrap();
