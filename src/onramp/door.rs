@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::accounts::{AccountError, LoginError, StoreError};
+use super::accounts::{AccountError, Chain, LoginError, StoreError};
 use super::connection::{self, Link};
 use super::credentials::{Credentials, check_origin, forwarded_for, forwarded_scheme};
 use super::hub::Refusal;
@@ -203,7 +203,7 @@ fn login_page(error: &LoginError) -> Page {
         }
         LoginError::Busy => later(refused("503 Service Unavailable", error.code(), error), Duration::ZERO),
         LoginError::Failed(error) => {
-            tracing::warn!(%error, "the store of accounts failed");
+            tracing::warn!(error = %Chain(error), "the store of accounts failed");
             refused("503 Service Unavailable", error.code(), error)
         }
     }
@@ -215,7 +215,7 @@ fn invitation_page(error: &AccountError) -> Page {
             later(refused("429 Too Many Requests", error.code(), error), *retry_after)
         }
         AccountError::Busy | AccountError::Store(StoreError::Failed(_)) => {
-            tracing::warn!(%error, "an invitation cannot be accepted");
+            tracing::warn!(error = %Chain(error), "an invitation cannot be accepted");
             refused("503 Service Unavailable", error.code(), error)
         }
         AccountError::Store(StoreError::NameTaken) => refused("409 Conflict", error.code(), error),

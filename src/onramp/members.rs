@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::accounts::{Account, AccountChange, AccountChanges, AccountId, Accounts, LoginError, StoreError};
+use super::accounts::{Account, AccountChange, AccountChanges, AccountId, Accounts, Chain, LoginError, StoreError};
 use super::agenda::Agenda;
 use super::connection::Bell;
 use super::credentials::Credentials;
@@ -125,7 +125,7 @@ impl Members {
             Err(error) => {
                 // One word about an outage, not one for each account.
                 if lock(&self.agenda).failed(account, Instant::now().into_std()) {
-                    tracing::warn!(%error, "an account cannot be read; it is tried again soon");
+                    tracing::warn!(error = %Chain(error), "an account cannot be read; it is tried again soon");
                 }
                 self.has_failed.notify_one();
             }

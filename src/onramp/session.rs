@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::accounts::{Account, AccountError, AccountId, StoreError};
+use super::accounts::{Account, AccountError, AccountId, Chain, StoreError};
 use super::connection::{Bell, Incoming, Member};
 use super::hub::accounts::Place;
 use super::hub::{Inbound, Next, PeerId, Reason};
@@ -222,7 +222,7 @@ impl Asked {
 
 fn refused(error: &AccountError) -> Refused {
     if let AccountError::Store(StoreError::Failed(error)) = error {
-        tracing::warn!(%error, "the store of accounts failed");
+        tracing::warn!(error = %Chain(&**error), "the store of accounts failed");
     }
     Refused { code: error.code().to_owned(), message: error.to_string() }
 }

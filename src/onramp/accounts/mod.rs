@@ -64,6 +64,7 @@ mod turns;
 
 pub use builder::AccountsBuilder;
 pub use changes::{AccountChange, AccountChanges};
+pub(super) use error::Chain;
 pub use error::{AccountError, LoginError};
 pub use memory::MemoryStore;
 pub use names::Invalid;

@@ -14,7 +14,7 @@ use super::attempts::{Attempts, Source, Turn};
 use super::bearer::{Bearers, Grant};
 use super::builder::AccountsBuilder;
 use super::changes::{AccountChange, AccountChanges, Announcer};
-use super::error::{AccountError, LoginError};
+use super::error::{AccountError, Chain, LoginError};
 use super::names::{self, MAX_PASSWORD_BYTES};
 use super::store::{
     Account, AccountId, AccountStore, Claimed, Digest, NewInvite, NewToken, StoreError, Trust, Trusted,
@@ -332,7 +332,7 @@ impl Accounts {
         if let Some(anew) = anew
             && let Err(error) = self.0.store.rehash(account.id, &account.password_hash, &anew).await
         {
-            tracing::warn!(%error, "the hash of a password is as old as it was");
+            tracing::warn!(error = %Chain(&error), "the hash of a password is as old as it was");
         }
         Ok(account)
     }
@@ -375,7 +375,7 @@ impl Accounts {
             *cleaned = Some(Instant::now());
         }
         if let Err(error) = self.0.store.forget_expired(now - CLEANING).await {
-            tracing::warn!(%error, "tokens that have expired are not forgotten");
+            tracing::warn!(error = %Chain(&error), "tokens that have expired are not forgotten");
         }
     }
 }
