@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::accounts::{AccountError, Chain, LoginError, StoreError};
 use super::connection::{self, Link};
-use super::credentials::{Credentials, check_origin, forwarded_for, forwarded_scheme};
+use super::credentials::{Credentials, check_origin, forwarded_for, forwarded_scheme, is_forwarded};
 use super::hub::Refusal;
 use super::members::{AccountOptions, Members, NotIn};
 use super::open;
@@ -95,16 +96,19 @@ impl Door {
         let (head, rest) = timed.map_err(|_| Some(Page::TIMEOUT))??;
         let forwarded = forwarded_for(&head).filter(|_| self.members.options.trusts_forwarded);
         let from = forwarded.unwrap_or(peer);
+        if !self.members.options.trusts_forwarded && is_forwarded(&head, peer) {
+            self.warn_of_proxy(peer);
+        }
         if [LOGIN, INVITE].contains(&head.path()) && ["POST", "OPTIONS"].contains(&&*head.method) {
             return Err(Some(self.page(&head, &rest, from).await));
+        }
+        if [LOGIN, INVITE].contains(&head.path()) {
+            return Err(Some(Page::ONLY_POST));
         }
         let is_directory = head.path() == PATH;
         let upgrade = Upgrade::of(&head, if is_directory { &DIRECTORY } else { &open::SITE })?;
         self.check_origin(&head).map_err(|()| FORBIDDEN_ORIGIN)?;
         let credentials = Credentials::of(&head).ok_or_else(unauthorized)?;
-        if [LOGIN, INVITE].contains(&head.path()) {
-            return Err(Some(Page::ONLY_POST));
-        }
         let peer = (!is_directory).then_some(&upgrade);
         let session = self.bounded(async {
             let account = self.members.log_in(&credentials, from).await.map_err(|error| login_page(&error))?;
@@ -112,6 +116,17 @@ impl Door {
         });
         let session = session.await?;
         Ok((session, upgrade, rest.to_vec()))
+    }
+
+    /// Once.
+    fn warn_of_proxy(&self, proxy: IpAddr) {
+        if !self.members.warned_of_proxy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %proxy,
+                "requests come through a proxy, and all who use it count as one address: anybody can keep the others out by wrong \
+                 passwords, unless the proxy sets X-Forwarded-For itself and is trusted (trust_forwarded, --trust-forwarded)"
+            );
+        }
     }
 
     /// Does what hashes passwords: only so much at a time, and for so long.
@@ -219,6 +234,12 @@ fn invitation_page(error: &AccountError) -> Page {
             refused("503 Service Unavailable", error.code(), error)
         }
         AccountError::Store(StoreError::NameTaken) => refused("409 Conflict", error.code(), error),
+        AccountError::Store(StoreError::UnknownToken) => {
+            refused("400 Bad Request", error.code(), "the invitation is unknown or was used")
+        }
+        AccountError::Store(StoreError::Expired) => {
+            refused("400 Bad Request", error.code(), "the invitation has expired")
+        }
         _ => refused("400 Bad Request", error.code(), error),
     }
 }
@@ -233,9 +254,3 @@ fn not_in(why: &NotIn) -> Page {
         NotIn::Refused(_) => Page::FULL,
     }
 }
-        AccountError::Store(StoreError::UnknownToken) => {
-            refused("400 Bad Request", error.code(), "the invitation is unknown or was used")
-        }
-        AccountError::Store(StoreError::Expired) => {
-            refused("400 Bad Request", error.code(), "the invitation has expired")
-        }

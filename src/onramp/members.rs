@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(super) struct Members {
     pub(super) accounts: Accounts,
     pub(super) options: AccountOptions,
     pub(super) logging_in: Semaphore,
+    /// Whether it was told that proxies are not trusted though there seems to be one.
+    pub(super) warned_of_proxy: AtomicBool,
     agenda: Mutex<Agenda>,
     /// Rings when the agenda has something that could not be read.
     has_failed: Notify,
@@ -60,7 +63,8 @@ impl Members {
     pub(super) fn new(accounts: Accounts, limits: Limits, options: AccountOptions) -> Self {
         let hub = Mutex::new(AccountHub::new(limits));
         let (logging_in, agenda, has_failed) = (Semaphore::new(MAX_LOGGING_IN), Mutex::default(), Notify::new());
-        Self { hub, accounts, options, logging_in, agenda, has_failed }
+        let warned_of_proxy = AtomicBool::new(false);
+        Self { hub, accounts, options, logging_in, warned_of_proxy, agenda, has_failed }
     }
 
     /// Works on the hub, and then, without its lock, rings the bells that this asked for.

@@ -119,7 +119,8 @@ impl Builder {
     /// how the client came: only pages of the same scheme are of the onramp's own origin then. Default: no.
     ///
     /// Only for an onramp that is reached through a proxy alone, such as one for TLS: else anybody could claim any address, and be
-    /// throttled as somebody else is.
+    /// throttled as somebody else is. There it is needed: all who come through the proxy are one address otherwise, and whoever sends
+    /// ten wrong passwords for an account keeps its owner out for half a minute.
     pub fn trust_forwarded(mut self, trust: bool) -> Self {
         self.account_options.trusts_forwarded = trust;
         self
