@@ -97,6 +97,34 @@ async fn signals_send_peers_away_and_end_it_with_0() {
     }
 }
 
+/// One address with connections that say nothing keeps no other out.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn idle_connections_of_one_address_give_way() {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpSocket, TcpStream};
+
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let server = Running::start(&["-h", "127.0.0.1:0", "--max-connections", "1"]).await;
+    let address: std::net::SocketAddr = server.url.strip_prefix("ws://").unwrap().parse().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(soon(TcpStream::connect(address)).await.unwrap());
+    }
+    // Those beyond the bound are closed.
+    let mut last = idle.pop().unwrap();
+    assert!(matches!(soon(last.read(&mut [0; 1])).await, Ok(0) | Err(_)));
+    for _ in 0..10 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = soon(socket.connect(address)).await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let _ = soon(other.read_to_string(&mut answer)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn options_reach_the_server() {
     let arguments = "--host localhost:0 --no-announce --max-frame-bytes 100 --max-connections 2 \

@@ -22,6 +22,7 @@ use super::members::{AccountOptions, Members, NotIn};
 use super::open;
 use super::serve::Shared;
 use super::session::Session;
+use super::undecided::Place;
 use crate::protocol::directory::{DIRECTORY_PROTOCOL, PATH};
 use crate::transport::http::{self, Head, Page};
 use crate::transport::socket::Socket;
@@ -41,8 +42,13 @@ const LOGIN: &str = "/login";
 const INVITE: &str = "/invite";
 
 /// Serves one accepted TCP connection until it ends. Dropping the future leaves the hub in order.
-pub(super) fn serve(shared: Arc<Shared>, members: Arc<Members>, tcp: TcpStream) -> impl Future<Output = ()> {
-    connection::serve(Box::pin(open(shared, members, tcp)))
+pub(super) fn serve(
+    shared: Arc<Shared>,
+    members: Arc<Members>,
+    place: Place,
+    tcp: TcpStream,
+) -> impl Future<Output = ()> {
+    connection::serve(Box::pin(place.keep(open(shared, members, tcp))))
 }
 
 async fn open(shared: Arc<Shared>, members: Arc<Members>, mut tcp: TcpStream) -> Option<Link<Session>> {

@@ -94,6 +94,7 @@ mod connection;
 mod credentials;
 mod door;
 mod hub;
+mod line;
 mod members;
 mod open;
 mod options;
@@ -101,6 +102,7 @@ mod rate;
 mod serve;
 mod session;
 mod stats;
+mod undecided;
 
 use std::fmt;
 use std::io;

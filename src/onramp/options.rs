@@ -82,7 +82,7 @@ impl Builder {
     /// Most peers connected at a time. Default: 20,000.
     ///
     /// Further ones are answered with HTTP 503. Each takes a file descriptor. 1,024 further connections may be
-    /// open before it is known what they want; beyond those, connections are closed unanswered.
+    /// open before it is known what they want; beyond those, connections are closed unanswered, of the address that has most of them.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self

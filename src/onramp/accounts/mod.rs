@@ -51,7 +51,6 @@ mod bearer;
 mod builder;
 mod changes;
 mod error;
-mod line;
 mod memory;
 mod names;
 mod reading;

@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 
 use super::attempts::{Network, Source};
-use super::line::Line;
 use super::store::Digest;
+use crate::onramp::line::Line;
 
 /// What is known of an attempt before its password is checked. The best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +88,7 @@ impl Bounds {
 
 impl<W> Turns<W> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        let (lines, hashing) = ([(); 5].map(|()| Line::new()), Default::default());
+        let (lines, hashing) = ([(); 5].map(|()| Line::default()), Default::default());
         Self { bounds, lines, hashing, is_alarmed: false, last: 0 }
     }
 

@@ -9,18 +9,20 @@ use std::hash::Hash;
 /// All below a key. `W` tells one who waits that it is its turn; dropping it tells that it has lost its place.
 pub(super) struct Line<K, W> {
     count: usize,
-    /// At the end of a path: by tickets, those who came first in front.
+    /// At the end of a path: by tickets, which grow, so those who came first in front.
     waiting: VecDeque<(u64, W)>,
     parts: HashMap<K, Line<K, W>>,
     /// The keys of the parts, whose turn it is in front.
     order: VecDeque<K>,
 }
 
-impl<K: Copy + Eq + Hash, W> Line<K, W> {
-    pub(super) fn new() -> Self {
+impl<K, W> Default for Line<K, W> {
+    fn default() -> Self {
         Self { count: 0, waiting: VecDeque::new(), parts: HashMap::new(), order: VecDeque::new() }
     }
+}
 
+impl<K: Copy + Eq + Hash, W> Line<K, W> {
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -30,7 +32,7 @@ impl<K: Copy + Eq + Hash, W> Line<K, W> {
         let Some((key, rest)) = path.split_first() else { return self.waiting.push_back((ticket, waiter)) };
         let part = self.parts.entry(*key).or_insert_with(|| {
             self.order.push_back(*key);
-            Self::new()
+            Self::default()
         });
         part.push(rest, ticket, waiter);
     }
@@ -56,8 +58,10 @@ impl<K: Copy + Eq + Hash, W> Line<K, W> {
     /// It waits no longer, if it did.
     pub(super) fn remove(&mut self, path: &[K], ticket: u64) {
         let Some((key, rest)) = path.split_first() else {
-            self.waiting.retain(|(other, _)| *other != ticket);
-            self.count = self.waiting.len();
+            if let Ok(place) = self.waiting.binary_search_by_key(&ticket, |(other, _)| *other) {
+                self.waiting.remove(place);
+                self.count -= 1;
+            }
             return;
         };
         let Some(part) = self.parts.get_mut(key) else { return };
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn keys_take_turns_at_each_level() {
-        let mut line = Line::new();
+        let mut line = Line::default();
         for (ticket, path) in [[1, 1], [1, 1], [1, 2], [2, 1], [1, 2]].into_iter().enumerate() {
             assert!(push(&mut line, path, &[10, 10], ticket as u64));
         }
@@ -148,7 +152,7 @@ mod tests {
 
     #[test]
     fn whoever_has_most_gives_way_to_who_has_fewer() {
-        let (mut line, bounds) = (Line::new(), [6, 4]);
+        let (mut line, bounds) = (Line::default(), [6, 4]);
         let mut tickets = 0..;
         let mut arrive = |line: &mut _, path| push(line, path, &bounds, tickets.next().unwrap());
         // Four places for each key: the fifth of the same path is one too many, but another part of it has its share.
@@ -173,7 +177,7 @@ mod tests {
             bounds in [1..8_usize, 1..8_usize],
             steps in prop::collection::vec((0..4_u8, 0..3_u8, 0..4_u8), 0..200),
         ) {
-            let mut line = Line::new();
+            let mut line = Line::default();
             let mut tickets = 0..;
             for (outer, inner, what) in steps {
                 let path = [outer, inner];
