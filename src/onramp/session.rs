@@ -166,7 +166,10 @@ impl Asked {
         let Ok((request, id)) = Request::parse(&text) else { return };
         let is_token = matches!(request, Request::RequestToken { .. });
         let ends = matches!(request, Request::ChangePassword { .. } | Request::DeleteAccount { .. });
+        let reads = matches!(request, Request::ListTrusted);
+        let turn = if reads { None } else { Some(self.members.may_write(self.account).await) };
         let done = self.work(request, id.is_some()).await;
+        drop(turn);
         let answer = match (done, id) {
             (Ok(data), Some(id)) => Some(Notice::Ok { id, data }),
             (Ok(data), None) if is_token => {
