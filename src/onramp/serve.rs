@@ -137,17 +137,15 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shut
                 }
             }
             accepted = accept(&listeners, &mut turn) => match accepted {
-                Ok((tcp, from)) => match shared.place(from, tasks.len()) {
-                    Some(place) => {
-                        // Frames are written in batches already: waiting for more would only delay them.
-                        let _ = tcp.set_nodelay(true);
-                        match &shared.members {
-                            Some(members) => tasks.spawn(door::serve(shared.clone(), members.clone(), place, tcp)),
-                            None => tasks.spawn(open::serve(shared.clone(), place, tcp)),
-                        };
-                    }
-                    None => {}
-                },
+                Ok((tcp, from)) => {
+                    let Some(place) = shared.place(from, tasks.len()) else { continue };
+                    // Frames are written in batches already: waiting for more would only delay them.
+                    let _ = tcp.set_nodelay(true);
+                    match &shared.members {
+                        Some(members) => tasks.spawn(door::serve(shared.clone(), members.clone(), place, tcp)),
+                        None => tasks.spawn(open::serve(shared.clone(), place, tcp)),
+                    };
+                }
                 Err(error) => tracing::warn!(%error, "cannot accept connections"),
             },
         }
