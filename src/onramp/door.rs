@@ -108,8 +108,12 @@ impl Door {
         if [LOGIN, INVITE].contains(&head.path()) && ["POST", "OPTIONS"].contains(&&*head.method) {
             return Err(Some(self.page(&head, &rest, from).await));
         }
-        if [LOGIN, INVITE].contains(&head.path()) {
-            return Err(Some(Page::ONLY_POST));
+        match (head.path(), &*head.method) {
+            (INVITE, "GET") => return Err(Some(invitation())),
+            (INVITE, "HEAD") => return Err(Some(invitation().without_body())),
+            (INVITE, _) => return Err(Some(Page::only("GET, HEAD, POST, OPTIONS"))),
+            (LOGIN, _) => return Err(Some(Page::only("POST, OPTIONS"))),
+            _ => {}
         }
         let is_directory = head.path() == PATH;
         let upgrade = Upgrade::of(&head, if is_directory { &DIRECTORY } else { &open::SITE })?;
@@ -197,6 +201,11 @@ impl Door {
 }
 
 const FORBIDDEN_ORIGIN: Page = Page::new("403 Forbidden", "Pages of this origin may not log in here.\n");
+
+/// For who opens a link to an invitation in a browser. Nothing in it is of anybody: the secret is in the link, where only the page sees it.
+fn invitation() -> Page {
+    Page::html(include_str!("invite.html"), include_str!("invite.js"))
+}
 
 fn unauthorized() -> Page {
     refused("401 Unauthorized", "noCredentials", "Log in first.")
