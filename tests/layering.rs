@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/onramp/accounts/turns.rs",
     "src/onramp/agenda.rs",
     "src/onramp/hub",
+    "src/onramp/line.rs",
     "src/overlay/compat/peer_relay/codec.rs",
     "src/overlay/compat/peer_relay/machine.rs",
     "src/overlay/id.rs",

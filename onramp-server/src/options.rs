@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::builder::RangedU64ValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, value_parser};
 use pmesh::onramp::Builder;
 use pmesh::onramp::accounts::{Accounts, AccountsBuilder};
 use tracing_subscriber::EnvFilter;
 
-use crate::accounts::{Argon2id, SqlStore};
+use crate::accounts::{Argon2id, OpenError, SqlStore};
 use crate::host::Host;
 
 /// The signalling server of pmesh: peers meet here, and may then do without it.
@@ -97,7 +98,7 @@ pub(crate) struct Serve {
 #[derive(Debug, Args)]
 pub(crate) struct Door {
     /// Let web pages of this origin log in too, such as `https://app.example`. May be given more than once.
-    #[arg(long = "allow-origin", value_name = "origin", requires = "accounts")]
+    #[arg(long = "allow-origin", value_name = "origin", requires = "accounts", value_parser = origin)]
     allow_origins: Vec<String>,
 
     /// Take the last entry of X-Forwarded-For for the client's address, and that of X-Forwarded-Proto for whether it came with TLS. Only
@@ -106,7 +107,8 @@ pub(crate) struct Door {
     trust_forwarded: bool,
 
     /// Most sessions of one account at a time. Further logins get HTTP 429.
-    #[arg(long, value_name = "number", default_value_t = 100, requires = "accounts")]
+    #[arg(long, value_name = "number", default_value_t = 100, requires = "accounts",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_logins: usize,
 
     /// Seconds after which changes of other processes to the accounts are seen.
@@ -139,7 +141,8 @@ struct Lifetimes {
     invite_lifetime: u64,
 
     /// Passwords that are hashed at a time [default: the number of cores].
-    #[arg(long, value_name = "number", requires = "accounts")]
+    #[arg(long, value_name = "number", requires = "accounts",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     hashing_at_once: Option<usize>,
 }
 
@@ -147,11 +150,12 @@ struct Lifetimes {
 #[derive(Debug, Args)]
 struct Hashing {
     /// Memory for hashing a password, in KiB.
-    #[arg(long, value_name = "KiB", default_value_t = 19_456, requires = "accounts")]
+    #[arg(long, value_name = "KiB", default_value_t = 19_456, requires = "accounts",
+          value_parser = value_parser!(u32).range(..=4_194_304))]
     argon2_memory_kib: u32,
 
     /// Passes over that memory.
-    #[arg(long, value_name = "number", default_value_t = 2, requires = "accounts")]
+    #[arg(long, value_name = "number", default_value_t = 2, requires = "accounts", value_parser = value_parser!(u32).range(1..=1000))]
     argon2_iterations: u32,
 
     /// Lanes of that memory.
@@ -234,7 +238,7 @@ impl Serve {
     pub(crate) async fn accounts(&self) -> Result<Option<Accounts>, String> {
         let Some(url) = &self.accounts else { return Ok(None) };
         let Lifetimes { token_lifetime, bearer_lifetime, invite_lifetime, hashing_at_once } = self.lifetimes;
-        let mut builder = open(url, &self.hashing)
+        let mut builder = open(SqlStore::open(url), &self.hashing)
             .await?
             .token_lifetime(Duration::from_secs(token_lifetime))
             .bearer_lifetime(Duration::from_secs(bearer_lifetime))
@@ -248,14 +252,37 @@ impl Serve {
 
 impl Store {
     pub(crate) async fn open(&self) -> Result<Accounts, String> {
-        Ok(open(&self.accounts, &self.hashing).await?.build())
+        Ok(open(SqlStore::open_existing(&self.accounts), &self.hashing).await?.build())
+    }
+
+    /// Makes the database if there is none.
+    pub(crate) async fn open_or_make(&self) -> Result<Accounts, String> {
+        Ok(open(SqlStore::open(&self.accounts), &self.hashing).await?.build())
     }
 }
 
-async fn open(url: &str, hashing: &Hashing) -> Result<AccountsBuilder, String> {
+/// An origin as browsers send it.
+fn origin(text: &str) -> Result<String, String> {
+    let (scheme, host) = text.split_once("://").ok_or("it is a scheme and a host, such as https://app.example")?;
+    if scheme.is_empty() || host.is_empty() || host.starts_with(':') {
+        return Err("it is a scheme and a host, such as https://app.example".into());
+    }
+    if let Some(beyond) = host.find(|c: char| "/?#@*".contains(c) || c.is_whitespace()) {
+        return Err(format!("\"{}\" is no part of an origin", &host[beyond..]));
+    }
+    if let ("http", Some((_, "80"))) | ("https", Some((_, "443"))) = (scheme, host.rsplit_once(':')) {
+        return Err("browsers leave out the port that every URL of this scheme has".into());
+    }
+    Ok(text.into())
+}
+
+async fn open(
+    store: impl Future<Output = Result<SqlStore, OpenError>>,
+    hashing: &Hashing,
+) -> Result<AccountsBuilder, String> {
     let Hashing { argon2_memory_kib, argon2_iterations, argon2_parallelism } = *hashing;
     let passwords = Argon2id::new(argon2_memory_kib, argon2_iterations, argon2_parallelism)
         .map_err(|error| format!("argon2 cannot do with these numbers: {error}"))?;
-    let store = SqlStore::open(url).await.map_err(|error| format!("cannot open the accounts: {error}"))?;
+    let store = store.await.map_err(|error| format!("cannot open the accounts: {error}"))?;
     Ok(Accounts::builder(store, passwords))
 }

@@ -1,8 +1,8 @@
 //! `onramp-server user`: accounts from the command line.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 
-use pmesh::onramp::accounts::AccountError;
+use pmesh::onramp::accounts::{Account, AccountError, StoreError};
 use zeroize::Zeroizing;
 
 use crate::options::User;
@@ -21,7 +21,7 @@ pub(crate) async fn run(user: User) -> Result<(), String> {
     match user {
         User::Add { name, store, .. } => {
             let password = password()?;
-            store.open().await?.create(&name, &password).await.map(drop).map_err(told)
+            store.open_or_make().await?.create(&name, &password).await.map(drop).map_err(told)
         }
         User::Passwd { name, store, .. } => {
             let password = password()?;
@@ -35,23 +35,36 @@ pub(crate) async fn run(user: User) -> Result<(), String> {
                 Some([alias, alias_of_other]) => (alias, alias_of_other),
                 _ => (&name, &other),
             };
-            store.open().await?.trust(&name, alias_of_other, &other, alias).await.map_err(told)
+            let trusted = store.open().await?.trust(&name, alias_of_other, &other, alias).await;
+            trusted.map_err(|error| match error {
+                AccountError::Store(StoreError::OwnToken) => "an account does not trust itself".into(),
+                error => told(error),
+            })
         }
         User::List { store } => {
             let accounts = store.open().await?;
-            let mut out = std::io::stdout().lock();
             let mut after = None;
             loop {
                 let page = accounts.list(after.as_deref(), PAGE).await.map_err(told)?;
-                let Some(last) = page.last() else { return out.flush().map_err(|error| error.to_string()) };
+                let Some(last) = page.last() else { return Ok(()) };
                 after = Some(last.name.clone());
-                for account in page {
-                    let state = if account.is_active { "active" } else { "inactive" };
-                    writeln!(out, "{}\t{state}", account.name).map_err(|error| error.to_string())?;
+                match print(&page) {
+                    // Whoever reads it has enough.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    printed => printed.map_err(|error| error.to_string())?,
                 }
             }
         }
     }
+}
+
+fn print(accounts: &[Account]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for account in accounts {
+        let state = if account.is_active { "active" } else { "inactive" };
+        writeln!(out, "{}\t{state}", account.name)?;
+    }
+    out.flush()
 }
 
 /// The first line of standard input.

@@ -97,6 +97,34 @@ async fn signals_send_peers_away_and_end_it_with_0() {
     }
 }
 
+/// One address with connections that say nothing keeps no other out.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn idle_connections_of_one_address_give_way() {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpSocket, TcpStream};
+
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let server = Running::start(&["-h", "127.0.0.1:0", "--max-connections", "1"]).await;
+    let address: std::net::SocketAddr = server.url.strip_prefix("ws://").unwrap().parse().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(soon(TcpStream::connect(address)).await.unwrap());
+    }
+    // Those beyond the bound are closed.
+    let mut last = idle.pop().unwrap();
+    assert!(matches!(soon(last.read(&mut [0; 1])).await, Ok(0) | Err(_)));
+    for _ in 0..10 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = soon(socket.connect(address)).await.unwrap();
+        other.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let _ = soon(other.read_to_string(&mut answer)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn options_reach_the_server() {
     let arguments = "--host localhost:0 --no-announce --max-frame-bytes 100 --max-connections 2 \
@@ -148,6 +176,16 @@ async fn mistakes_are_told_and_end_it() {
         (&["-h", "localhost:port"], 2, "is not a port"),
         (&["--max-connections", "many"], 2, "many"),
         (&["--log", "a=b=c"], 2, "--log"),
+        (&["--accounts", "sqlite:x", "--hashing-at-once", "18446744073709551615"], 2, "1..=256"),
+        (&["--accounts", "sqlite:x", "--hashing-at-once", "0"], 2, "1..=256"),
+        (&["--accounts", "sqlite:x", "--max-logins", "0"], 2, "--max-logins"),
+        (&["--accounts", "sqlite:x", "--argon2-memory-kib", "4294967295"], 2, "4194304"),
+        (&["--accounts", "sqlite:x", "--argon2-iterations", "4294967295"], 2, "1..=1000"),
+        (&["--accounts", "sqlite:x", "--argon2-parallelism", "100000"], 1, "argon2 cannot do with these numbers"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "nonsense"], 2, "such as https://app.example"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "https://app.example/"], 2, "\"/\" is no part of an origin"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "https://app.example:443"], 2, "browsers leave out"),
+        (&["--accounts", "sqlite:x", "--allow-origin", "*"], 2, "such as https://app.example"),
         (&["-h", "not a name:0"], 1, "cannot listen on not a name:0: "),
     ] {
         let output = output(arguments).await;

@@ -47,7 +47,6 @@ async fn badly(url: &str, arguments: &str, input: &str) -> String {
 }
 
 async fn users_from_the_command_line(url: &str) {
-    assert_eq!(well(url, "list", "").await, "");
     well(url, "add bob --password-stdin", PASSWORD).await;
     well(url, "add alice --password-stdin --argon2-memory-kib 64 --argon2-iterations 1", "correct horse\r\n").await;
     assert_eq!(badly(url, "add bob --password-stdin", PASSWORD).await, "the name is taken");
@@ -66,7 +65,7 @@ async fn users_from_the_command_line(url: &str) {
     well(url, "activate bob", "").await;
     well(url, "trust alice bob --as Ali Bobby", "").await;
     assert_eq!(badly(url, "trust alice bob", "").await, "you trust each other already");
-    assert_eq!(badly(url, "trust alice alice", "").await, "the token is your own");
+    assert_eq!(badly(url, "trust alice alice", "").await, "an account does not trust itself");
     assert_eq!(badly(url, "trust alice bob --as Us Bob", "").await, "invalid alias: it means something else");
     for unknown in
         ["remove carol", "activate carol", "deactivate carol", "trust alice carol", "passwd carol --password-stdin"]
@@ -133,4 +132,32 @@ async fn mistakes_are_told() {
         assert_eq!(status.code(), Some(0), "{arguments:?}");
         assert!(String::from_utf8(stdout).unwrap().contains("Usage: onramp-server user"), "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn only_adding_makes_a_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("typo.db");
+    let url = format!("sqlite:{}", file.display());
+    for arguments in ["list", "remove bob", "activate bob", "trust alice bob", "passwd bob --password-stdin"] {
+        let told = badly(&url, arguments, PASSWORD).await;
+        assert!(told.starts_with("cannot open the accounts: there is no file ") && told.contains("typo.db"), "{told}");
+        assert!(!file.exists(), "{arguments}");
+    }
+    well(&url, "add bob --password-stdin", PASSWORD).await;
+    assert_eq!(well(&url, "list", "").await, "bob\tactive\n");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn whoever_has_read_enough_of_a_list_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("accounts.db").display());
+    well(&url, "add bob --password-stdin", PASSWORD).await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onramp-server"));
+    command.args(["user", "list", "--accounts", &url]).stdout(writer).stderr(Stdio::piped()).env_remove("RUST_LOG");
+    let output = timeout(Duration::from_secs(20), command.output()).await.expect("it hangs").unwrap();
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""));
 }

@@ -133,7 +133,9 @@ impl End {
             Self::Slow | Self::Silent => return socket.get_ref().abandon(),
             Self::Gone => (None, CloseCode::Normal),
             Self::GoAway => (Some("the onramp shuts down"), CloseCode::Away),
-            Self::Ended(Ended::PasswordChanged) => (Some("the password was changed"), ACCOUNT_CLOSED.into()),
+            Self::Ended(Ended::PasswordChanged) => {
+                (Some("the password was changed, or the account was deactivated for a while"), ACCOUNT_CLOSED.into())
+            }
             Self::Ended(Ended::Deactivated) => (Some("the account was deactivated"), ACCOUNT_CLOSED.into()),
             Self::Ended(Ended::Deleted) => (Some("the account was deleted"), ACCOUNT_CLOSED.into()),
             Self::Failed(code, reason) => (Some(reason), code),

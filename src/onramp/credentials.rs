@@ -125,6 +125,15 @@ pub(super) fn forwarded_scheme(head: &Head) -> Option<Scheme> {
     head.tokens("x-forwarded-proto").next_back().and_then(Scheme::of)
 }
 
+/// Whether a request seems to have come through a proxy of the operator's: it says so, and comes from next door.
+pub(super) fn is_forwarded(head: &Head, peer: IpAddr) -> bool {
+    let is_near = match peer.to_canonical() {
+        IpAddr::V4(peer) => peer.is_loopback() || peer.is_private() || peer.is_link_local(),
+        IpAddr::V6(peer) => peer.is_loopback() || peer.is_unique_local() || peer.is_unicast_link_local(),
+    };
+    is_near && head.values("x-forwarded-for").next().is_some()
+}
+
 /// The address of whom the nearest proxy has forwarded a request for, if there is one.
 pub(super) fn forwarded_for(head: &Head) -> Option<IpAddr> {
     let last = head.tokens("x-forwarded-for").next_back()?;
@@ -250,6 +259,20 @@ mod tests {
         );
         assert_eq!(forwarded("X-Forwarded-For: 1.2.3.4, unknown"), None);
         assert_eq!(forwarded("Host: a"), None);
+    }
+
+    #[test]
+    fn a_proxy_is_told_by_its_header_and_its_address() {
+        for (lines, peer, expected) in [
+            ("X-Forwarded-For: 192.0.2.1", "127.0.0.1", true),
+            ("X-Forwarded-For: unknown", "::ffff:10.1.2.3", true),
+            ("x-forwarded-for: 192.0.2.1", "fd00::1", true),
+            ("X-Forwarded-For: 192.0.2.1", "198.51.100.1", false),
+            ("X-Forwarded-For: 192.0.2.1", "2001:db8::1", false),
+            ("Host: a", "127.0.0.1", false),
+        ] {
+            assert_eq!(is_forwarded(&head(lines), peer.parse().unwrap()), expected, "{lines} from {peer}");
+        }
     }
 
     proptest! {

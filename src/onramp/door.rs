@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,14 +14,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::accounts::{AccountError, LoginError, StoreError};
+use super::accounts::{AccountError, Chain, LoginError, StoreError};
 use super::connection::{self, Link};
-use super::credentials::{Credentials, check_origin, forwarded_for, forwarded_scheme};
+use super::credentials::{Credentials, check_origin, forwarded_for, forwarded_scheme, is_forwarded};
 use super::hub::Refusal;
 use super::members::{AccountOptions, Members, NotIn};
 use super::open;
 use super::serve::Shared;
 use super::session::Session;
+use super::undecided::Place;
 use crate::protocol::directory::{DIRECTORY_PROTOCOL, PATH};
 use crate::transport::http::{self, Head, Page};
 use crate::transport::socket::Socket;
@@ -40,8 +42,13 @@ const LOGIN: &str = "/login";
 const INVITE: &str = "/invite";
 
 /// Serves one accepted TCP connection until it ends. Dropping the future leaves the hub in order.
-pub(super) fn serve(shared: Arc<Shared>, members: Arc<Members>, tcp: TcpStream) -> impl Future<Output = ()> {
-    connection::serve(Box::pin(open(shared, members, tcp)))
+pub(super) fn serve(
+    shared: Arc<Shared>,
+    members: Arc<Members>,
+    place: Place,
+    tcp: TcpStream,
+) -> impl Future<Output = ()> {
+    connection::serve(Box::pin(place.keep(open(shared, members, tcp))))
 }
 
 async fn open(shared: Arc<Shared>, members: Arc<Members>, mut tcp: TcpStream) -> Option<Link<Session>> {
@@ -95,8 +102,18 @@ impl Door {
         let (head, rest) = timed.map_err(|_| Some(Page::TIMEOUT))??;
         let forwarded = forwarded_for(&head).filter(|_| self.members.options.trusts_forwarded);
         let from = forwarded.unwrap_or(peer);
+        if !self.members.options.trusts_forwarded && is_forwarded(&head, peer) {
+            self.warn_of_proxy(peer);
+        }
         if [LOGIN, INVITE].contains(&head.path()) && ["POST", "OPTIONS"].contains(&&*head.method) {
             return Err(Some(self.page(&head, &rest, from).await));
+        }
+        match (head.path(), &*head.method) {
+            (INVITE, "GET") => return Err(Some(invitation())),
+            (INVITE, "HEAD") => return Err(Some(invitation().without_body())),
+            (INVITE, _) => return Err(Some(Page::only("GET, HEAD, POST, OPTIONS"))),
+            (LOGIN, _) => return Err(Some(Page::only("POST, OPTIONS"))),
+            _ => {}
         }
         let is_directory = head.path() == PATH;
         let upgrade = Upgrade::of(&head, if is_directory { &DIRECTORY } else { &open::SITE })?;
@@ -109,6 +126,17 @@ impl Door {
         });
         let session = session.await?;
         Ok((session, upgrade, rest.to_vec()))
+    }
+
+    /// Once.
+    fn warn_of_proxy(&self, proxy: IpAddr) {
+        if !self.members.warned_of_proxy.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %proxy,
+                "requests come through a proxy, and all who use it count as one address: anybody can keep the others out by wrong \
+                 passwords, unless the proxy sets X-Forwarded-For itself and is trusted (trust_forwarded, --trust-forwarded)"
+            );
+        }
     }
 
     /// Does what hashes passwords: only so much at a time, and for so long.
@@ -167,12 +195,17 @@ impl Door {
         let Acceptance { invite, name, password } = serde_json::from_slice(body).map_err(|_| malformed())?;
         let (invite, password) = (Zeroizing::new(invite), Zeroizing::new(password));
         let accepted = self.members.accounts.accept_invite(&invite, &name, &password, from).await;
-        accepted.map_err(|error| account_page(&error))?;
+        accepted.map_err(|error| invitation_page(&error))?;
         Ok(Page::json("200 OK", &json!({})))
     }
 }
 
 const FORBIDDEN_ORIGIN: Page = Page::new("403 Forbidden", "Pages of this origin may not log in here.\n");
+
+/// For who opens a link to an invitation in a browser. Nothing in it is of anybody: the secret is in the link, where only the page sees it.
+fn invitation() -> Page {
+    Page::html(include_str!("invite.html"), include_str!("invite.js"))
+}
 
 fn unauthorized() -> Page {
     refused("401 Unauthorized", "noCredentials", "Log in first.")
@@ -200,22 +233,28 @@ fn login_page(error: &LoginError) -> Page {
         }
         LoginError::Busy => later(refused("503 Service Unavailable", error.code(), error), Duration::ZERO),
         LoginError::Failed(error) => {
-            tracing::warn!(%error, "the store of accounts failed");
+            tracing::warn!(error = %Chain(error), "the store of accounts failed");
             refused("503 Service Unavailable", error.code(), error)
         }
     }
 }
 
-fn account_page(error: &AccountError) -> Page {
+fn invitation_page(error: &AccountError) -> Page {
     match error {
         AccountError::Throttled { retry_after } => {
             later(refused("429 Too Many Requests", error.code(), error), *retry_after)
         }
         AccountError::Busy | AccountError::Store(StoreError::Failed(_)) => {
-            tracing::warn!(%error, "an invitation cannot be accepted");
+            tracing::warn!(error = %Chain(error), "an invitation cannot be accepted");
             refused("503 Service Unavailable", error.code(), error)
         }
         AccountError::Store(StoreError::NameTaken) => refused("409 Conflict", error.code(), error),
+        AccountError::Store(StoreError::UnknownToken) => {
+            refused("400 Bad Request", error.code(), "the invitation is unknown or was used")
+        }
+        AccountError::Store(StoreError::Expired) => {
+            refused("400 Bad Request", error.code(), "the invitation has expired")
+        }
         _ => refused("400 Bad Request", error.code(), error),
     }
 }

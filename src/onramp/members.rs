@@ -1,16 +1,18 @@
 //! What the logins of an onramp with accounts share: the hub that knows them, and the service that knows their accounts.
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::accounts::{Account, AccountChange, AccountChanges, AccountId, Accounts, LoginError, StoreError};
+use super::accounts::{Account, AccountChange, AccountChanges, AccountId, Accounts, Chain, LoginError, StoreError};
 use super::agenda::Agenda;
 use super::connection::Bell;
 use super::credentials::Credentials;
@@ -38,6 +40,10 @@ pub(super) struct Members {
     pub(super) accounts: Accounts,
     pub(super) options: AccountOptions,
     pub(super) logging_in: Semaphore,
+    /// Whether it was told that proxies are not trusted though there seems to be one.
+    pub(super) warned_of_proxy: AtomicBool,
+    /// Accounts that write to the store, or wait for that.
+    writing: Mutex<HashMap<AccountId, Weak<tokio::sync::Mutex<()>>>>,
     agenda: Mutex<Agenda>,
     /// Rings when the agenda has something that could not be read.
     has_failed: Notify,
@@ -60,7 +66,9 @@ impl Members {
     pub(super) fn new(accounts: Accounts, limits: Limits, options: AccountOptions) -> Self {
         let hub = Mutex::new(AccountHub::new(limits));
         let (logging_in, agenda, has_failed) = (Semaphore::new(MAX_LOGGING_IN), Mutex::default(), Notify::new());
-        Self { hub, accounts, options, logging_in, agenda, has_failed }
+        let writing = Mutex::default();
+        let warned_of_proxy = AtomicBool::new(false);
+        Self { hub, accounts, options, logging_in, warned_of_proxy, writing, agenda, has_failed }
     }
 
     /// Works on the hub, and then, without its lock, rings the bells that this asked for.
@@ -79,6 +87,22 @@ impl Members {
             Credentials::Password { name, password } => self.accounts.log_in(name, password, from).await,
             Credentials::Bearer(token) => self.accounts.log_in_by_bearer(token, from).await,
         }
+    }
+
+    /// Waits until no other session of the account writes to the store, until what is returned is dropped. A store serves those who write
+    /// one after the other: so an account with many sessions has one place among the others.
+    pub(super) async fn may_write(&self, account: AccountId) -> OwnedMutexGuard<()> {
+        let gate = {
+            let mut writing = lock(&self.writing);
+            let gate = writing.get(&account).and_then(Weak::upgrade);
+            gate.unwrap_or_else(|| {
+                writing.retain(|_, gate| gate.strong_count() > 0);
+                let gate = Arc::default();
+                writing.insert(account, Arc::downgrade(&gate));
+                gate
+            })
+        };
+        gate.lock_owned().await
     }
 
     /// Lets a login of an account in, at a place that is made until one is free.
@@ -125,7 +149,7 @@ impl Members {
             Err(error) => {
                 // One word about an outage, not one for each account.
                 if lock(&self.agenda).failed(account, Instant::now().into_std()) {
-                    tracing::warn!(%error, "an account cannot be read; it is tried again soon");
+                    tracing::warn!(error = %Chain(error), "an account cannot be read; it is tried again soon");
                 }
                 self.has_failed.notify_one();
             }

@@ -52,6 +52,9 @@
 //! | `POST /login`, `{"name", "password"}` or HTTP Basic | `{"token", "expiresIn"}`: a token by which one logs in for some minutes, as a browser must |
 //! | `POST /invite`, `{"invite", "name", "password"}` | an account for who was invited, or `{"code", "message"}` |
 //!
+//! `GET /invite` is a page for browsers that does so: a link to it with the invitation behind a `#`, `https://HOST/invite#INVITE`, is one that
+//! works once. Browsers send what is there to nobody.
+//!
 //! Upgrades say who they are by HTTP Basic or a bearer token in `Authorization`, by a token as the parameter `token` of the query or as the
 //! subprotocol `bearer.TOKEN` (browsers need a second one that is answered: `pmesh.directory.1`), or by the cookies `uun` and `ppz` of
 //! the original; the first of them counts. Without any the answer is 401, with wrong ones 403, with too many wrong ones or as too many sessions
@@ -94,6 +97,7 @@ mod connection;
 mod credentials;
 mod door;
 mod hub;
+mod line;
 mod members;
 mod open;
 mod options;
@@ -101,6 +105,7 @@ mod rate;
 mod serve;
 mod session;
 mod stats;
+mod undecided;
 
 use std::fmt;
 use std::io;

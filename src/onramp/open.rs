@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::connection::{self, Bell, Incoming, Link, Member};
 use super::hub::{Dialect, Inbound, Next, PeerId, Reason, Refusal};
 use super::serve::{Options, Shared};
+use super::undecided::Place;
 use crate::protocol::{Address, P_PROTOCOL, PMESH_PROTOCOL};
 use crate::transport::http::Page;
 use crate::transport::socket::Socket;
@@ -24,8 +25,8 @@ pub(super) const SITE: Site = Site {
 };
 
 /// Serves one accepted TCP connection until it ends. Dropping the future leaves the hub in order.
-pub(super) fn serve(shared: Arc<Shared>, tcp: TcpStream) -> impl Future<Output = ()> {
-    connection::serve(Box::pin(open(shared, tcp)))
+pub(super) fn serve(shared: Arc<Shared>, place: Place, tcp: TcpStream) -> impl Future<Output = ()> {
+    connection::serve(Box::pin(place.keep(open(shared, tcp))))
 }
 
 async fn open(shared: Arc<Shared>, mut tcp: TcpStream) -> Option<Link<Peer>> {

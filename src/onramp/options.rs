@@ -82,7 +82,7 @@ impl Builder {
     /// Most peers connected at a time. Default: 20,000.
     ///
     /// Further ones are answered with HTTP 503. Each takes a file descriptor. 1,024 further connections may be
-    /// open before it is known what they want; beyond those, connections are closed unanswered.
+    /// open before it is known what they want; beyond those, connections are closed unanswered, of the address that has most of them.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
@@ -119,7 +119,8 @@ impl Builder {
     /// how the client came: only pages of the same scheme are of the onramp's own origin then. Default: no.
     ///
     /// Only for an onramp that is reached through a proxy alone, such as one for TLS: else anybody could claim any address, and be
-    /// throttled as somebody else is.
+    /// throttled as somebody else is. There it is needed: all who come through the proxy are one address otherwise, and whoever sends
+    /// ten wrong passwords for an account keeps its owner out for half a minute.
     pub fn trust_forwarded(mut self, trust: bool) -> Self {
         self.account_options.trusts_forwarded = trust;
         self

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -17,11 +18,12 @@ use super::accounts::Accounts;
 use super::connection::{Bell, CLOSE_TIMEOUT};
 use super::hub::{Hub, Limits};
 use super::members::{AccountOptions, Members};
+use super::undecided::{Place, Undecided};
 use super::{door, open};
 use crate::lock::lock;
 
 /// Connections that may be open beyond the allowed peers: requests that are not decided, and answers underway.
-/// Beyond, connections are closed unanswered.
+/// Beyond, connections are closed unanswered, of the address that has most of them.
 const UNDECIDED: usize = 1024;
 
 /// Pause after an error of accepting, which is most often a lack of file descriptors.
@@ -46,6 +48,7 @@ pub(super) struct Shared {
     members: Option<Arc<Members>>,
     pub(super) options: Options,
     max_sockets: usize,
+    undecided: Arc<Undecided>,
     closing: watch::Sender<bool>,
 }
 
@@ -55,6 +58,7 @@ impl Shared {
         Self {
             max_sockets: limits.max_connections.saturating_add(UNDECIDED),
             members,
+            undecided: Arc::default(),
             hub: Mutex::new(Hub::new(limits)),
             options,
             closing: watch::Sender::new(false),
@@ -69,6 +73,18 @@ impl Shared {
             bell.ring();
         }
         result
+    }
+
+    /// A place for one more connection beside these, if there is one or another gives one up.
+    fn place(&self, from: IpAddr, connections: usize) -> Option<Place> {
+        let is_room = connections < self.max_sockets;
+        if !is_room {
+            // This one or another.
+            self.refused(true);
+        }
+        // Those that give one up may take a moment to go.
+        let is_bearable = connections < self.max_sockets.saturating_add(UNDECIDED);
+        is_bearable.then(|| self.undecided.enter(from, is_room))?
     }
 
     /// Counts a connection that did not become a peer.
@@ -121,15 +137,15 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, shared: Arc<Shared>, shut
                 }
             }
             accepted = accept(&listeners, &mut turn) => match accepted {
-                Ok(tcp) if tasks.len() < shared.max_sockets => {
+                Ok((tcp, from)) => {
+                    let Some(place) = shared.place(from, tasks.len()) else { continue };
                     // Frames are written in batches already: waiting for more would only delay them.
                     let _ = tcp.set_nodelay(true);
                     match &shared.members {
-                        Some(members) => tasks.spawn(door::serve(shared.clone(), members.clone(), tcp)),
-                        None => tasks.spawn(open::serve(shared.clone(), tcp)),
+                        Some(members) => tasks.spawn(door::serve(shared.clone(), members.clone(), place, tcp)),
+                        None => tasks.spawn(open::serve(shared.clone(), place, tcp)),
                     };
                 }
-                Ok(_) => shared.refused(true),
                 Err(error) => tracing::warn!(%error, "cannot accept connections"),
             },
         }
@@ -152,7 +168,7 @@ fn follow(watch: &mut JoinSet<()>, members: Arc<Members>, pause: Duration) {
 }
 
 /// The next connection of any listener. After an error it waits a little. Cancel-safe.
-async fn accept(listeners: &[TcpListener], turn: &mut usize) -> io::Result<TcpStream> {
+async fn accept(listeners: &[TcpListener], turn: &mut usize) -> io::Result<(TcpStream, IpAddr)> {
     let accepted = poll_fn(|cx| {
         for _ in listeners {
             *turn = (*turn + 1) % listeners.len();
@@ -163,7 +179,7 @@ async fn accept(listeners: &[TcpListener], turn: &mut usize) -> io::Result<TcpSt
         Poll::Pending
     });
     match accepted.await {
-        Ok((tcp, _)) => Ok(tcp),
+        Ok((tcp, from)) => Ok((tcp, from.ip().to_canonical())),
         Err(error) => {
             sleep(ACCEPT_PAUSE).await;
             Err(error)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::accounts::{Account, AccountError, AccountId, StoreError};
+use super::accounts::{Account, AccountError, AccountId, Chain, StoreError};
 use super::connection::{Bell, Incoming, Member};
 use super::hub::accounts::Place;
 use super::hub::{Inbound, Next, PeerId, Reason};
@@ -166,7 +166,10 @@ impl Asked {
         let Ok((request, id)) = Request::parse(&text) else { return };
         let is_token = matches!(request, Request::RequestToken { .. });
         let ends = matches!(request, Request::ChangePassword { .. } | Request::DeleteAccount { .. });
+        let reads = matches!(request, Request::ListTrusted);
+        let turn = if reads { None } else { Some(self.members.may_write(self.account).await) };
         let done = self.work(request, id.is_some()).await;
+        drop(turn);
         let answer = match (done, id) {
             (Ok(data), Some(id)) => Some(Notice::Ok { id, data }),
             (Ok(data), None) if is_token => {
@@ -222,7 +225,7 @@ impl Asked {
 
 fn refused(error: &AccountError) -> Refused {
     if let AccountError::Store(StoreError::Failed(error)) = error {
-        tracing::warn!(%error, "the store of accounts failed");
+        tracing::warn!(error = %Chain(&**error), "the store of accounts failed");
     }
     Refused { code: error.code().to_owned(), message: error.to_string() }
 }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use data_encoding::BASE64;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -137,6 +139,26 @@ impl Page {
         "No more connections are possible at the moment.\n",
     );
 
+    /// An answer to a method that is none of these.
+    pub(crate) fn only(methods: &str) -> Self {
+        Self::new("405 Method Not Allowed", "This method is not known here.\n").header("Allow", methods)
+    }
+
+    /// A page for a browser, whose last tag begins a script. It may run that and ask the same server, and nothing else.
+    pub(crate) fn html(html: &str, script: &str) -> Self {
+        let digest = BASE64.encode(&Sha256::digest(script));
+        let headers = "Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n\
+                       Referrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n";
+        // Blanks would be of the script, too.
+        let body = format!("{}{script}</script>\n", html.trim_end()).into();
+        let policy = format!(
+            "default-src 'none'; script-src 'sha256-{digest}'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'"
+        );
+        let page = Self { status: "200 OK", headers: Cow::Borrowed(headers), body, without_body: false };
+        page.header("Content-Security-Policy", policy)
+    }
+
     /// An answer in JSON that nobody may keep.
     pub(crate) fn json(status: &'static str, value: &serde_json::Value) -> Self {
         let headers = Cow::Borrowed("Content-Type: application/json\r\nCache-Control: no-store\r\n");
@@ -149,7 +171,7 @@ impl Page {
         self
     }
 
-    pub(super) fn without_body(mut self) -> Self {
+    pub(crate) fn without_body(mut self) -> Self {
         self.without_body = true;
         self
     }

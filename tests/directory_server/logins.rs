@@ -8,6 +8,7 @@ use data_encoding::BASE64;
 use pmesh::onramp::Onramp;
 use pmesh::onramp::accounts::{Accounts, MemoryStore, Passwords};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::*;
@@ -101,12 +102,21 @@ async fn who_is_refused_is_told_how_to_do_better() {
         assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
     }
     for (request, status) in [
-        ("GET /login HTTP/1.1\r\n\r\n", 200),
+        ("GET /login HTTP/1.1\r\n\r\n", 405),
+        ("PUT /login HTTP/1.1\r\n\r\n", 405),
+        ("PUT /invite HTTP/1.1\r\n\r\n", 405),
         ("POST /directory HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 405),
         ("GET /directory HTTP/1.1\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\n\r\n", 200),
     ] {
-        assert_eq!(Answer::of(&server.raw(request).await).status, status, "{request}");
+        let answer = Answer::of(&server.raw(request).await);
+        assert_eq!(answer.status, status, "{request}");
+        let allowed = match request.split(' ').nth(1) {
+            Some("/login") => "POST, OPTIONS",
+            Some("/invite") => "GET, HEAD, POST, OPTIONS",
+            _ => "GET, HEAD",
+        };
+        assert_eq!(answer.header("Allow"), (status == 405).then_some(allowed), "{request}");
     }
     assert_eq!(server.upgrade("/directory", &[("Sec-WebSocket-Protocol", "p")]).await.err(), Some(400));
     assert_eq!(server.handle.stats().denied, 3);
@@ -191,6 +201,8 @@ async fn invitations_make_accounts_once() {
     let accept = async |invite: &str, name: &str, password: &str| {
         let body = json!({ "invite": invite, "name": name, "password": password }).to_string();
         let answer = server.post("/invite", "", &body).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert!(!message.contains("token"), "{message}");
         (answer.status, answer.body["code"].as_str().unwrap_or_default().to_owned())
     };
     let secret = invite["invite"].as_str().unwrap();
@@ -203,6 +215,22 @@ async fn invitations_make_accounts_once() {
     // The original is told that nothing came of it: an invitation is worth nothing to who does not get it.
     a.send(r#"{"type":"inviteUser","data":{"email":"c@example.org"}}"#).await;
     assert_eq!(a.text().await, r#"{"type":"error"}"#);
+}
+
+/// The secret is behind the `#` of the link, which the server never sees.
+#[tokio::test]
+async fn a_link_to_an_invitation_opens_a_page_that_accepts_it() {
+    let server = Server::with(&["a"], &[]).await;
+    let page = server.raw(format!("GET /invite HTTP/1.1\r\nHost: {}\r\n\r\n", server.address)).await;
+    let (head, body) = page.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Type: text/html"), "{head}");
+    assert!(head.contains("Referrer-Policy: no-referrer") && head.contains("Cache-Control: no-store"), "{head}");
+    let script = body.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
+    assert!(script.contains("location.hash") && script.contains(r#"method: "POST""#));
+    let (_, policy) = head.split_once("Content-Security-Policy: default-src 'none'; script-src 'sha256-").unwrap();
+    assert_eq!(policy.split_once('\'').unwrap().0, BASE64.encode(&Sha256::digest(script)), "or browsers do not run it");
+    let without_body = server.raw("HEAD /invite HTTP/1.1\r\n\r\n").await;
+    assert_eq!(without_body.split_once("\r\n\r\n").unwrap().1, "");
 }
 
 /// Behind a proxy the throttle counts by whom the proxy has forwarded for, if it is told to.

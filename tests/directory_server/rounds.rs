@@ -120,3 +120,55 @@ async fn a_watch_that_fails_begins_anew() {
     server.accounts.remove("a").await.unwrap();
     assert_eq!(a.closed().await, (4001, "the account was deleted".into()));
 }
+
+#[tokio::test]
+async fn a_password_is_not_said_to_have_changed_that_may_not_have() {
+    let store = SharedStore::default();
+    let (server, elsewhere, _) = two(&store, NEVER, ["a", "b"]).await;
+    let (mut a, _) = server.directory("a").await;
+    for is_active in [false, true] {
+        elsewhere.set_active("a", is_active).await.unwrap();
+    }
+    // Then it is read again.
+    server.accounts.trust("a", "b", "b", "a").await.unwrap();
+    let (_, told) = a.closed().await;
+    assert!(told.contains("deactivated for a while"), "{told}");
+}
+
+/// A store serves those who write one after the other. An account with many sessions has one place there.
+#[tokio::test]
+async fn sessions_of_an_account_write_one_after_the_other() {
+    let store = SharedStore::default();
+    let (server, _, [many, _]) = two(&store, NEVER, ["many", "one"]).await;
+    let (writes, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    store.on_token({
+        let (writes, release) = (writes.clone(), release.clone());
+        move |id| {
+            let (writes, release) = (writes.clone(), release.clone());
+            async move {
+                if id == many {
+                    writes.fetch_add(1, Ordering::Relaxed);
+                    release.acquire().await.unwrap().forget();
+                }
+                Ok(())
+            }
+        }
+    });
+    let mut sessions = Vec::new();
+    for number in 0..10 {
+        let (mut session, _) = server.directory("many").await;
+        let data = json!({ "name": format!("friend {number}") });
+        session.send(json!({ "type": "requestToken", "data": data, "id": 1 }).to_string()).await;
+        sessions.push(session);
+    }
+    for number in 0..10 {
+        let mut one = server.directory("one").await.0;
+        one.answer("requestToken", json!({ "name": format!("friend {number}") })).await.unwrap();
+    }
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    release.add_permits(10);
+    for mut session in sessions {
+        while session.json().await["type"] != "ok" {}
+    }
+    assert_eq!(writes.load(Ordering::Relaxed), 10);
+}

@@ -13,7 +13,7 @@ pub(crate) type OnRead =
     Box<dyn Fn(AccountId) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>> + Send + Sync>;
 
 #[derive(Clone, Default)]
-pub(crate) struct SharedStore(Arc<MemoryStore>, Arc<OnceLock<OnRead>>);
+pub(crate) struct SharedStore(Arc<MemoryStore>, Arc<OnceLock<OnRead>>, Arc<OnceLock<OnRead>>);
 
 impl SharedStore {
     /// From now on this happens before the trust of an account is read.
@@ -22,6 +22,14 @@ impl SharedStore {
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         assert!(self.1.set(Box::new(move |id| Box::pin(happens(id)))).is_ok());
+    }
+
+    /// From now on this happens before a token of an account is added.
+    pub(crate) fn on_token<F>(&self, happens: impl Fn(AccountId) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        assert!(self.2.set(Box::new(move |id| Box::pin(happens(id)))).is_ok());
     }
 }
 
@@ -32,6 +40,11 @@ macro_rules! delegate {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
                 self.0.$name($($argument),*).await
             })*
+
+            async fn add_token(&self, token: NewToken, now: SystemTime) -> Result<(), StoreError> {
+                self.2.get().map_or_else(|| Box::pin(ready(Ok(()))) as _, |happens| happens(token.issuer)).await?;
+                self.0.add_token(token, now).await
+            }
 
             async fn trusted(&self, id: AccountId) -> Result<Vec<Trusted>, StoreError> {
                 self.1.get().map_or_else(|| Box::pin(ready(Ok(()))) as _, |happens| happens(id)).await?;
@@ -52,7 +65,6 @@ delegate! {
     delete(id: AccountId, epoch: Option<i64>) -> Vec<Trust>;
     trust(a: AccountId, alias_of_b: &str, b: AccountId, alias_of_a: &str) -> ();
     revoke(id: AccountId, alias: &str) -> Trust;
-    add_token(token: NewToken, now: SystemTime) -> ();
     claim(digest: Digest, claimer: AccountId, alias: &str, now: SystemTime) -> Claimed;
     add_invite(invite: NewInvite, now: SystemTime) -> ();
     check_invite(digest: Digest, now: SystemTime) -> ();

@@ -87,6 +87,8 @@ pub(crate) enum OpenError {
     File(String, io::Error),
     #[error("{0}")]
     Database(#[from] sqlx::Error),
+    #[error("there is no file {0}: a server makes it, or \"user add\"")]
+    Missing(String),
     #[error("the database is of a newer version of this program")]
     Newer,
 }
@@ -95,7 +97,7 @@ impl Database {
     /// Opens the database, makes the SQLite file if there is none, and brings the tables up to date.
     pub(super) async fn open(url: &str) -> Result<Self, OpenError> {
         let pool = match url.split_once(':') {
-            Some(("sqlite", path)) => Pool::Sqlite(open_sqlite(path.strip_prefix("//").unwrap_or(path)).await?),
+            Some(("sqlite", path)) => Pool::Sqlite(open_sqlite(file(path)).await?),
             Some(("postgres" | "postgresql", _)) => Pool::Postgres(open_postgres(url).await?),
             // What is behind the scheme may be a password.
             scheme => return Err(OpenError::Url(scheme.map_or(url, |(scheme, _)| scheme).into())),
@@ -103,6 +105,18 @@ impl Database {
         let database = Self { pool, writing: Mutex::new(()) };
         database.migrate().await?;
         Ok(database)
+    }
+
+    /// Fails if this is of SQLite and there is no such file.
+    pub(super) fn must_exist(url: &str) -> Result<(), OpenError> {
+        match url.split_once(':') {
+            Some(("sqlite", path))
+                if matches!(Path::new(file(path)).try_exists(), Ok(false)) && !file(path).is_empty() =>
+            {
+                Err(OpenError::Missing(file(path).into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The rows that a statement answers, which changes nothing.
@@ -159,6 +173,10 @@ impl Database {
         }
         Ok(inner.commit().await?)
     }
+}
+
+fn file(path: &str) -> &str {
+    path.strip_prefix("//").unwrap_or(path)
 }
 
 async fn open_sqlite(path: &str) -> Result<SqlitePool, OpenError> {

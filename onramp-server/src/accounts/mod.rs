@@ -6,5 +6,6 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use database::OpenError;
 pub(crate) use passwords::Argon2id;
 pub(crate) use sql::SqlStore;

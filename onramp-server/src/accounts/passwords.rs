@@ -26,7 +26,7 @@ impl Argon2id {
     pub(crate) fn new(memory_kib: u32, iterations: u32, parallelism: u32) -> Result<Self, argon2::Error> {
         let params = Params::new(memory_kib, iterations, parallelism, None)?;
         let mut this = Self { hasher: Argon2::new(Algorithm::Argon2id, Version::V0x13, params), nobody: String::new() };
-        this.nobody = this.hash("");
+        this.nobody = this.hasher.hash_password(b"").map_err(|_| argon2::Error::OutOfMemory)?.to_string();
         Ok(this)
     }
 

@@ -22,6 +22,12 @@ impl SqlStore {
     pub(crate) async fn open(url: &str) -> Result<Self, OpenError> {
         Ok(Self(Database::open(url).await?))
     }
+
+    /// The same, but no file is made.
+    pub(crate) async fn open_existing(url: &str) -> Result<Self, OpenError> {
+        Database::must_exist(url)?;
+        Self::open(url).await
+    }
 }
 
 #[async_trait]

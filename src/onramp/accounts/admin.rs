@@ -86,7 +86,7 @@ impl Accounts {
 
     async fn hash_new(&self, password: &str) -> Result<String, AccountError> {
         names::check_password(password).map_err(AccountError::InvalidPassword)?;
-        let turn = self.0.attempts.enter_here().turn().await;
+        let turn = self.0.attempts.turn_here().await;
         Ok(self.hash(password, turn).await?)
     }
 }

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::turns::{Bounds, Standing, Turns};
+use super::store::Digest;
+use super::turns::{Bounds, Standing, Turns, Who};
 use crate::lock::lock;
 
 /// An address as far as one customer of a provider has one: IPv6 by its first 64 bits.
@@ -36,12 +39,11 @@ impl From<IpAddr> for Source {
 
 pub(super) struct Attempts(Mutex<Turns<oneshot::Sender<()>>>);
 
-/// One attempt, until it is dropped.
-pub(super) struct Attempt {
+/// One attempt that waits or is hashed, until it is dropped.
+struct Attempt {
     attempts: Arc<Attempts>,
-    standing: Standing,
-    from: Source,
-    waits: Option<u64>,
+    who: Who,
+    ticket: u64,
 }
 
 /// An attempt whose password may be hashed.
@@ -52,22 +54,36 @@ impl Attempts {
         Arc::new(Self(Mutex::new(Turns::new(bounds))))
     }
 
-    /// None if there are too many. Also says whether new ones fail often.
-    pub(super) fn enter(self: &Arc<Self>, standing: Standing, from: Source, is_alarmed: bool) -> Option<Attempt> {
-        let mut turns = lock(&self.0);
-        turns.set_alarmed(is_alarmed);
-        turns.enter(standing, from).then(|| self.attempt(standing, from))
+    /// Waits for its turn. None if there are too many. Also says whether new ones fail often. Dropping the future gives the attempt up.
+    pub(super) async fn turn(self: &Arc<Self>, who: Who, is_alarmed: bool) -> Option<Turn> {
+        let (attempt, turn) = self.enter(who, is_alarmed)?;
+        self.go_on();
+        // Whoever has more than others may lose the place to one of them.
+        turn.await.ok()?;
+        Some(Turn(attempt))
     }
 
     /// For whoever has no address: there may be any number.
-    pub(super) fn enter_here(self: &Arc<Self>) -> Attempt {
+    pub(super) async fn turn_here(self: &Arc<Self>) -> Turn {
         let from = IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
-        lock(&self.0).enter_anyway(Standing::Known, from);
-        self.attempt(Standing::Known, from)
+        let is_alarmed = lock(&self.0).is_alarmed();
+        let who = Who { standing: Standing::Own, account: Digest([0; 32]), from };
+        self.turn(who, is_alarmed).await.expect("there is always a place")
     }
 
-    fn attempt(self: &Arc<Self>, standing: Standing, from: Source) -> Attempt {
-        Attempt { attempts: self.clone(), standing, from, waits: None }
+    /// Waits for so long before it may have a turn. None if there are too many. Dropping the future gives the attempt up.
+    pub(super) async fn delay(self: &Arc<Self>, account: Digest, from: Source, delay: Duration) -> Option<()> {
+        let is_alarmed = lock(&self.0).is_alarmed();
+        let (_attempt, lost) = self.enter(Who { standing: Standing::Delayed, account, from }, is_alarmed)?;
+        timeout(delay, lost).await.is_err().then_some(())
+    }
+
+    fn enter(self: &Arc<Self>, who: Who, is_alarmed: bool) -> Option<(Attempt, oneshot::Receiver<()>)> {
+        let (waiter, turn) = oneshot::channel();
+        let mut turns = lock(&self.0);
+        turns.set_alarmed(is_alarmed);
+        let ticket = turns.enter(who, waiter)?;
+        Some((Attempt { attempts: self.clone(), who, ticket }, turn))
     }
 
     #[cfg(test)]
@@ -88,20 +104,9 @@ impl Attempts {
     }
 }
 
-impl Attempt {
-    /// Waits for its turn. Dropping the future gives the attempt up.
-    pub(super) async fn turn(mut self) -> Turn {
-        let (waiter, turn) = oneshot::channel();
-        self.waits = Some(lock(&self.attempts.0).wait(self.standing, self.from, waiter));
-        self.attempts.go_on();
-        turn.await.expect("who waits is told or leaves");
-        Turn(self)
-    }
-}
-
 impl Drop for Attempt {
     fn drop(&mut self) {
-        lock(&self.attempts.0).leave(self.standing, self.from, self.waits);
+        lock(&self.attempts.0).leave(self.who, self.ticket);
         self.attempts.go_on();
     }
 }
@@ -118,6 +123,10 @@ mod tests {
         text.parse::<IpAddr>().unwrap().into()
     }
 
+    fn new(from: &str) -> Who {
+        Who { standing: Standing::New, account: Digest([1; 32]), from: source(from) }
+    }
+
     #[test]
     fn addresses_of_one_network_are_one() {
         assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
@@ -129,9 +138,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_from_elsewhere_does_not_wait_behind_a_crowd() {
-        let attempts = Attempts::new(Bounds { hashing: 2, for_each_address: 100, in_all: 100 });
-        let enter = |from| attempts.enter(Standing::New, source(from), false).unwrap();
-        let mut crowd: Vec<_> = (0..50).map(|_| Box::pin(enter("10.0.0.1").turn())).collect();
+        let attempts = Attempts::new(Bounds { hashing: 2, for_each: 100, in_all: 100 });
+        let enter = async |from| attempts.turn(new(from), false).await.unwrap();
+        let mut crowd: Vec<_> = (0..50).map(|_| Box::pin(enter("10.0.0.1"))).collect();
         let mut at_work = Vec::new();
         for turn in &mut crowd {
             if let Poll::Ready(turn) = poll!(turn) {
@@ -139,7 +148,7 @@ mod tests {
             }
         }
         assert_eq!(at_work.len(), 2);
-        let mut other = Box::pin(enter("10.0.0.2").turn());
+        let mut other = Box::pin(enter("10.0.0.2"));
         assert!(poll!(&mut other).is_pending());
         at_work.pop();
         assert!(poll!(&mut crowd[2]).is_ready(), "it was next");
@@ -147,9 +156,27 @@ mod tests {
         assert!(poll!(&mut other).is_ready());
         // Who gives up lets the others go on, before and after it has been told.
         drop((at_work, crowd));
-        let waits = poll!(&mut Box::pin(enter("10.0.0.3").turn()));
+        let waits = poll!(&mut Box::pin(enter("10.0.0.3")));
         assert!(waits.is_ready());
         drop((other, waits));
+        assert!(!attempts.is_at_work());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_delayed_waits_for_so_long_and_shares_the_places() {
+        let attempts = Attempts::new(Bounds { hashing: 1, for_each: 2, in_all: 2 });
+        let (account, delay) = (Digest([1; 32]), Duration::from_secs(3));
+        let enter = |from| Box::pin(attempts.delay(account, source(from), delay));
+        let (mut first, mut second, mut other) = (enter("10.0.0.1"), enter("10.0.0.1"), enter("10.0.0.2"));
+        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        assert_eq!(poll!(enter("10.0.0.1")), Poll::Ready(None));
+        assert!(poll!(&mut other).is_pending());
+        assert_eq!(poll!(second), Poll::Ready(None), "another address had none");
+        // None of them keeps from its turn who is not delayed.
+        drop(attempts.turn(new("10.0.0.3"), false).await.unwrap());
+        let start = tokio::time::Instant::now();
+        assert_eq!((first.await, other.await), (Some(()), Some(())));
+        assert_eq!(start.elapsed(), delay);
         assert!(!attempts.is_at_work());
     }
 }

@@ -39,7 +39,7 @@ impl AccountsBuilder {
             throttling: Throttling::default(),
             bounds: Bounds {
                 hashing: available_parallelism().map_or(1, NonZeroUsize::get),
-                for_each_address: 256,
+                for_each: 256,
                 in_all: 1024,
             },
         }
@@ -79,11 +79,14 @@ impl AccountsBuilder {
         self
     }
 
-    /// Attempts to log in that may be under way, those that wait included: from one address (of IPv6: the first 64 bits), and in all.
-    /// Default: 256 and 1,024 each of those who have logged in from where they are, of those of whom nothing is known, and of those after
-    /// wrong passwords. Further ones get [`LoginError::Busy`](super::LoginError::Busy).
-    pub fn attempts_at_once(mut self, from_an_address: usize, in_all: usize) -> Self {
-        self.bounds.for_each_address = from_an_address;
+    /// Attempts to log in that may wait for their turn: from one address (of IPv6: the first 64 bits) and for one account, at least 1, and in all.
+    /// Default: 256 and 1,024 each of those who have logged in from where they are, of those of whom nothing is known, of those after wrong
+    /// passwords, and of those that are delayed.
+    ///
+    /// When all places are taken, an address that has many gives one up for another that has fewer; among those who have logged in from
+    /// where they are accounts do so. Who gets none gets [`LoginError::Busy`](super::LoginError::Busy).
+    pub fn attempts_at_once(mut self, for_each: usize, in_all: usize) -> Self {
+        self.bounds.for_each = for_each.max(1);
         self.bounds.in_all = in_all;
         self
     }

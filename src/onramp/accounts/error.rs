@@ -1,9 +1,31 @@
 //! Why the service of accounts has not done something.
 
+use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use super::names::Invalid;
 use super::store::StoreError;
+
+/// An error and what is behind it, for the log. Users are told only the first.
+pub(in crate::onramp) struct Chain<'a>(pub(in crate::onramp) &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = self.0.to_string();
+        f.write_str(&told)?;
+        let mut next = self.0.source();
+        while let Some(error) = next {
+            let text = error.to_string();
+            // Some say themselves what is behind them.
+            if !told.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            (told, next) = (text, error.source());
+        }
+        Ok(())
+    }
+}
 
 /// Why somebody is not logged in.
 #[derive(Debug, thiserror::Error)]

@@ -36,8 +36,10 @@
 //!
 //! Whoever has logged in from where they are waits for nobody else to be hashed. Attempts after wrong passwords for the account or from the
 //! address, as long as those are counted, have a line of their own and a quarter of the cores, at least one; those of whom nothing is known
-//! have another, and leave a core to those who are known while many of them are wrong. In each line addresses take turns. So an attack
-//! from many addresses slows down those who come from somewhere for the first time, most of all the owner of an account that is attacked.
+//! have another, and leave a core to those who are known while many of them are wrong. Those who are known take turns by account, the others
+//! by address. Places in a line are bounded: who has many gives one up for who has fewer. So an attack from many addresses slows down those
+//! who come from somewhere for the first time, most of all the owner of an account that is attacked; and from more than a thousand at a time
+//! it may get them a [`LoginError::Busy`].
 //!
 //! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits; those of the same first 48 have ten times the second number
 //! together. What is refused is not hashed, and costs next to nothing. A login resets the first count only. All this is forgotten when the
@@ -61,6 +63,7 @@ mod turns;
 
 pub use builder::AccountsBuilder;
 pub use changes::{AccountChange, AccountChanges};
+pub(super) use error::Chain;
 pub use error::{AccountError, LoginError};
 pub use memory::MemoryStore;
 pub use names::Invalid;

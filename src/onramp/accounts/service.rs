@@ -14,13 +14,13 @@ use super::attempts::{Attempts, Source, Turn};
 use super::bearer::{Bearers, Grant};
 use super::builder::AccountsBuilder;
 use super::changes::{AccountChange, AccountChanges, Announcer};
-use super::error::{AccountError, LoginError};
+use super::error::{AccountError, Chain, LoginError};
 use super::names::{self, MAX_PASSWORD_BYTES};
 use super::store::{
     Account, AccountId, AccountStore, Claimed, Digest, NewInvite, NewToken, StoreError, Trust, Trusted,
 };
 use super::throttle::{Throttle, Verdict};
-use super::turns::Standing;
+use super::turns::{Standing, Who};
 use crate::lock::lock;
 
 /// How often what has expired is forgotten, and how long it is kept before: for that long it is told apart from what never was.
@@ -217,7 +217,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         names::check_password(new).map_err(AccountError::InvalidPassword)?;
         let known = self.verify_id(account, old, from).await?;
-        let turn = self.turn(Standing::Known, from).await?;
+        let turn = self.turn(Standing::Known, digest_of(&known.name), from).await?;
         let hash = self.hash(new, turn).await?;
         // Somebody may have changed it meanwhile, because the old one is known to others.
         self.0.store.set_password_hash(account, Some(known.epoch), &hash).await?;
@@ -269,7 +269,7 @@ impl Accounts {
         let digest = digest_of(secret);
         // Secrets that are wrong are not worth hashing a password.
         self.0.store.check_invite(digest, SystemTime::now()).await?;
-        let turn = self.turn(Standing::New, from).await?;
+        let turn = self.turn(Standing::New, digest, from).await?;
         let hash = self.hash(password, turn).await?;
         Ok(self.0.store.accept_invite(digest, name, &hash, SystemTime::now()).await?)
     }
@@ -296,20 +296,19 @@ impl Accounts {
             Ok((delay, throttle.standing(key, from, now), throttle.is_alarmed(now)))
         };
         let (delay, mut standing, mut is_alarmed) = enter()?;
-        let mut attempt = attempts.enter(standing, from, is_alarmed).ok_or(LoginError::Busy)?;
         if let Some(delay) = delay {
-            tokio::time::sleep(delay).await;
+            attempts.delay(key, from, delay).await.ok_or(LoginError::Busy)?;
+            (_, standing, is_alarmed) = enter()?;
         }
         let turn = loop {
-            let turn = attempt.turn().await;
+            let who = Who { standing, account: key, from };
+            let turn = attempts.turn(who, is_alarmed).await.ok_or(LoginError::Busy)?;
             // Others of the same address may have failed in the meantime: then this is not its turn.
             let before = standing;
             (_, standing, is_alarmed) = enter()?;
             if standing <= before {
                 break turn;
             }
-            drop(turn);
-            attempt = attempts.enter(standing, from, is_alarmed).ok_or(LoginError::Busy)?;
         };
         let account = store.by_name(name).await?;
         let (passwords, throttle) = (passwords.clone(), throttle.clone());
@@ -333,15 +332,15 @@ impl Accounts {
         if let Some(anew) = anew
             && let Err(error) = self.0.store.rehash(account.id, &account.password_hash, &anew).await
         {
-            tracing::warn!(%error, "the hash of a password is as old as it was");
+            tracing::warn!(error = %Chain(&error), "the hash of a password is as old as it was");
         }
         Ok(account)
     }
 
-    async fn turn(&self, standing: Standing, from: IpAddr) -> Result<Turn, AccountError> {
+    async fn turn(&self, standing: Standing, account: Digest, from: IpAddr) -> Result<Turn, AccountError> {
         let is_alarmed = lock(&self.0.throttle).is_alarmed(Instant::now());
-        let attempt = self.0.attempts.enter(standing, from.into(), is_alarmed).ok_or(AccountError::Busy)?;
-        Ok(attempt.turn().await)
+        let who = Who { standing, account, from: from.into() };
+        self.0.attempts.turn(who, is_alarmed).await.ok_or(AccountError::Busy)
     }
 
     /// Hashes a password while `permit` is held.
@@ -376,7 +375,7 @@ impl Accounts {
             *cleaned = Some(Instant::now());
         }
         if let Err(error) = self.0.store.forget_expired(now - CLEANING).await {
-            tracing::warn!(%error, "tokens that have expired are not forgotten");
+            tracing::warn!(error = %Chain(&error), "tokens that have expired are not forgotten");
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use super::turns::Standing;
 use super::*;
 use crate::lock::lock;
 
@@ -109,19 +108,8 @@ async fn attempts_at_once_do_not_get_past_the_throttle() {
 #[tokio::test]
 async fn too_many_attempts_at_once_are_turned_away() {
     let passwords = Plain::default();
-    let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(0, 10).build();
+    let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(10, 0).build();
     assert!(matches!(accounts.log_in("alice", PASSWORD, HOME).await, Err(LoginError::Busy)));
-}
-
-#[tokio::test]
-async fn strangers_do_not_keep_those_waiting_who_were_there() {
-    let passwords = Plain::default();
-    let accounts = Accounts::builder(MemoryStore::new(), passwords).attempts_at_once(1, 1).build();
-    accounts.create("alice", PASSWORD).await.unwrap();
-    accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
-    let _stranger = accounts.0.attempts.enter(Standing::New, ELSEWHERE.into(), false).unwrap();
-    assert!(matches!(accounts.log_in("alice", PASSWORD, Ipv4Addr::LOCALHOST.into()).await, Err(LoginError::Busy)));
-    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
 }
 
 /// Passwords of which one takes for ever to check, until the sender is gone.
@@ -138,6 +126,105 @@ impl Passwords for Stuck {
             let _ = lock(&self.1).recv();
         }
         is_right
+    }
+}
+
+fn address(number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, number).into()
+}
+
+/// Until so many passwords have begun to be checked, and so many more attempts than that have come as far as they get.
+async fn settle(passwords: &Plain, checked: usize) {
+    while passwords.checked() < checked {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_do_not_keep_those_waiting_who_were_there() {
+    let (passwords, (release, stuck)) = (Plain::default(), sync_channel(1));
+    let builder = Accounts::builder(MemoryStore::new(), Stuck(passwords.clone(), Mutex::new(stuck)));
+    let accounts = builder.hashing_at_once(1).attempts_at_once(1, 1).build();
+    accounts.create("alice", PASSWORD).await.unwrap();
+    accounts.log_in("alice", PASSWORD, HOME).await.unwrap();
+    let strangers = [1, 2].map(|number| {
+        let accounts = accounts.clone();
+        tokio::spawn(async move { accounts.log_in("bob", "stuck", address(number)).await.is_err() })
+    });
+    settle(&passwords, 2).await;
+    assert!(matches!(accounts.log_in("alice", PASSWORD, ELSEWHERE).await, Err(LoginError::Busy)));
+    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+    drop(release);
+    for stranger in strangers {
+        assert!(stranger.await.unwrap());
+    }
+}
+
+/// Attempts that are delayed do not have the places of those who wait for a turn, and a few addresses do not have all places.
+#[tokio::test(start_paused = true)]
+async fn delayed_attempts_of_few_addresses_keep_nobody_out() {
+    let once = Allowance { burst: 1, every: Duration::from_secs(60) };
+    let throttling = Throttling { account: once, ..Throttling::default() };
+    let builder = Accounts::builder(MemoryStore::new(), Plain::default());
+    let accounts = builder.throttling(throttling).attempts_at_once(4, 8).build();
+    accounts.create("alice", PASSWORD).await.unwrap();
+    accounts.create("bob", PASSWORD).await.unwrap();
+    for name in ["x", "bob"] {
+        assert!(accounts.log_in(name, "wrong", address(0)).await.is_err());
+    }
+    let crowd: Vec<_> = (0..8)
+        .map(|number| {
+            let accounts = accounts.clone();
+            tokio::spawn(async move { accounts.log_in("x", "wrong", address(1 + number / 4)).await })
+        })
+        .collect();
+    settle(&Plain::default(), 0).await;
+    // One who has mistyped, and one whose account is delayed as well.
+    assert!(accounts.log_in("alice", "wrong", HOME).await.is_err());
+    assert!(accounts.log_in("alice", PASSWORD, HOME).await.is_ok());
+    assert!(accounts.log_in("bob", PASSWORD, ELSEWHERE).await.is_ok());
+    let mut busy = 0;
+    for attempt in crowd {
+        busy += usize::from(matches!(attempt.await.unwrap(), Err(LoginError::Busy)));
+    }
+    assert_eq!(busy, 1, "it had more than its share");
+}
+
+/// Right passwords are not throttled. An account that sends many from many addresses has not all places, nor all turns.
+#[tokio::test]
+async fn one_account_keeps_no_other_waiting_where_both_are_known() {
+    let (passwords, (release, stuck)) = (Plain::default(), sync_channel(100));
+    let builder = Accounts::builder(MemoryStore::new(), Stuck(passwords.clone(), Mutex::new(stuck)));
+    let accounts = builder.hashing_at_once(1).attempts_at_once(100, 20).build();
+    accounts.create("mallory", "not stuck").await.unwrap();
+    accounts.create("carol", PASSWORD).await.unwrap();
+    accounts.log_in("carol", PASSWORD, HOME).await.unwrap();
+    for number in 0..20 {
+        accounts.log_in("mallory", "not stuck", address(number)).await.unwrap();
+    }
+    let before = passwords.checked();
+    let attempt = |number| {
+        let accounts = accounts.clone();
+        async move { accounts.log_in("mallory", "stuck", address(number)).await }
+    };
+    let crowd: Vec<_> = (0..40).map(|number| tokio::spawn(attempt(number % 20))).collect();
+    settle(&passwords, before + 1).await;
+    let carol = tokio::spawn({
+        let accounts = accounts.clone();
+        async move { accounts.log_in("carol", PASSWORD, HOME).await }
+    });
+    settle(&passwords, 0).await;
+    // That which is being checked, and the one that was next.
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    let carol = tokio::time::timeout(Duration::from_secs(20), carol).await;
+    assert!(carol.expect("she waits for more than two").unwrap().is_ok());
+    drop(release);
+    for attempt in crowd {
+        assert!(attempt.await.unwrap().is_err());
     }
 }
 

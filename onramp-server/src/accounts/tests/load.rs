@@ -15,6 +15,9 @@ use crate::accounts::Argon2id;
 const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const PASSWORD: &str = "correct horse";
 
+/// How many times longer a login may take while others are attacked. Measured: 0.5 to 2.8 times, at load 4 to 9 on two cores.
+const BOUND: u32 = 5;
+
 async fn accounts(memory_kib: u32, throttling: Throttling) -> Accounts {
     let store = MemoryStore::new();
     // Of a time when hashing was to be cheaper.
@@ -110,7 +113,7 @@ async fn others_log_in_while_somebody_tries_ten_thousand_passwords() {
         (name, Ipv4Addr::new(198, 51, 100, 1).into())
     };
     let [alone, meanwhile] = alone_and_meanwhile("from one address", 10_000, attempt, |_| HOME).await;
-    assert!(meanwhile < 6 * alone, "{alone:?}, then {meanwhile:?}");
+    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,19 +121,31 @@ async fn who_logs_in_for_the_first_time_does_so_while_somebody_tries_ten_thousan
     let attempt = |number: u32| (format!("guess {number}"), Ipv4Addr::new(198, 51, 100, 1).into());
     let from = |number| Ipv4Addr::from_bits(0xcb00_7100 + number).into();
     let [alone, meanwhile] = alone_and_meanwhile("from one address, bob from others", 10_000, attempt, from).await;
-    assert!(meanwhile < 6 * alone, "{alone:?}, then {meanwhile:?}");
+    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_logs_in_for_the_first_time_does_so_while_a_few_addresses_try_ten_thousand_passwords() {
+    // From six addresses, half of them for one account that is delayed soon, the others for one each.
+    let attempt = |number: u32| {
+        let name = if number.is_multiple_of(2) { "alice".into() } else { format!("guess {number}") };
+        (name, address(number / 2 % 6))
+    };
+    let from = |number| Ipv4Addr::from_bits(0xcb00_7100 + number).into();
+    let [alone, meanwhile] = alone_and_meanwhile("from six addresses, bob from others", 10_000, attempt, from).await;
+    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_log_in_while_many_addresses_try_many_accounts() {
     let attempt = |number: u32| (format!("guess {number}"), address(number));
     let [alone, meanwhile] = alone_and_meanwhile("from many addresses", u32::MAX, attempt, |_| HOME).await;
-    assert!(meanwhile < 6 * alone, "{alone:?}, then {meanwhile:?}");
+    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owner_logs_in_while_many_addresses_try_the_account() {
     let attempt = |number: u32| ("bob".into(), address(number));
     let [alone, meanwhile] = alone_and_meanwhile("at bob's account", u32::MAX, attempt, |_| HOME).await;
-    assert!(meanwhile < 6 * alone, "{alone:?}, then {meanwhile:?}");
+    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
 }

@@ -37,6 +37,7 @@ pub(in crate::onramp) enum Place {
 /// Why an account's logins end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::onramp) enum Ended {
+    /// Or it was deactivated and is active again: both begin an epoch.
     PasswordChanged,
     Deactivated,
     Deleted,
