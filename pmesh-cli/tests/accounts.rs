@@ -366,15 +366,16 @@ async fn who_comes_and_goes_is_followed() {
 async fn an_account_is_made_by_invitation_and_its_password_changed() {
     let (url, _) = server(&["alice"]).await;
     let alice = Person::log_in(&url, "alice").await;
-    let secret = alice.run(&["invite", "carol@example.org"], "").await.well();
-    let register = async |invite: &str, name: &str, input: &str| {
-        run(&mut program(&["register", &url, invite, name, "--password-stdin"]), input).await
+    let link = alice.run(&["invite", "carol@example.org"], "").await.well();
+    let register = async |link: &str, name: &str, input: &str| {
+        run(&mut program(&["register", link, name, "--password-stdin"]), input).await
     };
-    let input = format!("{secret}{PASSWORD}\n");
+    let input = format!("{link}{PASSWORD}\n");
     assert_eq!(register("-", "alice", &input).await.badly(), "pmesh register: the name is taken\n");
     register("-", "carol", &input).await.well();
-    for none in [secret.trim(), "-MOy1"] {
-        assert!(register(none, "dave", PASSWORD).await.badly().contains("the token is unknown"));
+    let (place, _) = link.split_once('#').unwrap();
+    for none in [link.trim(), &format!("{place}#-MOy1")] {
+        assert!(register(none, "dave", PASSWORD).await.badly().contains("the invitation is unknown"));
     }
 
     let carol = Person::log_in(&url, "carol").await;
@@ -422,9 +423,9 @@ async fn that_nobody_reads_the_output_is_no_failure() {
 async fn a_server_may_be_behind_a_path() {
     let (server, _) = server(&["alice"]).await;
     let url = behind_a_path(&server).await;
-    let secret = Person::log_in(&url, "alice").await.run(&["invite", "carol@example.org"], "").await.well();
-    let input = format!("{secret}{PASSWORD}\n");
-    run(&mut program(&["register", &url, "-", "carol", "--password-stdin"]), &input).await.well();
+    let link = Person::log_in(&url, "alice").await.run(&["invite", "carol@example.org"], "").await.well();
+    let input = format!("{link}{PASSWORD}\n");
+    run(&mut program(&["register", "-", "carol", "--password-stdin"]), &input).await.well();
     Person::log_in(&url, "carol").await;
 }
 

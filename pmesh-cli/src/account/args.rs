@@ -17,7 +17,7 @@ pub(crate) enum AccountCommand {
     Login(LoginArgs),
     /// Remove the file that `pmesh login` has made.
     Logout(FileArgs),
-    /// Make an account with an invitation. Then log in.
+    /// Make an account with the link of an invitation, once. Then log in.
     Register(RegisterArgs),
     /// Change the password. All logins of the account end.
     Passwd(PasswdArgs),
@@ -27,7 +27,8 @@ pub(crate) enum AccountCommand {
     /// Who is trusted.
     #[command(subcommand)]
     Trust(TrustCommand),
-    /// Invite somebody who has no account: the secret to register with goes to standard output.
+    /// Invite somebody who has no account: a link goes to standard output, by which one account can be made, in a browser or by
+    /// `pmesh register`.
     Invite(InviteArgs),
     /// Show all users that are trusted, and who of them is there.
     Who(WhoArgs),
@@ -84,8 +85,7 @@ pub(crate) struct PasswordArgs {
 /// Where a directory is.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// The directory: wss://HOST, or ws:// for one on this machine. Behind a path of a proxy wss://HOST/PATH/directory; invitations
-    /// are then accepted at /PATH/invite.
+    /// The directory: wss://HOST, or ws:// for one on this machine. Behind a path of a proxy wss://HOST/PATH/directory.
     pub(super) url: String,
 
     /// Let the password go over a network in the clear, by ws://.
@@ -110,15 +110,15 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RegisterArgs {
-    #[command(flatten)]
-    pub(super) server: ServerArgs,
-
-    /// The secret of the invitation. `-` reads it from standard input, a line.
-    #[arg(allow_hyphen_values = true)]
-    pub(super) invite: String,
+    /// The link of the invitation: https://HOST/invite#SECRET. `-` reads it from standard input, a line.
+    pub(super) link: String,
 
     /// The name of the account to be.
     pub(super) name: String,
+
+    /// Let the password go over a network in the clear, by http://.
+    #[arg(long)]
+    pub(super) allow_plaintext: bool,
 
     #[command(flatten)]
     pub(super) password: PasswordArgs,
@@ -295,12 +295,6 @@ mod tests {
                 };
                 assert_eq!((&*alias, &*token, login.file.as_deref()), ("Al", secret, Some("f".as_ref())), "{line}");
             }
-            let AccountCommand::Register(args) =
-                parse(&format!("pmesh register ws://x {secret} dave --password-stdin"))
-            else {
-                panic!("{secret}");
-            };
-            assert_eq!((&*args.invite, &*args.name, args.password.password_stdin), (secret, "dave", true));
         }
     }
 
@@ -320,7 +314,7 @@ mod tests {
             "token claim -- -al -MOy1",
             "trust revoke -- -al",
             "login ws://x -- -al",
-            "register ws://x -MOy1 -- -al",
+            "register http://x/invite#-MOy1 -- -al",
             "invite -- -al@x",
             "call -- -al -up -1",
             "call Al Up -1 --keep",

@@ -6,6 +6,7 @@ use std::io;
 use pmesh::directory::RequestError;
 
 use super::args::{FileArgs, InviteArgs, LoginArgs, PasswdArgs, TokenCommand, TrustCommand};
+use super::link::Link;
 use super::login::Login;
 use super::{Joined, secret};
 use crate::mesh::{Result, shown, stopped};
@@ -75,8 +76,9 @@ pub(super) async fn trust(command: TrustCommand) -> Result<()> {
 }
 
 pub(super) async fn invite(args: &InviteArgs) -> Result<()> {
+    let directory = args.login.load()?.url;
     let invitation = ask(&args.login, async |joined| joined.session.invite(&args.email).await).await?;
-    print(invitation.secret).await
+    print(Link::new(&directory, invitation.secret)?.text()).await
 }
 
 /// Logs in, asks, and logs out.

@@ -3,6 +3,7 @@
 mod args;
 mod call;
 mod job;
+mod link;
 mod login;
 mod manage;
 mod register;
