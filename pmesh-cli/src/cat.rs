@@ -60,11 +60,11 @@ async fn pipe(stream: Stream) -> Result<()> {
         let mut input = BufReader::with_capacity(BUFFER, stdin());
         tokio::select! {
             copied = copy_buf(&mut input, &mut write) => drop(copied.map_err(broken)?),
-            // Whoever types may take hours to do so.
-            stopped = stopped => stopped.and(Err(io::ErrorKind::BrokenPipe.into())).map_err(broken)?,
+            // Whoever types may take hours to do so. What has arrived until then is still written.
+            stopped = stopped => return Ok(stopped.err()),
         }
         write.shutdown().await.map_err(broken)?;
-        Ok::<_, Box<dyn Error + Send + Sync>>(())
+        Ok::<_, Box<dyn Error + Send + Sync>>(None)
     };
     let receiving = async {
         let (mut from, mut out) = (BufReader::with_capacity(BUFFER, &mut read), stdout());
@@ -81,7 +81,13 @@ async fn pipe(stream: Stream) -> Result<()> {
         // Whoever reads it is to see the end now, and not when this program ends.
         Ok(rustix::stdio::dup2_stdout(std::fs::File::open("/dev/null")?)?)
     };
-    tokio::try_join!(sending, receiving)?;
+    let (unwanted, ()) = tokio::try_join!(sending, receiving)?;
+    match unwanted {
+        None => {}
+        // The other side has said all, and wants no more.
+        Some(why) if why.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+        Some(why) => return Err(broken(why).into()),
+    }
     // What was written is lost if the program ends before it has arrived.
     let delivered = read.unsplit(write).delivered().await;
     Ok(delivered.map_err(|_| "the other side has ended before it had everything")?)

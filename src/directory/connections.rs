@@ -41,6 +41,8 @@ pub(super) struct Connections {
     logins: Logins,
     /// The open connections that the pool knows of.
     nodes: HashMap<PeerNumber, Node>,
+    /// Whose they are, as long as they stand: also when the directory has not named them for long.
+    users: HashMap<PeerNumber, Arc<str>>,
     calls: HashMap<CallId, Waiting>,
     /// Attempts to connect, each with a number of its own. As many as the pool has places.
     dials: HashMap<PeerNumber, (u64, AbortHandle)>,
@@ -70,6 +72,7 @@ impl Connections {
             vouchers: HashMap::new(),
             logins: Logins::default(),
             nodes: HashMap::new(),
+            users: HashMap::new(),
             calls: HashMap::new(),
             dials: HashMap::new(),
             taken: HashSet::new(),
@@ -158,9 +161,7 @@ impl Core {
             if self.is_over() {
                 return Err(CallError::Ended);
             }
-            if state.presence.alias(peer).is_none() {
-                return Err(CallError::Gone);
-            }
+            let Some(user) = state.presence.alias(peer).cloned() else { return Err(CallError::Gone) };
             let connections = &mut state.connections;
             connections.next += 1;
             let call = CallId(connections.next);
@@ -168,7 +169,9 @@ impl Core {
             connections.calls.insert(call, Waiting::Begun(sender));
             let open = connections.open(&self.root, peer);
             let is_open = open.is_some();
-            connections.nodes.extend(open.map(|node| (peer, node)));
+            if let Some(node) = open {
+                connections.connected_to(peer, &node, Some(&user));
+            }
             connections.pool.call(call, peer, keep, is_open, now());
             self.act(&mut state);
             (Lease { core: self.clone(), call, cut: Fuse::terminated() }, answer)
@@ -317,12 +320,13 @@ impl Core {
             // That it is open may be told later.
             self.take_calls(&mut state, peer, node);
         }
+        let user = state.presence.alias(peer).cloned();
         let connections = &mut state.connections;
         let result = match result {
             Ok(node) if connections.peer(&node) != Some(peer) => Err(elsewhere()),
             Ok(node) => {
                 let is_ours = node.id() == made && !connections.taken.contains(&made);
-                connections.nodes.insert(peer, node);
+                connections.connected_to(peer, &node, user.as_ref());
                 Ok(is_ours)
             }
             Err(error) => Err(error),
@@ -379,7 +383,8 @@ impl Core {
         }
         let Some(peer) = state.connections.peer(node).filter(|_| node.is_open()) else { return };
         self.take_calls(state, peer, node);
-        state.connections.nodes.insert(peer, node.clone());
+        let user = state.presence.alias(peer).cloned();
+        state.connections.connected_to(peer, node, user.as_ref());
         state.connections.pool.opened(peer, now());
         self.act(state);
     }

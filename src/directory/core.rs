@@ -244,7 +244,7 @@ impl Core {
                         to_tree.left(*number);
                     }
                 }
-                SessionEvent::UserRemoved { alias } => disowned.extend(state.connections.served(alias)),
+                SessionEvent::UserRemoved { alias } => disowned.extend(state.connections.connected(alias)),
                 _ => {}
             }
             self.emit(event);
@@ -299,7 +299,7 @@ impl Core {
             let mut events = Vec::new();
             state.presence.account_ended(&mut events);
             self.happened(&mut state, events);
-            let ours = state.connections.served(OWN_ALIAS).collect();
+            let ours = state.connections.connected(OWN_ALIAS).collect();
             self.disown(&mut state, ours);
         }
         self.phase.send_if_modified(|phase| {

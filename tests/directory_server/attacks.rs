@@ -152,7 +152,7 @@ async fn who_does_not_read_is_disconnected_and_holds_nobody_up() {
     }
     accounts.trust("slow", "fast", "fast", "slow").await.unwrap();
     accounts.trust("other", "fast", "fast", "other").await.unwrap();
-    let builder = Onramp::builder().queue_frames(16).stall_timeout(Duration::from_secs(1)).frames_per_second(0);
+    let builder = Onramp::builder().queue_frames(16).stall_timeout(Duration::from_secs(3)).frames_per_second(0);
     let server = Server::start(builder, accounts).await;
     let (_slow, slow_number) = server.directory("slow").await;
     let (mut other, other_number) = server.directory("other").await;

@@ -243,7 +243,8 @@ pub(crate) struct ServeArgs {
     #[arg(allow_hyphen_values = true)]
     pub(super) module: String,
 
-    /// Commands that run at a time. Further calls are told that this peer is busy. So many peers and 8 more may be connected.
+    /// Commands that run at a time. Further calls are told that this peer is busy. So many peers of one user and
+    /// 8 more may be connected, and of all users twice as many.
     #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: u16,
 

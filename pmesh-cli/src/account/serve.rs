@@ -35,7 +35,8 @@ pub(super) async fn run(args: ServeArgs) -> Result<()> {
         let jobs = running.clone();
         async move { jobs.run(request).await }
     })?;
-    let joined = Joined::new(&session, &rpc, at_once + SPARE).await?;
+    // One user has half of the places at most.
+    let joined = Joined::new(&session, &rpc, 2 * (at_once + SPARE)).await?;
     let done = tokio::select! {
         // Listened for before anybody is told that this is ready.
         biased;

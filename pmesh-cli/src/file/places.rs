@@ -88,7 +88,7 @@ pub(super) struct Attended {
 }
 
 impl Attended {
-    /// Takes a place for a transfer, once, until this is dropped.
+    /// Takes a place for a transfer, once, until it is [over](Self::transferred).
     ///
     /// # Errors
     ///
@@ -109,6 +109,17 @@ impl Attended {
         Ok(())
     }
 
+    /// The transfer is over, if there was one. The stream is still to be answered.
+    pub(super) fn transferred(&mut self) {
+        if std::mem::take(&mut self.transfers) {
+            let mut taken = self.places.lock();
+            taken.transfers -= 1;
+            if let Some(of_sender) = taken.senders.get_mut(&self.sender) {
+                of_sender.transfers -= 1;
+            }
+        }
+    }
+
     /// The places of all.
     pub(super) fn places(&self) -> &Places {
         &self.places
@@ -117,11 +128,10 @@ impl Attended {
 
 impl Drop for Attended {
     fn drop(&mut self) {
+        self.transferred();
         let mut taken = self.places.lock();
-        taken.transfers -= usize::from(self.transfers);
         if let Some(of_sender) = taken.senders.get_mut(&self.sender) {
             of_sender.streams -= 1;
-            of_sender.transfers -= usize::from(self.transfers);
             if of_sender.streams == 0 {
                 taken.senders.remove(&self.sender);
             }

@@ -72,9 +72,10 @@ async fn serve(mut listener: Listener, args: Arc<ReceiveArgs>) -> Result<()> {
 }
 
 /// Serves one sender. Returns whether a file is here now.
-async fn attend(mut stream: Stream, place: Attended, args: Arc<ReceiveArgs>) -> bool {
+async fn attend(mut stream: Stream, mut place: Attended, args: Arc<ReceiveArgs>) -> bool {
     let from = stream.overlay_id();
-    let stored = take(&mut stream, place, &args).await;
+    let stored = take(&mut stream, &mut place, &args).await;
+    place.transferred();
     let answer = match &stored {
         Ok(path) => {
             // Whether anybody reads it or not.
@@ -86,15 +87,19 @@ async fn attend(mut stream: Stream, place: Attended, args: Arc<ReceiveArgs>) -> 
             Answer::refused(error.as_ref(), error.is::<Busy>())
         }
     };
-    if say(&mut stream, &answer).await.is_ok() && stream.shutdown().await.is_ok() {
+    let farewell = async {
+        say(&mut stream, &answer).await?;
+        stream.shutdown().await?;
         // Not before it has heard so. What else comes is not looked at.
-        let _ = timeout(FAREWELL, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
-    }
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+        Result::Ok(())
+    };
+    let _ = timeout(FAREWELL, farewell).await;
     stored.is_ok()
 }
 
-/// Takes a file. The place is free again when it is over.
-async fn take(stream: &mut Stream, mut place: Attended, args: &ReceiveArgs) -> Result<PathBuf> {
+/// Takes a file.
+async fn take(stream: &mut Stream, place: &mut Attended, args: &ReceiveArgs) -> Result<PathBuf> {
     if !args.from.is_empty() && !args.from.contains(&stream.overlay_id()) {
         return Err("no files are taken from this peer".into());
     }

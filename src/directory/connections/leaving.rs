@@ -6,12 +6,12 @@ use crate::identity::PeerId;
 impl Connections {
     /// The directory names a peer. Returns whether it was somebody else before.
     pub(in crate::directory) fn named(&mut self, peer: PeerNumber, name: &str) -> bool {
-        self.doubts.clear(peer) && self.serving.values().any(|(known, _)| known.number == peer && known.name != name)
+        self.doubts.clear(peer) && self.users.get(&peer).is_some_and(|known| **known != *name)
     }
 
-    /// The peers of a user whose calls are taken.
-    pub(in crate::directory) fn served(&self, alias: &str) -> impl Iterator<Item = PeerNumber> {
-        self.serving.values().filter(move |(peer, _)| peer.name == alias).map(|(peer, _)| peer.number)
+    /// The peers of a user to whom there is a connection, named or not.
+    pub(in crate::directory) fn connected(&self, alias: &str) -> impl Iterator<Item = PeerNumber> {
+        self.users.iter().filter(move |(_, user)| ***user == *alias).map(|(peer, _)| *peer)
     }
 
     /// The directory has not named these peers for too long. Their calls are not taken any more, and connections to them are closed, but
@@ -27,17 +27,28 @@ impl Connections {
         }
     }
 
-    /// The users whose calls are taken.
-    pub(in crate::directory) fn users(&self) -> HashSet<String> {
-        self.serving.values().map(|(peer, _)| peer.name.clone()).collect()
+    /// The users to whose peers there are connections.
+    pub(in crate::directory) fn users(&self) -> HashSet<Arc<str>> {
+        self.users.values().cloned().collect()
+    }
+
+    /// There is an open connection to a peer of this user, if the directory names it.
+    pub(super) fn connected_to(&mut self, peer: PeerNumber, node: &Node, user: Option<&Arc<str>>) {
+        self.nodes.insert(peer, node.clone());
+        match user {
+            Some(user) => drop(self.users.insert(peer, user.clone())),
+            // It has left while the connection was made.
+            None if !self.users.contains_key(&peer) => self.doubts.left(peer, now()),
+            None => {}
+        }
     }
 
     /// A peer that the directory names as one of this user says by which key it is known: connections of this user with the same key are
     /// its own, of an earlier login.
     pub(in crate::directory) fn vouched(&mut self, by: PeerNumber, user: &str, key: PeerId) {
-        let is_users = |node: &Node| self.serving.get(&node.id()).is_some_and(|(peer, _)| peer.name == user);
+        let is_users = |peer: &PeerNumber| self.users.get(peer).is_some_and(|known| **known == *user);
         let same =
-            self.nodes.iter().filter(|(peer, node)| **peer != by && node.peer_id() == Some(key) && is_users(node));
+            self.nodes.iter().filter(|(peer, node)| **peer != by && node.peer_id() == Some(key) && is_users(peer));
         for peer in same.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             self.vouchers.insert(peer, by);
             self.doubts.clear(peer);
@@ -52,6 +63,7 @@ impl Connections {
     /// The open connection to a peer is over.
     pub(super) fn disconnected(&mut self, peer: PeerNumber) {
         self.nodes.remove(&peer);
+        self.users.remove(&peer);
         self.doubts.clear(peer);
         self.vouchers.remove(&peer);
         self.pool.closed(peer, now());
@@ -67,6 +79,8 @@ impl Core {
         if connections.nodes.contains_key(&peer) && !connections.vouchers.contains_key(&peer) {
             doubted.push(peer);
         }
+        // Who is named needs nobody to vouch for it.
+        doubted.retain(|peer| state.presence.alias(*peer).is_none());
         doubted.into_iter().for_each(|peer| connections.doubts.left(peer, now()));
         self.act(state);
     }
