@@ -235,7 +235,7 @@ async fn what_waits_when_a_login_goes_is_not_done() {
     let accounts = Accounts::new(store.clone(), Cheap);
     let a = accounts.create("a", &password_of("a")).await.unwrap();
     let server =
-        Server::start(Onramp::builder().max_logins(2).ping_interval(Duration::from_millis(20)), accounts).await;
+        Server::start(Onramp::builder().max_logins(2).ping_interval(Duration::from_millis(100)), accounts).await;
     let (begun, release) = hold(&store, a);
     server.directory("a").await.0.send(request_token("first")).await;
     until(|| begun.load(Ordering::Relaxed) == 1).await;
