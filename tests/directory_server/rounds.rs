@@ -236,6 +236,7 @@ async fn what_waits_when_a_login_goes_is_not_done() {
     let store = SharedStore::default();
     let accounts = Accounts::new(store.clone(), Cheap);
     let a = accounts.create("a", &password_of("a")).await.unwrap();
+    accounts.create("b", &password_of("b")).await.unwrap();
     let server =
         Server::start(Onramp::builder().max_logins(2).ping_interval(Duration::from_millis(100)), accounts).await;
     let (begun, release) = hold(&store, a);
@@ -252,8 +253,11 @@ async fn what_waits_when_a_login_goes_is_not_done() {
         session.await.send(request_token("other")).await;
     }
     until(|| server.handle.stats().open == 0).await;
-    release.add_permits(100);
     let (mut owner, _) = server.directory("a").await;
-    owner.answer("requestToken", json!({ "name": "last" })).await.unwrap();
+    owner.send(request_token("last")).await;
+    // It has a place in the line by the time that somebody else is answered.
+    server.directory("b").await.0.arrived().await;
+    release.add_permits(100);
+    assert_eq!(owner.json().await["type"], "ok");
     assert_eq!(begun.load(Ordering::Relaxed), 2);
 }
