@@ -44,6 +44,8 @@ pub(super) struct Members {
     pub(super) warned_of_proxy: AtomicBool,
     /// Accounts that write to the store, or wait for that.
     writing: Mutex<HashMap<AccountId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Most of an account that do.
+    max_writing: usize,
     agenda: Mutex<Agenda>,
     /// Rings when the agenda has something that could not be read.
     has_failed: Notify,
@@ -64,11 +66,11 @@ impl From<StoreError> for NotIn {
 
 impl Members {
     pub(super) fn new(accounts: Accounts, limits: Limits, options: AccountOptions) -> Self {
-        let hub = Mutex::new(AccountHub::new(limits));
+        let (max_writing, hub) = (limits.max_logins, Mutex::new(AccountHub::new(limits)));
         let (logging_in, agenda, has_failed) = (Semaphore::new(MAX_LOGGING_IN), Mutex::default(), Notify::new());
         let writing = Mutex::default();
         let warned_of_proxy = AtomicBool::new(false);
-        Self { hub, accounts, options, logging_in, warned_of_proxy, writing, agenda, has_failed }
+        Self { hub, accounts, options, logging_in, warned_of_proxy, writing, max_writing, agenda, has_failed }
     }
 
     /// Works on the hub, and then, without its lock, rings the bells that this asked for.
@@ -90,19 +92,22 @@ impl Members {
     }
 
     /// Waits until no other session of the account writes to the store, until what is returned is dropped. A store serves those who write
-    /// one after the other: so an account with many sessions has one place among the others.
-    pub(super) async fn may_write(&self, account: AccountId) -> OwnedMutexGuard<()> {
+    /// one after the other: so an account with many sessions has one place among the others. None if as many of it wait or write as may be
+    /// logged in. Dropping the future leaves the line.
+    pub(super) async fn may_write(&self, account: AccountId) -> Option<OwnedMutexGuard<()>> {
         let gate = {
             let mut writing = lock(&self.writing);
             let gate = writing.get(&account).and_then(Weak::upgrade);
-            gate.unwrap_or_else(|| {
+            let gate = gate.unwrap_or_else(|| {
                 writing.retain(|_, gate| gate.strong_count() > 0);
                 let gate = Arc::default();
                 writing.insert(account, Arc::downgrade(&gate));
                 gate
-            })
+            });
+            // Each of them holds it, this one too.
+            (Arc::strong_count(&gate) <= self.max_writing).then_some(gate)
         };
-        gate.lock_owned().await
+        Some(gate?.lock_owned().await)
     }
 
     /// Lets a login of an account in, at a place that is made until one is free.
@@ -252,5 +257,60 @@ impl<'a> Reading<'a> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.members.with(|hub, _| hub.finish(self.account));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use futures_util::poll;
+
+    use super::*;
+    use crate::onramp::accounts::{MemoryStore, Passwords};
+
+    struct Plain;
+
+    impl Passwords for Plain {
+        fn hash(&self, password: &str) -> String {
+            password.into()
+        }
+
+        fn verify(&self, password: &str, hash: Option<&str>) -> bool {
+            hash == Some(password)
+        }
+    }
+
+    #[tokio::test]
+    async fn only_so_many_of_an_account_wait_to_write() {
+        let limits = Limits {
+            announce: true,
+            max_connections: 100,
+            max_logins: 3,
+            rate: None,
+            queue_frames: 8,
+            queue_bytes: 4000,
+            total_queue_bytes: 100_000,
+        };
+        let options = AccountOptions {
+            origins: Vec::new(),
+            trusts_forwarded: false,
+            login_timeout: Duration::MAX,
+            refresh_interval: Duration::MAX,
+        };
+        let members = Members::new(Accounts::new(MemoryStore::new(), Plain), limits, options);
+        let enter = |account| Box::pin(members.may_write(AccountId(account)));
+        let writing = enter(1).await;
+        assert!(writing.is_some());
+        let [mut second, mut third] = [enter(1), enter(1)];
+        assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
+        assert!(matches!(poll!(enter(1)), Poll::Ready(None)));
+        assert!(enter(2).await.is_some(), "another account has a line of its own");
+        // Who gives up leaves the line, and whoever has written too.
+        drop(second);
+        let mut fourth = enter(1);
+        assert!(poll!(&mut fourth).is_pending());
+        drop(writing);
+        assert!(third.await.is_some() && fourth.await.is_some());
     }
 }

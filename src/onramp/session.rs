@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -21,18 +22,20 @@ use crate::protocol::Address;
 use crate::protocol::directory::{self, Notice, PeerNumber, Refused, Request};
 use crate::transport::upgrade::Upgrade;
 
-/// A login that is connected. Dropping it leaves; what it has asked for is done to its end.
+/// A login that is connected. Dropping it leaves; what it has asked for is done to its end if that has begun.
 pub(super) struct Session {
     shared: Arc<Shared>,
     members: Arc<Members>,
     bell: Arc<Bell>,
     id: PeerId,
     account: AccountId,
+    /// The account's when it logged in.
+    epoch: i64,
     from: IpAddr,
     /// Of a peer of P.
     address: Option<Address>,
-    /// What it has asked for last, while that is under way.
-    work: Option<JoinHandle<()>>,
+    /// What it has asked for last, while that is under way. Dropping the sender tells it that the login is gone.
+    work: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
     here: bool,
 }
 
@@ -54,8 +57,8 @@ impl Session {
             }
         };
         bell.ring();
-        let (shared, members, account) = (shared.clone(), members.clone(), account.id);
-        Ok(Self { shared, members, bell, id, account, from, address, work: None, here: true })
+        let (shared, members, epoch, account) = (shared.clone(), members.clone(), account.epoch, account.id);
+        Ok(Self { shared, members, bell, id, account, epoch, from, address, work: None, here: true })
     }
 
     fn text(&mut self, text: &Utf8Bytes, now: Instant) -> Option<Instant> {
@@ -71,7 +74,8 @@ impl Session {
             Ok(_) => {
                 let (may, resume) = self.members.with(|hub, _| hub.asks(self.id, now));
                 if may {
-                    self.work = Some(tokio::spawn(self.asked().answer(text.clone())));
+                    let (here, gone) = oneshot::channel();
+                    self.work = Some((tokio::spawn(self.asked().answer(text.clone(), gone)), here));
                 }
                 resume
             }
@@ -80,8 +84,8 @@ impl Session {
     }
 
     fn asked(&self) -> Asked {
-        let Self { members, id, account, from, .. } = self;
-        Asked { members: members.clone(), id: *id, account: *account, from: *from }
+        let Self { members, id, account, epoch, from, .. } = self;
+        Asked { members: members.clone(), id: *id, account: *account, epoch: *epoch, from: *from }
     }
 }
 
@@ -116,7 +120,7 @@ impl Member for Session {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        let Some((work, _)) = &mut self.work else { return Poll::Ready(()) };
         if Pin::new(work).poll(cx).is_pending() {
             return Poll::Pending;
         }
@@ -128,6 +132,7 @@ impl Member for Session {
 
     fn leave(&mut self, reason: Reason) {
         if std::mem::take(&mut self.here) {
+            self.work = None;
             self.members.with(|hub, bells| hub.disconnect(self.id, reason, bells));
         }
     }
@@ -144,6 +149,7 @@ struct Asked {
     members: Arc<Members>,
     id: PeerId,
     account: AccountId,
+    epoch: i64,
     from: IpAddr,
 }
 
@@ -161,15 +167,20 @@ impl<E: Into<AccountError>> From<E> for NotDone {
 }
 
 impl Asked {
-    /// Does what a text asks for, and answers.
-    async fn answer(self, text: Utf8Bytes) {
+    /// Does what a text asks for, and answers, unless the login is `gone` before its turn.
+    async fn answer(self, text: Utf8Bytes, gone: oneshot::Receiver<()>) {
         let Ok((request, id)) = Request::parse(&text) else { return };
         let is_token = matches!(request, Request::RequestToken { .. });
         let ends = matches!(request, Request::ChangePassword { .. } | Request::DeleteAccount { .. });
         let reads = matches!(request, Request::ListTrusted);
-        let turn = if reads { None } else { Some(self.members.may_write(self.account).await) };
-        let done = self.work(request, id.is_some()).await;
-        drop(turn);
+        let mut turn = None;
+        let done = async {
+            if !reads {
+                turn = Some(self.turn(gone).await?);
+            }
+            self.work(request, id.is_some()).await
+        };
+        let done = done.await;
         let answer = match (done, id) {
             (Ok(data), Some(id)) => Some(Notice::Ok { id, data }),
             (Ok(data), None) if is_token => {
@@ -183,32 +194,44 @@ impl Asked {
         if let Some(answer) = answer {
             self.members.with(|hub, bells| hub.tell(self.id, answer.to_json().into(), bells));
         }
-        if ends {
+        if ends && turn.is_some() {
             self.members.refresh(self.account).await;
         }
+        // Whoever is next knows whether its login was ended.
+        drop(turn);
+    }
+
+    async fn turn(&self, gone: oneshot::Receiver<()>) -> Result<OwnedMutexGuard<()>, AccountError> {
+        let turn = tokio::select! {
+            turn = self.members.may_write(self.account) => turn.ok_or(AccountError::Busy)?,
+            _ = gone => return Err(StoreError::PasswordChanged.into()),
+        };
+        // Those before it may have taken long.
+        let may = self.members.with(|hub, _| hub.may_ask(self.id));
+        if may { Ok(turn) } else { Err(StoreError::PasswordChanged.into()) }
     }
 
     async fn work(&self, request: Request<'_>, has_id: bool) -> Result<Value, NotDone> {
-        let Self { members, account, from, .. } = self;
-        let (accounts, account, from) = (&members.accounts, *account, *from);
+        let Self { members, account, epoch, from, .. } = self;
+        let (accounts, account, epoch, from) = (&members.accounts, *account, Some(*epoch), *from);
         match request {
             // The hub does that.
             Request::Introduce { .. } => {}
             // Nobody could be told the invitation.
             Request::InviteUser { .. } | Request::ListTrusted if !has_id => return Err(NotDone::NoId),
             Request::InviteUser { email } => {
-                let invite = accounts.invite(account, &email).await?;
+                let invite = accounts.invite(account, epoch, &email).await?;
                 return Ok(json!({ "invite": invite.secret, "expiresIn": invite.expires_in.as_secs() }));
             }
             Request::RequestToken { name } => {
-                return Ok(json!({ "token": accounts.request_token(account, &name).await? }));
+                return Ok(json!({ "token": accounts.request_token(account, epoch, &name).await? }));
             }
             Request::ListTrusted => {
                 let trusted = accounts.trusted(account).await?;
                 return Ok(trusted.into_iter().map(|trusted| trusted.alias).collect());
             }
             Request::ClaimToken { name, token } => {
-                accounts.claim_token(account, &name, &token).await?;
+                accounts.claim_token(account, epoch, &name, &token).await?;
                 members.refresh(account).await;
             }
             Request::RevokeTrust { name } => {

@@ -5,24 +5,25 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
+use super::accounts::Source;
 use super::line::Line;
 use crate::lock::lock;
 
-/// Of each address. None is refused here as long as there is room; when there is none, the address that has most gives one up for another
+/// Of each address, which of IPv6 is its first 64 bits. None is refused here as long as there is room; when there is none, the address that has most gives one up for another
 /// that has fewer. All connections of a proxy are of one address, and so give up nothing for each other.
 #[derive(Default)]
 pub(super) struct Undecided(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    line: Line<IpAddr, oneshot::Sender<()>>,
+    line: Line<Source, oneshot::Sender<()>>,
     last: u64,
 }
 
 /// The place of a connection, until it is dropped.
 pub(super) struct Place {
     undecided: Arc<Undecided>,
-    from: IpAddr,
+    from: Source,
     ticket: u64,
     lost: oneshot::Receiver<()>,
 }
@@ -30,7 +31,7 @@ pub(super) struct Place {
 impl Undecided {
     /// A place for a connection; if there `is_room` for none, that of another that is told to go.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr, is_room: bool) -> Option<Place> {
-        let mut state = lock(&self.0);
+        let (mut state, from) = (lock(&self.0), Source::from(from));
         if !is_room && !state.line.make_room(&[from], &[0]) {
             return None;
         }
@@ -66,6 +67,16 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let undecided = Arc::new(Undecided::default());
+        let [one, neighbour, other] =
+            ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        let _places = [one, neighbour].map(|from| undecided.enter(from, true).unwrap());
+        assert!(undecided.enter("2001:db8::3".parse().unwrap(), false).is_none(), "its network has most");
+        assert!(undecided.enter(other, false).is_some());
+    }
 
     #[tokio::test]
     async fn an_address_that_holds_many_gives_one_up() {

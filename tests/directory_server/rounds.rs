@@ -8,6 +8,7 @@ use std::time::Duration;
 use pmesh::onramp::Onramp;
 use pmesh::onramp::accounts::{AccountId, Accounts, StoreError};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::harness::*;
 use crate::shared::SharedStore;
@@ -140,20 +141,7 @@ async fn a_password_is_not_said_to_have_changed_that_may_not_have() {
 async fn sessions_of_an_account_write_one_after_the_other() {
     let store = SharedStore::default();
     let (server, _, [many, _]) = two(&store, NEVER, ["many", "one"]).await;
-    let (writes, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
-    store.on_token({
-        let (writes, release) = (writes.clone(), release.clone());
-        move |id| {
-            let (writes, release) = (writes.clone(), release.clone());
-            async move {
-                if id == many {
-                    writes.fetch_add(1, Ordering::Relaxed);
-                    release.acquire().await.unwrap().forget();
-                }
-                Ok(())
-            }
-        }
-    });
+    let (writes, release) = hold(&store, many);
     let mut sessions = Vec::new();
     for number in 0..10 {
         let (mut session, _) = server.directory("many").await;
@@ -171,4 +159,105 @@ async fn sessions_of_an_account_write_one_after_the_other() {
         while session.json().await["type"] != "ok" {}
     }
     assert_eq!(writes.load(Ordering::Relaxed), 10);
+}
+
+/// What is asked for by a password that was changed comes to nothing, whoever has changed it and whether or not we have heard of it.
+#[tokio::test]
+async fn a_login_by_an_earlier_password_opens_nothing() {
+    let store = SharedStore::default();
+    let (server, elsewhere, [_, friend]) = two(&store, NEVER, ["a", "friend"]).await;
+    let (mut thief, _) = server.directory("a").await;
+    let token = elsewhere.request_token(friend, None, "a").await.unwrap();
+    // Nobody hears of it.
+    store.on_read(|_| async { Err(StoreError::Failed("out of order".into())) });
+    elsewhere.set_password("a", "another password").await.unwrap();
+    let wrong = Err("wrongPassword".to_owned());
+    assert_eq!(thief.answer("requestToken", json!({ "name": "thief" })).await, wrong);
+    assert_eq!(thief.answer("claimToken", json!({ "name": "thief", "token": token })).await, wrong);
+    assert_eq!(thief.answer("inviteUser", json!({ "email": "thief@example.org" })).await, wrong);
+    assert_eq!(elsewhere.revoke(friend, "a").await.unwrap_err().code(), "unknownAlias");
+}
+
+/// Adding a token of this account takes until it is released. How often that was begun, and what releases it.
+fn hold(store: &SharedStore, account: AccountId) -> (Arc<AtomicUsize>, Arc<Semaphore>) {
+    let (begun, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let held = (begun.clone(), release.clone());
+    store.on_token(move |id| {
+        let (begun, release) = held.clone();
+        async move {
+            if id == account {
+                begun.fetch_add(1, Ordering::Relaxed);
+                release.acquire().await.unwrap().forget();
+            }
+            Ok(())
+        }
+    });
+    (begun, release)
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    soon(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+fn request_token(name: &str) -> String {
+    json!({ "type": "requestToken", "data": { "name": name }, "id": 1 }).to_string()
+}
+
+#[tokio::test]
+async fn what_waits_when_a_login_ends_is_not_done() {
+    let store = SharedStore::default();
+    let (server, _, [a, _]) = two(&store, NEVER, ["a", "b"]).await;
+    server.accounts.trust("a", "b", "b", "a").await.unwrap();
+    let ((mut first, _), (mut second, _), (mut idle, _)) =
+        (server.directory("a").await, server.directory("a").await, server.directory("a").await);
+    let (begun, release) = hold(&store, a);
+    first.send(request_token("x")).await;
+    until(|| begun.load(Ordering::Relaxed) == 1).await;
+    second.send(json!({ "type": "revokeTrust", "data": { "name": "b" }, "id": 1 }).to_string()).await;
+    // It is answered after what was sent before, of which the server has heard by then.
+    server.directory("b").await.0.arrived().await;
+    server.accounts.set_password("a", "another password").await.unwrap();
+    assert_eq!(idle.closed().await.0, 4001);
+    release.add_permits(1);
+    for session in [&mut first, &mut second] {
+        assert_eq!(session.closed().await.0, 4001);
+    }
+    assert_eq!(server.accounts.trusted(a).await.unwrap().len(), 1);
+}
+
+/// The line of an account is no longer than it has logins, and what those have asked for who have gone keeps nobody waiting.
+#[tokio::test]
+async fn what_waits_when_a_login_goes_is_not_done() {
+    let store = SharedStore::default();
+    let accounts = Accounts::new(store.clone(), Cheap);
+    let a = accounts.create("a", &password_of("a")).await.unwrap();
+    accounts.create("b", &password_of("b")).await.unwrap();
+    let server =
+        Server::start(Onramp::builder().max_logins(2).ping_interval(Duration::from_millis(100)), accounts).await;
+    let (begun, release) = hold(&store, a);
+    server.directory("a").await.0.send(request_token("first")).await;
+    until(|| begun.load(Ordering::Relaxed) == 1).await;
+    for _ in 0..5 {
+        let session = soon(async {
+            loop {
+                if let Ok(session) = server.cookies("a", &password_of("a")).await {
+                    return session;
+                }
+            }
+        });
+        session.await.send(request_token("other")).await;
+    }
+    until(|| server.handle.stats().open == 0).await;
+    let (mut owner, _) = server.directory("a").await;
+    owner.send(request_token("last")).await;
+    // It has a place in the line by the time that somebody else is answered.
+    server.directory("b").await.0.arrived().await;
+    release.add_permits(100);
+    assert_eq!(owner.json().await["type"], "ok");
+    assert_eq!(begun.load(Ordering::Relaxed), 2);
 }

@@ -41,9 +41,14 @@ macro_rules! delegate {
                 self.0.$name($($argument),*).await
             })*
 
-            async fn add_token(&self, token: NewToken, now: SystemTime) -> Result<(), StoreError> {
+            async fn add_token(
+                &self,
+                token: NewToken,
+                epoch: Option<i64>,
+                now: SystemTime,
+            ) -> Result<(), StoreError> {
                 self.2.get().map_or_else(|| Box::pin(ready(Ok(()))) as _, |happens| happens(token.issuer)).await?;
-                self.0.add_token(token, now).await
+                self.0.add_token(token, epoch, now).await
             }
 
             async fn trusted(&self, id: AccountId) -> Result<Vec<Trusted>, StoreError> {
@@ -65,8 +70,8 @@ delegate! {
     delete(id: AccountId, epoch: Option<i64>) -> Vec<Trust>;
     trust(a: AccountId, alias_of_b: &str, b: AccountId, alias_of_a: &str) -> ();
     revoke(id: AccountId, alias: &str) -> Trust;
-    claim(digest: Digest, claimer: AccountId, alias: &str, now: SystemTime) -> Claimed;
-    add_invite(invite: NewInvite, now: SystemTime) -> ();
+    claim(digest: Digest, claimer: AccountId, epoch: Option<i64>, alias: &str, now: SystemTime) -> Claimed;
+    add_invite(invite: NewInvite, epoch: Option<i64>, now: SystemTime) -> ();
     check_invite(digest: Digest, now: SystemTime) -> ();
     accept_invite(digest: Digest, name: &str, password_hash: &str, now: SystemTime) -> AccountId;
     forget_expired(before: SystemTime) -> ();

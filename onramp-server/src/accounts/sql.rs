@@ -123,10 +123,10 @@ impl AccountStore for SqlStore {
         Ok(trust)
     }
 
-    async fn add_token(&self, token: NewToken, now: SystemTime) -> Result<(), StoreError> {
+    async fn add_token(&self, token: NewToken, epoch: Option<i64>, now: SystemTime) -> Result<(), StoreError> {
         let NewToken { issuer, alias, digest, expires } = token;
         let mut transaction = self.0.begin().await?;
-        known(&mut transaction, issuer).await?;
+        in_epoch(&mut transaction, issuer, epoch).await?;
         if is_alias_taken(&mut transaction, issuer, &alias).await? {
             return Err(StoreError::AliasTaken);
         }
@@ -145,10 +145,12 @@ impl AccountStore for SqlStore {
         &self,
         digest: Digest,
         claimer: AccountId,
+        epoch: Option<i64>,
         alias: &str,
         now: SystemTime,
     ) -> Result<Claimed, StoreError> {
         let mut transaction = self.0.begin().await?;
+        in_epoch(&mut transaction, claimer, epoch).await?;
         let statement = "SELECT expires, issuer, alias FROM tokens WHERE digest = $1";
         let found = transaction.rows(statement, &[Bytes(&digest.0)]).await?;
         let token = not_expired(&found, now)?;
@@ -159,10 +161,10 @@ impl AccountStore for SqlStore {
         Ok(Claimed { issuer, issuer_alias })
     }
 
-    async fn add_invite(&self, invite: NewInvite, now: SystemTime) -> Result<(), StoreError> {
+    async fn add_invite(&self, invite: NewInvite, epoch: Option<i64>, now: SystemTime) -> Result<(), StoreError> {
         let NewInvite { inviter, email, digest, expires } = invite;
         let mut transaction = self.0.begin().await?;
-        known(&mut transaction, inviter).await?;
+        in_epoch(&mut transaction, inviter, epoch).await?;
         let statement = "SELECT COUNT(*) FROM invites WHERE inviter = $1 AND expires > $2";
         let open = number(&transaction.rows(statement, &[Integer(inviter.0), Integer(nanos(now))]).await?)?;
         if open >= count(MAX_OPEN_TOKENS) {

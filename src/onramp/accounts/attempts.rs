@@ -13,7 +13,7 @@ use crate::lock::lock;
 
 /// An address as far as one customer of a provider has one: IPv6 by its first 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Source {
+pub(in crate::onramp) struct Source {
     bits: u64,
     is_v6: bool,
 }

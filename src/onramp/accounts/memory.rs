@@ -196,9 +196,9 @@ impl AccountStore for MemoryStore {
         lock(&self.0).revoke(id, alias.into())
     }
 
-    async fn add_token(&self, token: NewToken, now: SystemTime) -> Result<(), StoreError> {
+    async fn add_token(&self, token: NewToken, epoch: Option<i64>, now: SystemTime) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        if tables.account(token.issuer)?.trusted.contains_key(&token.alias) {
+        if tables.account_of(token.issuer, epoch)?.trusted.contains_key(&token.alias) {
             return Err(StoreError::AliasTaken);
         }
         let open = tables.tokens.values().filter(|other| other.issuer == token.issuer && other.expires > now);
@@ -213,10 +213,12 @@ impl AccountStore for MemoryStore {
         &self,
         digest: Digest,
         claimer: AccountId,
+        epoch: Option<i64>,
         alias: &str,
         now: SystemTime,
     ) -> Result<Claimed, StoreError> {
         let mut tables = lock(&self.0);
+        tables.account_of(claimer, epoch)?;
         let NewToken { issuer, alias: issuer_alias, expires, .. } =
             tables.tokens.get(&digest).cloned().ok_or(StoreError::UnknownToken)?;
         if expires <= now {
@@ -228,9 +230,9 @@ impl AccountStore for MemoryStore {
         Ok(Claimed { issuer, issuer_alias })
     }
 
-    async fn add_invite(&self, invite: NewInvite, now: SystemTime) -> Result<(), StoreError> {
+    async fn add_invite(&self, invite: NewInvite, epoch: Option<i64>, now: SystemTime) -> Result<(), StoreError> {
         let mut tables = lock(&self.0);
-        tables.account(invite.inviter)?;
+        tables.account_of(invite.inviter, epoch)?;
         let open = tables.invites.values().filter(|other| other.inviter == invite.inviter && other.expires > now);
         if open.count() >= MAX_OPEN_TOKENS {
             return Err(StoreError::TooMany("open invitations"));

@@ -19,8 +19,8 @@
 //! let bob = accounts.log_in("bob", "battery staple", "192.0.2.1".parse()?).await?;
 //!
 //! // Alice gives Bob the token. He claims it, and they trust each other.
-//! let token = accounts.request_token(alice, "Bob").await?;
-//! accounts.claim_token(bob.id, "Alice", &token).await?;
+//! let token = accounts.request_token(alice, None, "Bob").await?;
+//! accounts.claim_token(bob.id, Some(bob.epoch), "Alice", &token).await?;
 //! assert_eq!(accounts.trusted(alice).await?[0].alias, "Bob");
 //! # Ok(())
 //! # }
@@ -61,6 +61,7 @@ mod tests;
 mod throttle;
 mod turns;
 
+pub(super) use attempts::Source;
 pub use builder::AccountsBuilder;
 pub use changes::{AccountChange, AccountChanges};
 pub(super) use error::Chain;

@@ -150,29 +150,42 @@ impl Accounts {
         current.ok_or(LoginError::Wrong)
     }
 
-    /// A token for whoever is to be trusted and known by this alias: 43 letters, digits, `-` and `_`.
+    /// A token for whoever is to be trusted and known by this alias: 43 letters, digits, `-` and `_`. If an epoch is given, that of a login,
+    /// only in that: here and below, what a login asks for comes to nothing once the password was changed.
     ///
     /// # Errors
     ///
     /// [`AccountError::InvalidAlias`], and those of [`AccountStore::add_token`].
-    pub async fn request_token(&self, account: AccountId, alias: &str) -> Result<String, AccountError> {
+    pub async fn request_token(
+        &self,
+        account: AccountId,
+        epoch: Option<i64>,
+        alias: &str,
+    ) -> Result<String, AccountError> {
         names::check_alias(alias).map_err(AccountError::InvalidAlias)?;
         let (token, digest) = secret();
         let now = SystemTime::now();
         let new = NewToken { issuer: account, alias: alias.into(), digest, expires: now + self.0.token_lifetime };
         self.clean(now).await;
-        self.0.store.add_token(new, now).await?;
+        self.0.store.add_token(new, epoch, now).await?;
         Ok(token)
     }
 
     /// Claims a token: its issuer and this account trust each other from now on, and the account knows the issuer by `alias`.
+    /// If an epoch is given, only in that.
     ///
     /// # Errors
     ///
     /// [`AccountError::InvalidAlias`], and those of [`AccountStore::claim`].
-    pub async fn claim_token(&self, account: AccountId, alias: &str, token: &str) -> Result<Claimed, AccountError> {
+    pub async fn claim_token(
+        &self,
+        account: AccountId,
+        epoch: Option<i64>,
+        alias: &str,
+        token: &str,
+    ) -> Result<Claimed, AccountError> {
         names::check_alias(alias).map_err(AccountError::InvalidAlias)?;
-        let claimed = self.0.store.claim(digest_of(token), account, alias, SystemTime::now()).await?;
+        let claimed = self.0.store.claim(digest_of(token), account, epoch, alias, SystemTime::now()).await?;
         let Claimed { issuer, issuer_alias } = claimed.clone();
         let trust = Trust { a: issuer, alias_of_b: issuer_alias, b: account, alias_of_a: alias.into() };
         self.0.changes.announce(AccountChange::TrustAdded(trust));
@@ -237,17 +250,18 @@ impl Accounts {
     }
 
     /// An invitation to make an account. Nothing is sent: the email address is kept to know whom it was for.
+    /// If an epoch is given, only in that.
     ///
     /// # Errors
     ///
     /// [`AccountError::InvalidEmail`], and those of [`AccountStore::add_invite`].
-    pub async fn invite(&self, account: AccountId, email: &str) -> Result<Invite, AccountError> {
+    pub async fn invite(&self, account: AccountId, epoch: Option<i64>, email: &str) -> Result<Invite, AccountError> {
         names::check_email(email).map_err(AccountError::InvalidEmail)?;
         let (secret, digest) = secret();
         let (now, expires_in) = (SystemTime::now(), self.0.invite_lifetime);
         let new = NewInvite { inviter: account, email: email.into(), digest, expires: now + expires_in };
         self.clean(now).await;
-        self.0.store.add_invite(new, now).await?;
+        self.0.store.add_invite(new, epoch, now).await?;
         Ok(Invite { secret, expires_in })
     }
 

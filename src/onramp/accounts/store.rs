@@ -239,35 +239,37 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`UnknownAlias`](StoreError::UnknownAlias).
     async fn revoke(&self, id: AccountId, alias: &str) -> Result<Trust, StoreError>;
 
-    /// Keeps a token until it is claimed or expires.
+    /// Keeps a token until it is claimed or expires: if an epoch of the issuer is given, only in that.
     ///
     /// # Errors
     ///
     /// [`AliasTaken`](StoreError::AliasTaken) if the issuer trusts somebody of this alias, [`TooMany`](StoreError::TooMany),
-    /// [`UnknownAccount`](StoreError::UnknownAccount).
-    async fn add_token(&self, token: NewToken, now: SystemTime) -> Result<(), StoreError>;
+    /// [`UnknownAccount`](StoreError::UnknownAccount), [`PasswordChanged`](StoreError::PasswordChanged).
+    async fn add_token(&self, token: NewToken, epoch: Option<i64>, now: SystemTime) -> Result<(), StoreError>;
 
-    /// Claims a token: uses it up, and makes issuer and claimer trust each other, the issuer under `alias`. If it fails, the token can be
-    /// claimed still. Of two claims at once one succeeds.
+    /// Claims a token: uses it up, and makes issuer and claimer trust each other, the issuer under `alias`: if an epoch of the claimer
+    /// is given, only in that. If it fails, the token can be claimed still. Of two claims at once one succeeds.
     ///
     /// # Errors
     ///
-    /// [`UnknownToken`](StoreError::UnknownToken), [`Expired`](StoreError::Expired), [`OwnToken`](StoreError::OwnToken), and those of
-    /// [`trust`](Self::trust), where an alias that is taken may be either side's.
+    /// [`UnknownToken`](StoreError::UnknownToken), [`Expired`](StoreError::Expired), [`OwnToken`](StoreError::OwnToken),
+    /// [`PasswordChanged`](StoreError::PasswordChanged), and those of [`trust`](Self::trust), where an alias that is taken may be either side's.
     async fn claim(
         &self,
         digest: Digest,
         claimer: AccountId,
+        epoch: Option<i64>,
         alias: &str,
         now: SystemTime,
     ) -> Result<Claimed, StoreError>;
 
-    /// Keeps an invitation until it is accepted or expires.
+    /// Keeps an invitation until it is accepted or expires: if an epoch of the inviter is given, only in that.
     ///
     /// # Errors
     ///
-    /// [`TooMany`](StoreError::TooMany), [`UnknownAccount`](StoreError::UnknownAccount).
-    async fn add_invite(&self, invite: NewInvite, now: SystemTime) -> Result<(), StoreError>;
+    /// [`TooMany`](StoreError::TooMany), [`UnknownAccount`](StoreError::UnknownAccount),
+    /// [`PasswordChanged`](StoreError::PasswordChanged).
+    async fn add_invite(&self, invite: NewInvite, epoch: Option<i64>, now: SystemTime) -> Result<(), StoreError>;
 
     /// Whether an invitation could be accepted.
     ///

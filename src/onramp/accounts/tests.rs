@@ -394,8 +394,8 @@ async fn changes_are_told_to_those_who_serve_sessions() {
     let mut changes = accounts.subscribe();
     let trust = Trust { a: alice, alias_of_b: "Bob".into(), b: bob, alias_of_a: "Ali".into() };
 
-    let token = accounts.request_token(alice, "Bob").await.unwrap();
-    let claimed = accounts.clone().claim_token(bob, "Ali", &token).await.unwrap();
+    let token = accounts.request_token(alice, None, "Bob").await.unwrap();
+    let claimed = accounts.clone().claim_token(bob, None, "Ali", &token).await.unwrap();
     assert_eq!(claimed, Claimed { issuer: alice, issuer_alias: "Bob".into() });
     assert_eq!(changes.next().await, Some(AccountChange::TrustAdded(trust.clone())));
     assert_eq!(accounts.revoke(alice, "Bob").await.unwrap(), bob);
@@ -424,8 +424,8 @@ async fn changes_are_told_to_those_who_serve_sessions() {
 #[tokio::test]
 async fn invitations() {
     let (accounts, passwords, alice) = accounts().await;
-    assert!(matches!(accounts.invite(alice, "nobody").await, Err(AccountError::InvalidEmail(Invalid::NoEmail))));
-    let Invite { secret, .. } = accounts.invite(alice, "bob@example.org").await.unwrap();
+    assert!(matches!(accounts.invite(alice, None, "nobody").await, Err(AccountError::InvalidEmail(Invalid::NoEmail))));
+    let Invite { secret, .. } = accounts.invite(alice, None, "bob@example.org").await.unwrap();
     for (given, name, password, code) in [
         (&*secret, "", PASSWORD, "invalidName"),
         (&secret, "bob", "short", "invalidPassword"),
@@ -448,9 +448,9 @@ async fn what_is_no_name_alias_or_password_is_told() {
     assert_eq!(code(accounts.create("a:b", PASSWORD).await.map(drop)), "invalidName");
     assert_eq!(code(accounts.create("alice", PASSWORD).await.map(drop)), "nameTaken");
     assert_eq!(code(accounts.create("bob", "1234567").await.map(drop)), "invalidPassword");
-    assert_eq!(code(accounts.request_token(alice, "Us").await.map(drop)), "invalidAlias");
-    assert_eq!(code(accounts.claim_token(alice, "17", "x").await.map(drop)), "invalidAlias");
-    assert_eq!(code(accounts.claim_token(alice, "Bob", "x").await.map(drop)), "unknownToken");
+    assert_eq!(code(accounts.request_token(alice, None, "Us").await.map(drop)), "invalidAlias");
+    assert_eq!(code(accounts.claim_token(alice, None, "17", "x").await.map(drop)), "invalidAlias");
+    assert_eq!(code(accounts.claim_token(alice, None, "Bob", "x").await.map(drop)), "unknownToken");
     assert_eq!(code(accounts.revoke(alice, "Bob").await.map(drop)), "unknownAlias");
     assert_eq!(code(accounts.change_password(alice, "wrong", "another horse", HOME).await), "wrongPassword");
     assert_eq!(code(accounts.change_password(alice, PASSWORD, "short", HOME).await), "invalidPassword");
@@ -460,12 +460,25 @@ async fn what_is_no_name_alias_or_password_is_told() {
 }
 
 #[tokio::test]
+async fn a_login_by_an_earlier_password_opens_nothing() {
+    let (accounts, _, alice) = accounts().await;
+    let bob = accounts.create("bob", PASSWORD).await.unwrap();
+    let token = accounts.request_token(bob, None, "Ali").await.unwrap();
+    accounts.set_password("alice", "another horse").await.unwrap();
+    let code = |result: Result<(), AccountError>| result.unwrap_err().code();
+    assert_eq!(code(accounts.request_token(alice, Some(0), "Bob").await.map(drop)), "wrongPassword");
+    assert_eq!(code(accounts.claim_token(alice, Some(0), "Bob", &token).await.map(drop)), "wrongPassword");
+    assert_eq!(code(accounts.invite(alice, Some(0), "a@b").await.map(drop)), "wrongPassword");
+    assert!(accounts.claim_token(alice, Some(1), "Bob", &token).await.is_ok());
+}
+
+#[tokio::test]
 async fn tokens_end_in_time() {
     let accounts = Accounts::builder(MemoryStore::new(), Plain::default()).token_lifetime(Duration::ZERO).build();
     let alice = accounts.create("alice", PASSWORD).await.unwrap();
     let bob = accounts.create("bob", PASSWORD).await.unwrap();
-    let token = accounts.request_token(alice, "Bob").await.unwrap();
-    assert_eq!(accounts.claim_token(bob, "Ali", &token).await.unwrap_err().code(), "expired");
+    let token = accounts.request_token(alice, None, "Bob").await.unwrap();
+    assert_eq!(accounts.claim_token(bob, None, "Ali", &token).await.unwrap_err().code(), "expired");
 }
 
 #[tokio::test]
@@ -475,5 +488,7 @@ async fn times_may_be_as_long_as_they_are() {
     let alice = accounts.create("alice", PASSWORD).await.unwrap();
     let bearer = accounts.bearer("alice", PASSWORD, HOME).await.unwrap();
     assert_eq!(accounts.log_in_by_bearer(&bearer.token, HOME).await.unwrap().id, alice);
-    assert!(accounts.request_token(alice, "Bob").await.is_ok() && accounts.invite(alice, "a@b").await.is_ok());
+    assert!(
+        accounts.request_token(alice, None, "Bob").await.is_ok() && accounts.invite(alice, None, "a@b").await.is_ok()
+    );
 }

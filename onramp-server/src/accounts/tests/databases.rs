@@ -61,8 +61,8 @@ async fn of_two_claims_from_two_processes_one_succeeds(url: &str) {
     for round in 0..50 {
         let digest = Digest([round; 32]);
         let token = NewToken { issuer, alias: "X".into(), digest, expires: now + Duration::from_secs(600) };
-        stores[0].add_token(token, now).await.unwrap();
-        let claims = (stores[0].claim(digest, claimer, "A", now), stores[1].claim(digest, other, "A", now));
+        stores[0].add_token(token, None, now).await.unwrap();
+        let claims = (stores[0].claim(digest, claimer, None, "A", now), stores[1].claim(digest, other, None, "A", now));
         let code = match tokio::join!(claims.0, claims.1) {
             (Ok(_), Err(error)) | (Err(error), Ok(_)) => error.code(),
             (first, second) => panic!("{first:?} and {second:?}"),

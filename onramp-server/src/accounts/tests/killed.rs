@@ -53,10 +53,10 @@ async fn write(url: &str, own: &str) -> ! {
         say(format!("account {name}"));
         if let Some((issuer_name, issuer)) = &previous {
             let token = NewToken { issuer: *issuer, alias: name.clone(), digest: digest(&name), expires: never() };
-            store.add_token(token, SystemTime::now()).await.unwrap();
+            store.add_token(token, None, SystemTime::now()).await.unwrap();
             say(format!("token {name} {issuer_name}"));
             if number % 2 == 0 {
-                store.claim(digest(&name), account, issuer_name, SystemTime::now()).await.unwrap();
+                store.claim(digest(&name), account, None, issuer_name, SystemTime::now()).await.unwrap();
                 say(format!("claimed {name} {issuer_name}"));
             }
         }
@@ -132,7 +132,7 @@ async fn nothing_told_is_lost(url: &str) {
             ["token", name, issuer] if !told.contains(&format!("claimed {name} {issuer}")) => {
                 let (claimer, issuer_id) = (id(name).await, id(issuer).await);
                 let both = (trusts(claimer, issuer, issuer_id).await, trusts(issuer_id, name, claimer).await);
-                match store.claim(digest(name), probe, name, SystemTime::now()).await {
+                match store.claim(digest(name), probe, None, name, SystemTime::now()).await {
                     Ok(_) => assert_eq!(both, (false, false), "{line}"),
                     // It was claimed, and killed before it could tell.
                     Err(StoreError::UnknownToken) => assert_eq!(both, (true, true), "{line}"),

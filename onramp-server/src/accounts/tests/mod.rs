@@ -33,6 +33,7 @@ over_all_stores! {
     a_hash_is_made_anew_and_nothing_else_changes
     an_account_whose_password_was_changed_meanwhile_stays
     what_is_open_ends_with_the_password_and_with_the_account
+    nothing_is_opened_in_another_epoch
     a_token_ends_in_time
     a_claim_that_fails_leaves_the_token
     of_two_claims_at_once_one_succeeds

@@ -147,17 +147,17 @@ pub(super) async fn trust_that_cannot_be_changes_nothing(store: Store) {
 
 pub(super) async fn a_token_is_claimed_once(store: Store) {
     let [a, b, c] = named(&store, ["a", "b", "c"]).await;
-    store.add_token(token(1, a, "B"), noon()).await.unwrap();
-    assert_eq!(code(store.claim(digest(2), b, "A", noon()).await), "unknownToken");
-    assert_eq!(code(store.claim(digest(1), a, "A", noon()).await), "ownToken");
-    let claimed = store.claim(digest(1), b, "A", noon()).await.unwrap();
+    store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
+    assert_eq!(code(store.claim(digest(2), b, None, "A", noon()).await), "unknownToken");
+    assert_eq!(code(store.claim(digest(1), a, None, "A", noon()).await), "ownToken");
+    let claimed = store.claim(digest(1), b, None, "A", noon()).await.unwrap();
     assert_eq!(claimed, Claimed { issuer: a, issuer_alias: "B".into() });
     assert_eq!((trusted(&store, a).await, trusted(&store, b).await), (vec![("B".into(), b)], vec![("A".into(), a)]));
     for again in [b, c] {
-        assert_eq!(code(store.claim(digest(1), again, "A", noon()).await), "unknownToken");
+        assert_eq!(code(store.claim(digest(1), again, None, "A", noon()).await), "unknownToken");
     }
-    assert_eq!(code(store.add_token(token(2, a, "B"), noon()).await), "aliasTaken");
-    assert_eq!(code(store.add_token(token(2, NOBODY, "B"), noon()).await), "unknownAccount");
+    assert_eq!(code(store.add_token(token(2, a, "B"), None, noon()).await), "aliasTaken");
+    assert_eq!(code(store.add_token(token(2, NOBODY, "B"), None, noon()).await), "unknownAccount");
 }
 
 pub(super) async fn a_password_that_was_changed_meanwhile_stays(store: Store) {
@@ -172,7 +172,7 @@ pub(super) async fn a_password_that_was_changed_meanwhile_stays(store: Store) {
 
 pub(super) async fn a_hash_is_made_anew_and_nothing_else_changes(store: Store) {
     let [a, b] = named(&store, ["a", "b"]).await;
-    store.add_token(token(1, a, "B"), noon()).await.unwrap();
+    store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
     let mut account = store.by_id(a).await.unwrap().unwrap();
     for (old, new, now) in [("hash", "anew", "anew"), ("hash", "later", "anew")] {
         store.rehash(a, old, new).await.unwrap();
@@ -181,7 +181,7 @@ pub(super) async fn a_hash_is_made_anew_and_nothing_else_changes(store: Store) {
     }
     store.rehash(NOBODY, "hash", "anew").await.unwrap();
     assert_eq!(store.by_id(b).await.unwrap().unwrap().password_hash, "hash");
-    store.claim(digest(1), b, "A", noon()).await.unwrap();
+    store.claim(digest(1), b, None, "A", noon()).await.unwrap();
 }
 
 pub(super) async fn an_account_whose_password_was_changed_meanwhile_stays(store: Store) {
@@ -201,9 +201,9 @@ pub(super) async fn an_account_whose_password_was_changed_meanwhile_stays(store:
 pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(store: Store) {
     let [a, b] = named(&store, ["a", "b"]).await;
     for ends in [false, true] {
-        store.add_token(token(1, a, "B"), noon()).await.unwrap();
-        store.add_token(token(2, b, "A"), noon()).await.unwrap();
-        store.add_invite(invite(3, a), noon()).await.unwrap();
+        store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
+        store.add_token(token(2, b, "A"), None, noon()).await.unwrap();
+        store.add_invite(invite(3, a), None, noon()).await.unwrap();
         store.set_active(a, true).await.unwrap();
         store.check_invite(digest(3), noon()).await.unwrap();
         if ends {
@@ -211,51 +211,77 @@ pub(super) async fn what_is_open_ends_with_the_password_and_with_the_account(sto
         } else {
             store.set_password_hash(a, None, "another").await.unwrap();
         }
-        assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "unknownToken");
+        assert_eq!(code(store.claim(digest(1), b, None, "A", noon()).await), "unknownToken");
         assert_eq!(code(store.check_invite(digest(3), noon()).await), "unknownToken");
         // What others have asked for stays.
-        store.claim(digest(2), a, "B", noon()).await.unwrap();
+        store.claim(digest(2), a, None, "B", noon()).await.unwrap();
         store.revoke(a, "B").await.unwrap();
     }
+}
+
+pub(super) async fn nothing_is_opened_in_another_epoch(store: Store) {
+    let [a, b] = named(&store, ["a", "b"]).await;
+    for epoch in [0, 1] {
+        if epoch == 0 {
+            store.set_password_hash(a, None, "another").await.unwrap();
+        } else {
+            store.set_active(a, false).await.unwrap();
+        }
+        store.add_token(token(2, b, "A"), None, noon()).await.unwrap();
+        for other in [epoch, epoch + 2] {
+            assert_eq!(code(store.add_token(token(1, a, "B"), Some(other), noon()).await), "wrongPassword");
+            assert_eq!(code(store.add_invite(invite(3, a), Some(other), noon()).await), "wrongPassword");
+            assert_eq!(code(store.claim(digest(2), a, Some(other), "B", noon()).await), "wrongPassword");
+        }
+        assert_eq!(code(store.claim(digest(1), b, None, "A", noon()).await), "unknownToken");
+        assert_eq!(code(store.check_invite(digest(3), noon()).await), "unknownToken");
+        assert_eq!(trusted(&store, a).await, []);
+        // That of the issuer is not asked for.
+        store.claim(digest(2), a, Some(epoch + 1), "B", noon()).await.unwrap();
+        store.revoke(a, "B").await.unwrap();
+        store.add_token(token(1, a, "B"), Some(epoch + 1), noon()).await.unwrap();
+        store.add_invite(invite(3, a), Some(epoch + 1), noon()).await.unwrap();
+    }
+    assert_eq!(code(store.add_token(token(4, NOBODY, "B"), Some(0), noon()).await), "unknownAccount");
 }
 
 pub(super) async fn a_token_ends_in_time(store: Store) {
     let [a, b, c] = named(&store, ["a", "b", "c"]).await;
     let just_before = noon() + HOUR - Duration::from_nanos(1);
-    store.add_token(token(1, a, "B"), noon()).await.unwrap();
-    store.add_token(token(2, a, "C"), noon()).await.unwrap();
-    assert_eq!(code(store.claim(digest(1), b, "A", noon() + HOUR).await), "expired");
-    assert_eq!(code(store.claim(digest(1), b, "A", noon() + 2 * HOUR).await), "expired");
-    store.claim(digest(2), c, "A", just_before).await.unwrap();
+    store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
+    store.add_token(token(2, a, "C"), None, noon()).await.unwrap();
+    assert_eq!(code(store.claim(digest(1), b, None, "A", noon() + HOUR).await), "expired");
+    assert_eq!(code(store.claim(digest(1), b, None, "A", noon() + 2 * HOUR).await), "expired");
+    store.claim(digest(2), c, None, "A", just_before).await.unwrap();
     let never = NewToken { expires: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40), ..token(3, a, "D") };
-    store.add_token(never, noon()).await.unwrap();
-    store.claim(digest(3), b, "A", noon()).await.unwrap();
+    store.add_token(never, None, noon()).await.unwrap();
+    store.claim(digest(3), b, None, "A", noon()).await.unwrap();
 }
 
 pub(super) async fn a_claim_that_fails_leaves_the_token(store: Store) {
     let [a, b, c, d] = named(&store, ["a", "b", "c", "d"]).await;
     store.trust(b, "A", c, "B").await.unwrap();
-    store.add_token(token(1, a, "B"), noon()).await.unwrap();
-    store.add_token(token(2, a, "B"), noon()).await.unwrap();
-    assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "aliasTaken", "that of the claimer");
+    store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
+    store.add_token(token(2, a, "B"), None, noon()).await.unwrap();
+    assert_eq!(code(store.claim(digest(1), b, None, "A", noon()).await), "aliasTaken", "that of the claimer");
     assert_eq!(trusted(&store, a).await, []);
-    store.claim(digest(1), b, "Alice", noon()).await.unwrap();
-    assert_eq!(code(store.claim(digest(2), d, "A", noon()).await), "aliasTaken", "that of the issuer");
-    assert_eq!(code(store.claim(digest(2), b, "Ali", noon()).await), "alreadyTrusted");
+    store.claim(digest(1), b, None, "Alice", noon()).await.unwrap();
+    assert_eq!(code(store.claim(digest(2), d, None, "A", noon()).await), "aliasTaken", "that of the issuer");
+    assert_eq!(code(store.claim(digest(2), b, None, "Ali", noon()).await), "alreadyTrusted");
     store.revoke(a, "B").await.unwrap();
-    assert_eq!(code(store.claim(digest(2), NOBODY, "A", noon()).await), "unknownAccount");
-    store.claim(digest(2), d, "A", noon()).await.unwrap();
+    assert_eq!(code(store.claim(digest(2), NOBODY, None, "A", noon()).await), "unknownAccount");
+    store.claim(digest(2), d, None, "A", noon()).await.unwrap();
     assert_eq!(trusted(&store, a).await, [("B".into(), d)]);
 }
 
 pub(super) async fn of_two_claims_at_once_one_succeeds(store: Store) {
     let [a, b, c] = named(&store, ["a", "b", "c"]).await;
     for round in 0..100 {
-        store.add_token(token(round, a, "X"), noon()).await.unwrap();
+        store.add_token(token(round, a, "X"), None, noon()).await.unwrap();
         let mut claims = JoinSet::new();
         for claimer in [b, c] {
             let store = store.clone();
-            claims.spawn(async move { store.claim(digest(round), claimer, "A", noon()).await });
+            claims.spawn(async move { store.claim(digest(round), claimer, None, "A", noon()).await });
         }
         assert_eq!(outcomes(claims).await, (1, vec!["unknownToken"]), "round {round}");
         let (of_b, of_c) = (trusted(&store, b).await.len(), trusted(&store, c).await.len());
@@ -284,8 +310,8 @@ pub(super) async fn of_many_at_once_one_gets_the_name(store: Store) {
 pub(super) async fn invitations_are_accepted_once(store: Store) {
     let [a] = named(&store, ["a"]).await;
     let accept = async |number, name, now| store.accept_invite(digest(number), name, "hash", now).await;
-    store.add_invite(invite(1, a), noon()).await.unwrap();
-    assert_eq!(code(store.add_invite(invite(2, NOBODY), noon()).await), "unknownAccount");
+    store.add_invite(invite(1, a), None, noon()).await.unwrap();
+    assert_eq!(code(store.add_invite(invite(2, NOBODY), None, noon()).await), "unknownAccount");
     assert_eq!(code(store.check_invite(digest(2), noon()).await), "unknownToken");
     assert_eq!(code(accept(2, "b", noon()).await), "unknownToken");
     assert_eq!(code(store.check_invite(digest(1), noon() + HOUR).await), "expired");
@@ -302,7 +328,7 @@ pub(super) async fn invitations_are_accepted_once(store: Store) {
 pub(super) async fn of_two_who_accept_an_invitation_one_succeeds(store: Store) {
     let [a] = named(&store, ["a"]).await;
     for round in 0..20 {
-        store.add_invite(invite(round, a), noon()).await.unwrap();
+        store.add_invite(invite(round, a), None, noon()).await.unwrap();
         let mut attempts = JoinSet::new();
         for who in 0..2 {
             let store = store.clone();
@@ -319,15 +345,15 @@ pub(super) async fn what_belongs_to_an_account_goes_with_it(store: Store) {
     store.trust(a, "B", b, "A").await.unwrap();
     store.trust(c, "A", a, "C").await.unwrap();
     store.trust(b, "C", c, "B").await.unwrap();
-    store.add_token(token(1, a, "D"), noon()).await.unwrap();
-    store.add_invite(invite(1, a), noon()).await.unwrap();
+    store.add_token(token(1, a, "D"), None, noon()).await.unwrap();
+    store.add_invite(invite(1, a), None, noon()).await.unwrap();
     let mut ended = store.delete(a, None).await.unwrap();
     ended.sort_by_key(|trust| trust.b);
     let trust = |b, alias_of_b: &str| Trust { a, alias_of_b: alias_of_b.into(), b, alias_of_a: "A".into() };
     assert_eq!(ended, [trust(b, "B"), trust(c, "C")]);
     assert_eq!((store.by_name("a").await.unwrap(), store.by_id(a).await.unwrap()), (None, None));
     assert_eq!((trusted(&store, b).await, trusted(&store, c).await), (vec![("C".into(), c)], vec![("B".into(), b)]));
-    assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "unknownToken");
+    assert_eq!(code(store.claim(digest(1), b, None, "A", noon()).await), "unknownToken");
     assert_eq!(code(store.check_invite(digest(1), noon()).await), "unknownToken");
     assert_eq!(code(store.delete(a, None).await), "unknownAccount");
 
@@ -339,19 +365,19 @@ pub(super) async fn what_belongs_to_an_account_goes_with_it(store: Store) {
 pub(super) async fn there_are_so_many_open_tokens_and_invitations(store: Store) {
     let [a, b] = named(&store, ["a", "b"]).await;
     for number in 0..MAX_OPEN_TOKENS as u64 {
-        store.add_token(token(number, a, "X"), noon()).await.unwrap();
-        store.add_invite(invite(number, a), noon()).await.unwrap();
+        store.add_token(token(number, a, "X"), None, noon()).await.unwrap();
+        store.add_invite(invite(number, a), None, noon()).await.unwrap();
     }
-    assert_eq!(code(store.add_token(token(1000, a, "X"), noon()).await), "tooMany");
-    assert_eq!(code(store.add_invite(invite(1000, a), noon()).await), "tooMany");
-    store.add_token(token(1000, b, "X"), noon()).await.unwrap();
-    store.add_invite(invite(1000, b), noon()).await.unwrap();
+    assert_eq!(code(store.add_token(token(1000, a, "X"), None, noon()).await), "tooMany");
+    assert_eq!(code(store.add_invite(invite(1000, a), None, noon()).await), "tooMany");
+    store.add_token(token(1000, b, "X"), None, noon()).await.unwrap();
+    store.add_invite(invite(1000, b), None, noon()).await.unwrap();
     // Those are over by then.
     let later = NewToken { expires: noon() + 2 * HOUR, ..token(1001, a, "X") };
-    store.add_token(later, noon() + HOUR).await.unwrap();
+    store.add_token(later, None, noon() + HOUR).await.unwrap();
     let later = NewInvite { expires: noon() + 2 * HOUR, ..invite(1001, a) };
-    store.add_invite(later, noon() + HOUR).await.unwrap();
-    store.claim(digest(0), b, "A", noon()).await.unwrap();
+    store.add_invite(later, None, noon() + HOUR).await.unwrap();
+    store.claim(digest(0), b, None, "A", noon()).await.unwrap();
 }
 
 pub(super) async fn there_are_so_many_trusted_accounts(store: Store) {
@@ -363,24 +389,24 @@ pub(super) async fn there_are_so_many_trusted_accounts(store: Store) {
     }
     assert_eq!(code(store.trust(a, "B", b, "A").await), "tooMany");
     assert_eq!(code(store.trust(b, "A", a, "B").await), "tooMany");
-    store.add_token(token(1, a, "B"), noon()).await.unwrap();
-    assert_eq!(code(store.claim(digest(1), b, "A", noon()).await), "tooMany");
+    store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
+    assert_eq!(code(store.claim(digest(1), b, None, "A", noon()).await), "tooMany");
     assert_eq!(store.trusted(a).await.unwrap().len(), MAX_TRUSTED);
     store.revoke(a, "0").await.unwrap();
-    store.claim(digest(1), b, "A", noon()).await.unwrap();
+    store.claim(digest(1), b, None, "A", noon()).await.unwrap();
     assert_eq!(store.delete(a, None).await.unwrap().len(), MAX_TRUSTED);
     assert_eq!(trusted(&store, b).await, []);
 }
 
 pub(super) async fn what_has_expired_is_forgotten(store: Store) {
     let [a, b] = named(&store, ["a", "b"]).await;
-    store.add_token(token(1, a, "B"), noon()).await.unwrap();
-    store.add_invite(invite(1, a), noon()).await.unwrap();
+    store.add_token(token(1, a, "B"), None, noon()).await.unwrap();
+    store.add_invite(invite(1, a), None, noon()).await.unwrap();
     store.forget_expired(noon() + HOUR).await.unwrap();
     let late = noon() + 2 * HOUR;
-    assert_eq!(code(store.claim(digest(1), b, "A", late).await), "expired");
+    assert_eq!(code(store.claim(digest(1), b, None, "A", late).await), "expired");
     assert_eq!(code(store.check_invite(digest(1), late).await), "expired");
     store.forget_expired(noon() + HOUR + Duration::from_nanos(1)).await.unwrap();
-    assert_eq!(code(store.claim(digest(1), b, "A", late).await), "unknownToken");
+    assert_eq!(code(store.claim(digest(1), b, None, "A", late).await), "unknownToken");
     assert_eq!(code(store.check_invite(digest(1), late).await), "unknownToken");
 }

@@ -231,8 +231,12 @@ impl<B: Clone> AccountHub<B> {
 
     /// A login has asked for something that the driver does. Returns as [`text`](Self::text) does, and whether it may ask.
     pub(in crate::onramp) fn asks(&mut self, id: PeerId, now: Instant) -> (bool, Option<Instant>) {
-        let may = self.logins.get(&id).is_some_and(|login| login.ended.is_none());
-        (may, self.charge(id, now))
+        (self.may_ask(id), self.charge(id, now))
+    }
+
+    /// Whether a login is here, and its account has not ended it.
+    pub(in crate::onramp) fn may_ask(&self, id: PeerId) -> bool {
+        self.logins.get(&id).is_some_and(|login| login.ended.is_none())
     }
 
     /// What a peer of the directory sent is no request. Returns as [`text`](Self::text) does.
