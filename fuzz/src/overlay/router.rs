@@ -128,7 +128,8 @@ fn any_packet(input: &mut Unstructured<'_>) -> Result<()> {
         assert_eq!(wire::parse_key_reply(&wire::key_reply(number, &reply)), Some((number, reply)));
     }
     assert_eq!(wire::parse_answer(&wire::taken(hop)), Some((hop, None)));
-    assert_eq!(wire::parse_answer(&wire::refused(hop, hops)), Some((hop, Some(hops))));
+    let refusal = wire::Refusal { hops, is_unsure: confirm };
+    assert_eq!(wire::parse_answer(&wire::refused(hop, refusal)), Some((hop, Some(refusal))));
     assert_eq!(wire::parse_hello(&wire::hello(hops, &ours.session, confirm)), Some((hops, ours.session, confirm)));
     Ok(())
 }
