@@ -11,13 +11,15 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, Decode, PgPool, Postgres, Row as _, Sqlite, SqlitePool, Type};
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Statements that run at a time, in this process.
 const CONNECTIONS: u32 = 8;
 
 /// How long a call waits for its turn, and for each answer of the database. Then it fails.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait until a new file that others open too is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// PostgreSQL is not to wait for us for ever within a transaction: if our line were cut in one, nobody could write. And we know that there
 /// are tables already.
@@ -192,7 +194,20 @@ async fn open_sqlite(path: &str) -> Result<SqlitePool, OpenError> {
         .foreign_keys(true)
         .busy_timeout(PATIENCE);
     let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
-    Ok(pool.connect_with(options).await?)
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match pool.clone().connect_with(options.clone()).await {
+            // Who changes a new file to WAL does not wait for others that do so.
+            Err(error) if is_busy(&error) && Instant::now() < end => sleep(AGAIN).await,
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// Whether it is that SQLite's file is in use (`SQLITE_BUSY`, with or without more detail).
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 /// Makes a file that nobody else may read, unless there is one. SQLite gives its other files the same mode.

@@ -234,3 +234,20 @@ fn databases_elsewhere_are_exposed_without_tls() {
     assert!(!exposed("postgres://db.example.org/x?sslmode=verify-full"));
     assert!(!exposed("postgres://192.0.2.1/x?sslmode=require"));
 }
+
+/// As servers that are started together do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_open_a_new_file_at_once_all_succeed() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("accounts.db").display());
+        let mut opened = tokio::task::JoinSet::new();
+        for _ in 0..6 {
+            let url = url.clone();
+            opened.spawn(async move { SqlStore::open(&url).await.map(drop) });
+        }
+        while let Some(opened) = opened.join_next().await {
+            opened.unwrap().unwrap();
+        }
+    }
+}
