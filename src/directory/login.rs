@@ -4,14 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use data_encoding::BASE64;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::http::Uri;
 use zeroize::Zeroizing;
 
 use super::error::LoginError;
 use crate::protocol::directory::PATH;
-use crate::transport::websocket::{Dialler, Socket};
+use crate::transport::websocket::{Authorization, Dialler, Socket};
 
 /// From the first byte until everybody who is there is known.
 pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,10 +44,8 @@ impl Credentials {
     }
 
     /// As HTTP's header has it.
-    fn basic(&self) -> Zeroizing<String> {
-        let pair = Zeroizing::new(format!("{}:{}", *self.name, *self.password));
-        let encoded = Zeroizing::new(BASE64.encode(pair.as_bytes()));
-        Zeroizing::new(format!("Basic {}", *encoded))
+    fn basic(&self) -> Authorization {
+        Authorization::basic(&self.name, &self.password)
     }
 }
 
@@ -175,9 +172,9 @@ mod tests {
     #[test]
     fn credentials_are_not_shown_and_are_as_in_http() {
         let credentials = Credentials::new("Aladdin", "open sesame");
-        assert_eq!(*credentials.basic(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(credentials.basic().as_str(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!(format!("{credentials:?}"), "Credentials");
-        assert_eq!(*Credentials::new("ä", "€:😀").basic(), "Basic w6Q64oKsOvCfmIA=");
+        assert_eq!(Credentials::new("ä", "€:😀").basic().as_str(), "Basic w6Q64oKsOvCfmIA=");
         for name in ["", "a:b"] {
             assert_eq!(Credentials::new(name, "x").check(), Err(LoginError::InvalidName));
         }

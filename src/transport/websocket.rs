@@ -76,6 +76,11 @@ impl Authorization {
         let encoded = Zeroizing::new(BASE64.encode(pair.as_bytes()));
         Self(Zeroizing::new(format!("Basic {}", *encoded)))
     }
+
+    /// The value.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Authorization {
@@ -202,8 +207,8 @@ impl Dialler {
         max_message: usize,
     ) -> Result<(Socket, Option<String>), Error> {
         let mut request = url.into_client_request()?;
-        if let Some(Authorization(value)) = authorization {
-            authorize(&mut request, &value)?;
+        if let Some(authorization) = authorization {
+            authorize(&mut request, &authorization)?;
         }
         if !protocols.is_empty() {
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&protocols.join(", "))?);
@@ -219,7 +224,12 @@ impl Dialler {
     /// # Errors
     ///
     /// [`Turned`]. No text in it has anything of the credentials.
-    pub(crate) async fn log_in(&self, url: &str, authorization: &str, max_message: usize) -> Result<Socket, Turned> {
+    pub(crate) async fn log_in(
+        &self,
+        url: &str,
+        authorization: &Authorization,
+        max_message: usize,
+    ) -> Result<Socket, Turned> {
         let mut request = url.into_client_request().map_err(|error| Turned::Failed(error.to_string()))?;
         authorize(&mut request, authorization).map_err(|error| Turned::Failed(error.to_string()))?;
         match self.connect(request, max_message).await {
@@ -263,8 +273,8 @@ impl Dialler {
     }
 }
 
-fn authorize(request: &mut Request, authorization: &str) -> Result<(), InvalidHeaderValue> {
-    let mut value = HeaderValue::from_str(authorization)?;
+fn authorize(request: &mut Request, authorization: &Authorization) -> Result<(), InvalidHeaderValue> {
+    let mut value = HeaderValue::from_str(authorization.as_str())?;
     value.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, value);
     Ok(())

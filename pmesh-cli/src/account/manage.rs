@@ -76,9 +76,9 @@ pub(super) async fn trust(command: TrustCommand) -> Result<()> {
 }
 
 pub(super) async fn invite(args: &InviteArgs) -> Result<()> {
-    let directory = args.login.load()?.url;
-    let invitation = ask(&args.login, async |joined| joined.session.invite(&args.email).await).await?;
-    print(Link::new(&directory, invitation.secret)?.text()).await
+    let login = args.login.load()?;
+    let invitation = ask_as(&login, async |joined| joined.session.invite(&args.email).await).await?;
+    print(Link::new(&login.url, invitation.secret)?.text()).await
 }
 
 /// Logs in, asks, and logs out.
@@ -86,7 +86,15 @@ async fn ask<T>(
     login: &FileArgs,
     what: impl AsyncFnOnce(&Joined) -> std::result::Result<T, RequestError>,
 ) -> Result<T> {
-    let joined = Joined::alone(login).await?;
+    ask_as(&login.load()?, what).await
+}
+
+/// The same, with a login that is read.
+async fn ask_as<T>(
+    login: &Login,
+    what: impl AsyncFnOnce(&Joined) -> std::result::Result<T, RequestError>,
+) -> Result<T> {
+    let joined = Joined::with(login).await?;
     let done = tokio::select! {
         done = what(&joined) => done.map_err(Into::into),
         () = stopped() => Err("stopped".into()),

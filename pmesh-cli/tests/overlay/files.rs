@@ -1,12 +1,14 @@
 //! `pmesh send` and `pmesh receive`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pmesh::Root;
 use pmesh::overlay::{Overlay, OverlayId};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr};
 
 use crate::common::{output, program, soon};
 use crate::{bytes, introduced, line, told};
@@ -94,23 +96,42 @@ fn message(value: Value) -> Vec<u8> {
     [&(body.len() as u16).to_be_bytes()[..], &body].concat()
 }
 
+/// `pmesh receive`, at which others begin.
+struct Receiver {
+    folder: TempDir,
+    /// Where it puts files, in the folder.
+    into: PathBuf,
+    id: String,
+    url: String,
+    program: Child,
+    _told: BufReader<ChildStderr>,
+}
+
+impl Receiver {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let into = folder.path().join("into");
+        std::fs::create_dir(&into).unwrap();
+        let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+        let mut program = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+        let (id, url, _told) = introduced(&mut program, true).await;
+        Self { folder, into, id, url, program, _told }
+    }
+}
+
 #[tokio::test]
 async fn one_transfer_of_a_name_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let (file, into) = (folder.path().join("file"), folder.path().join("into"));
+    let Receiver { folder, into, id, url, .. } = &Receiver::start().await;
+    let file = folder.path().join("file");
     std::fs::write(&file, "content").unwrap();
-    std::fs::create_dir(&into).unwrap();
-    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
     let root = Root::new();
-    let overlay = Overlay::builder(&root).bootstrap(&url).start().await.unwrap();
+    let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
     let mut other = soon(overlay.dial(id.parse().unwrap(), "pmesh.file")).await.unwrap();
     other.write_all(&message(json!({"name": "file", "size": 9}))).await.unwrap();
     // The answer: it has begun.
     soon(other.read_u8()).await.unwrap();
 
-    let mut send = vec!["send", file.to_str().unwrap(), &id, "--bootstrap", &url, "--timeout", "1"];
+    let mut send = vec!["send", file.to_str().unwrap(), id, "--bootstrap", url, "--timeout", "1"];
     let refused = output(&send).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(told(&refused).contains("on its way already"), "{}", told(&refused));
@@ -125,18 +146,14 @@ async fn one_transfer_of_a_name_at_a_time() {
 /// Slow senders have the places of a receiver; others are told so, wait as long as they may, and then have their turn.
 #[tokio::test]
 async fn when_all_places_are_taken_others_wait() {
-    let folder = tempfile::tempdir().unwrap();
-    let (file, into) = (folder.path().join("file"), folder.path().join("into"));
+    let Receiver { folder, into, id, url, .. } = &Receiver::start().await;
+    let file = folder.path().join("file");
     std::fs::write(&file, "content").unwrap();
-    std::fs::create_dir(&into).unwrap();
-    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
     let to: OverlayId = id.parse().unwrap();
     let (mut slow, mut held) = (Vec::new(), Vec::new());
     for sender in 0..4 {
         let root = Root::new();
-        let overlay = Overlay::builder(&root).bootstrap(&url).start().await.unwrap();
+        let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
         for number in 0..4 {
             let mut stream = soon(overlay.dial(to, "pmesh.file")).await.unwrap();
             stream.write_all(&message(json!({"name": format!("{sender}-{number}"), "size": 9}))).await.unwrap();
@@ -148,7 +165,7 @@ async fn when_all_places_are_taken_others_wait() {
         assert!(answer.contains("4 files of this sender are on their way"), "{answer}");
         slow.push((root, overlay));
     }
-    let mut send = vec!["send", file.to_str().unwrap(), &id, "--bootstrap", &url, "--timeout", "2"];
+    let mut send = vec!["send", file.to_str().unwrap(), id, "--bootstrap", url, "--timeout", "2"];
     let refused = output(&send).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(told(&refused).contains("16 files are on their way already"), "{}", told(&refused));
@@ -174,12 +191,7 @@ async fn raw(overlay: &Overlay, to: OverlayId, says: &[&[u8]]) -> String {
 
 #[tokio::test]
 async fn senders_that_lie_leave_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let into = folder.path().join("into");
-    std::fs::create_dir(&into).unwrap();
-    let receive = ["receive", into.to_str().unwrap(), "--listen", "127.0.0.1:0"];
-    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
-    let (id, url, _told) = introduced(&mut receive, true).await;
+    let Receiver { folder, into, id, url, mut program, _told } = Receiver::start().await;
     let id = id.parse().unwrap();
     let root = Root::new();
     let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
@@ -207,5 +219,5 @@ async fn senders_that_lie_leave_nothing() {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
     assert_eq!((files(folder.path()), files(&into)), (vec!["into".to_owned()], vec!["e.part".to_owned()]));
-    assert_eq!(receive.try_wait().unwrap(), None, "it goes on");
+    assert_eq!(program.try_wait().unwrap(), None, "it goes on");
 }
