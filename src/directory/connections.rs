@@ -318,7 +318,7 @@ impl Core {
         connections.incoming.merged(&address(peer));
         if let Some(node) = result.as_ref().ok().filter(|node| connections.peer(node) == Some(peer) && node.is_open()) {
             // That it is open may be told later.
-            self.take_calls(&mut state, peer, node);
+            self.begin(&mut state, peer, node);
         }
         let user = state.presence.alias(peer).cloned();
         let connections = &mut state.connections;
@@ -382,28 +382,34 @@ impl Core {
             return self.check_online(state);
         }
         let Some(peer) = state.connections.peer(node).filter(|_| node.is_open()) else { return };
-        self.take_calls(state, peer, node);
+        self.begin(state, peer, node);
         let user = state.presence.alias(peer).cloned();
         state.connections.connected_to(peer, node, user.as_ref());
         state.connections.pool.opened(peer, now());
         self.act(state);
     }
 
-    /// Takes the calls of a peer, before any is made to it: a call makes the link that its calls come over.
-    fn take_calls(self: &Arc<Self>, state: &mut State, peer: PeerNumber, node: &Node) {
-        if let Some(alias) = state.presence.alias(peer).cloned()
-            && !state.connections.serving.contains_key(&node.id())
-        {
-            let caller = Peer::new(&alias, peer);
-            match self.rpc.serve_node(node, caller.clone()) {
-                Ok(serving) => drop(state.connections.serving.insert(node.id(), (caller, serving))),
-                Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
-            }
+    /// A connection to a peer is open.
+    fn begin(self: &Arc<Self>, state: &mut State, peer: PeerNumber, node: &Node) {
+        if let Some(user) = state.presence.alias(peer).cloned() {
+            self.take_calls(state, peer, node, &user);
         }
         if !state.connections.partings.contains_key(&node.id())
             && let Some(parting) = Parting::begin(self, peer, node)
         {
             state.connections.partings.insert(node.id(), Arc::new(parting));
+        }
+    }
+
+    /// Takes the calls of a peer, before any is made to it: a call makes the link that its calls come over.
+    fn take_calls(&self, state: &mut State, peer: PeerNumber, node: &Node, user: &str) {
+        if state.connections.serving.contains_key(&node.id()) {
+            return;
+        }
+        let caller = Peer::new(user, peer);
+        match self.rpc.serve_node(node, caller.clone()) {
+            Ok(serving) => drop(state.connections.serving.insert(node.id(), (caller, serving))),
+            Err(error) => tracing::debug!(%peer, %error, "its calls are not taken"),
         }
     }
 

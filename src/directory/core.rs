@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::again::Again;
 use super::connections::Connections;
 use super::error::{LoginError, RequestError};
 use super::event::SessionEvent;
@@ -27,7 +28,7 @@ const EVENTS: usize = 1024;
 /// Requests that may wait for their answers. Further ones fail.
 const REQUESTS: usize = 64;
 /// Introductions of which it is remembered for whom they were, until they are answered. Of older ones no answer is expected.
-const INTRODUCTIONS: usize = 256;
+const INTRODUCTIONS: usize = 512;
 /// How long a request waits for its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -81,10 +82,19 @@ pub(super) struct State {
     /// The directory as a node, once our number is known.
     pub(super) node: Option<(Node, ToTree)>,
     requests: HashMap<u64, oneshot::Sender<Result<Value, Refused>>>,
-    introductions: VecDeque<(u64, PeerNumber)>,
+    introductions: VecDeque<Introduced>,
+    again: Again,
     next: u64,
     /// Its `ignored` is counted by the presence.
     counters: SessionCounters,
+}
+
+/// What the directory was asked to pass on, and may say that it could not.
+struct Introduced {
+    id: u64,
+    to: PeerNumber,
+    /// It was by which key we are known. Else it was an offer.
+    is_again: bool,
 }
 
 impl Core {
@@ -101,6 +111,7 @@ impl Core {
                 node: None,
                 requests: HashMap::new(),
                 introductions: VecDeque::new(),
+                again: Again::default(),
                 next: 0,
                 counters: SessionCounters::default(),
             }),
@@ -177,7 +188,7 @@ impl Core {
                     refused.unwrap_or(Refused { code: "failed".into(), message: "the directory refused".into() });
                 state.answered(id, Err(refused));
             }
-            Ok(Notice::Introduce { what, route, data }) => state.introduced(what, route, &data),
+            Ok(Notice::Introduce { what, route, data }) => self.introduced(&mut state, what, route, &data),
             // Nothing is asked without an `id`.
             Ok(Notice::Error { id: None, .. } | Notice::TokenResponse { .. }) => state.counters.malformed += 1,
             Ok(notice) => return self.noticed(&mut state, &notice),
@@ -197,24 +208,29 @@ impl Core {
             self.check_online(state);
         }
         if let Some((_, to_tree)) = state.node.as_ref().filter(|_| state.presence.is_complete()) {
-            self.come_again(state, &here);
+            // They may be at the other end of a connection that stands since an earlier login, of this side or of theirs.
+            let users = state.connections.users();
+            let user_of = |peer: &PeerNumber| state.presence.alias(*peer);
+            state.again.tell(here.iter().copied().filter(|peer| user_of(peer).is_some_and(|user| users.contains(user))));
             to_tree.here(here);
         }
         from_tree
     }
 
-    /// Says by which key this peer is known to those who may be at the other end of a connection that stands since an earlier login, of this
-    /// side or of theirs.
-    fn come_again(&self, state: &State, peers: &[PeerNumber]) {
-        let (Some(own), Some(texts), users) = (state.presence.own(), &state.texts, state.connections.users()) else {
-            return;
-        };
-        for peer in peers {
-            if state.presence.alias(*peer).is_some_and(|alias| users.contains(&**alias)) {
-                let data = link::again(own, *peer, &self.root.peer_id());
-                // Whom it does not reach in time cuts the connection.
-                let _ = texts.try_send(directory::introduction(Introduction::Response, &data, None));
-            }
+    /// When somebody is to be told by which key this side is known.
+    pub(super) fn tells_again(&self) -> Option<Instant> {
+        self.lock().again.due(now()).map(Instant::from_std)
+    }
+
+    /// Tells one of them.
+    pub(super) fn tell_again(&self, room: mpsc::Permit<'_, String>) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let named = std::iter::from_fn(|| state.again.next(now())).find(|peer| state.presence.alias(*peer).is_some());
+        if let (Some(own), Some(to)) = (state.presence.own(), named) {
+            let data = link::again(own, to, &self.root.peer_id());
+            let id = state.asked(to, true);
+            room.send(directory::introduction(Introduction::Response, &data, Some(id)));
         }
     }
 
@@ -231,6 +247,8 @@ impl Core {
                     here.push(*number);
                     if state.connections.named(*number, name) {
                         disowned.insert(*number);
+                    } else {
+                        self.serve_again(state, *number);
                     }
                 }
                 SessionEvent::PeerDisconnect { number, ended } => {
@@ -320,6 +338,7 @@ impl Core {
         // Who waits is told that the answer is lost.
         state.requests.clear();
         state.introductions.clear();
+        state.again.clear();
     }
 
     /// The session is over. Returns the connections that it had made and that are being closed.
@@ -354,12 +373,33 @@ impl Core {
         if texts.try_send(Request::Introduce { what, route, data: &data }.to_json(id)).is_err() {
             return to_tree.undeliverable(to, Undeliverable::Busy);
         }
-        if let Some(id) = id {
-            state.next = id;
-            if state.introductions.len() >= INTRODUCTIONS {
-                state.introductions.pop_front();
+        if id.is_some() {
+            state.asked(to, false);
+        }
+    }
+
+    /// A peer that the directory has named says something to the tree.
+    fn introduced(self: &Arc<Self>, state: &mut State, what: Introduction, route: Route, data: &str) {
+        let Route { to, from, peer } = route;
+        let is_ours = state.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
+        let alias = state.presence.alias(from).cloned();
+        if let (true, Some(alias), Some(key)) = (is_ours, &alias, link::key_of_again(data)) {
+            for peer in state.connections.vouched(from, alias, key) {
+                self.serve_again(state, peer);
             }
-            state.introductions.push_back((id, to));
+            return;
+        }
+        match (link::payload(data), &state.node) {
+            _ if !is_ours || alias.is_none() => state.counters.foreign += 1,
+            (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
+            (Some(_), None) => state.counters.dropped += 1,
+            (None, node) => {
+                state.counters.originals += 1;
+                if let (Introduction::Response, Some((_, to_tree))) = (what, node) {
+                    // Its answer to a call of ours is of no use.
+                    to_tree.undeliverable(from, Undeliverable::Unknown);
+                }
+            }
         }
     }
 
@@ -393,39 +433,41 @@ impl Core {
 }
 
 impl State {
+    /// The directory is asked to pass something on. Returns by which `id`.
+    fn asked(&mut self, to: PeerNumber, is_again: bool) -> u64 {
+        self.next += 1;
+        if self.introductions.len() >= INTRODUCTIONS {
+            self.introductions.pop_front();
+        }
+        self.introductions.push_back(Introduced { id: self.next, to, is_again });
+        self.next
+    }
+
     fn answered(&mut self, id: u64, answer: Result<Value, Refused>) {
         if let Some(request) = self.requests.remove(&id) {
             // Nobody may wait any more.
             let _ = request.send(answer);
-        } else if let Some(at) = self.introductions.iter().position(|(introduction, _)| *introduction == id) {
-            let to = self.introductions.remove(at).map(|(_, to)| to);
-            if let (Err(refused), Some(to), Some((_, to_tree))) = (answer, to, &self.node) {
-                let is_busy = refused.code == "busy";
-                to_tree.undeliverable(to, if is_busy { Undeliverable::Busy } else { Undeliverable::Unknown });
+            return;
+        }
+        let at = self.introductions.iter().position(|introduced| introduced.id == id);
+        let (Some(Introduced { to, is_again, .. }), Err(refused)) =
+            (at.and_then(|at| self.introductions.remove(at)), answer)
+        else {
+            return;
+        };
+        let is_busy = refused.code == "busy";
+        if is_again {
+            if is_busy {
+                self.again.was_busy(to, now());
             }
+        } else if let Some((_, to_tree)) = &self.node {
+            to_tree.undeliverable(to, if is_busy { Undeliverable::Busy } else { Undeliverable::Unknown });
         }
     }
+}
 
-    /// A peer that the directory has named says something to the tree.
-    fn introduced(&mut self, what: Introduction, route: Route, data: &str) {
-        let Route { to, from, peer } = route;
-        let is_ours = self.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
-        if let (true, Some(alias), Some(key)) = (is_ours, self.presence.alias(from), link::key_of_again(data)) {
-            return self.connections.vouched(from, alias, key);
-        }
-        match (link::payload(data), &self.node) {
-            _ if !is_ours || self.presence.alias(from).is_none() => self.counters.foreign += 1,
-            (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
-            (Some(_), None) => self.counters.dropped += 1,
-            (None, node) => {
-                self.counters.originals += 1;
-                if let (Introduction::Response, Some((_, to_tree))) = (what, node) {
-                    // Its answer to a call of ours is of no use.
-                    to_tree.undeliverable(from, Undeliverable::Unknown);
-                }
-            }
-        }
-    }
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 #[cfg(test)]

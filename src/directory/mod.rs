@@ -82,6 +82,7 @@
 //! - `core`, `connections`, `tasks`: bring what happens to these, and carry out what follows
 //! - `builder`, `session`, `selection`, `target`, `event`, `error`: what an application holds
 
+mod again;
 mod builder;
 mod connections;
 mod core;

@@ -128,7 +128,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
     let (texts, outgoing) = mpsc::channel(TEXTS);
     let (sink, mut stream) = socket.split();
     let mut writing = pin!(write(sink, outgoing));
-    core.joining(texts);
+    core.joining(texts.clone());
     let mut from_tree: Option<FromTree> = None;
     let begun = Instant::now();
     let mut heard = begun;
@@ -152,6 +152,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
                 Some(Err(_)) | None => break false,
             },
             Some((to, payload)) = next(&mut from_tree) => core.introduce(to, &payload),
+            Ok(room) = room_at(&texts, core.tells_again()) => core.tell_again(room),
             // It may have been that of an earlier login.
             () = core.cut.notified() => if core.is_cut() { break true },
             () = &mut writing => break false,
@@ -162,6 +163,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
     };
     let held = if core.is_online() { begun.elapsed() } else { Duration::ZERO };
     core.lost(ended.is_some());
+    drop(texts);
     if in_order {
         // What waits is sent, then the end.
         let _ = timeout(CLOSE_TIMEOUT, writing).await;
@@ -180,6 +182,18 @@ async fn next(from_tree: &mut Option<FromTree>) -> Option<(PeerNumber, String)> 
         Some(node) => node.next().await,
         None => None,
     }
+}
+
+/// Waits until `at`, or for ever, and then for room for one text.
+async fn room_at(
+    texts: &mpsc::Sender<String>,
+    at: Option<Instant>,
+) -> Result<mpsc::Permit<'_, String>, mpsc::error::SendError<()>> {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+    texts.reserve().await
 }
 
 /// Writes texts, and closes the socket in good order when there are no more.

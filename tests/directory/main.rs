@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod accounts;
+mod again;
 mod calls;
 #[path = "../common/mod.rs"]
 mod common;

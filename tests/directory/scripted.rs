@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use pmesh::directory::{
     CallError, Credentials, Directory, DirectoryBuilder, Peer, RequestError, Session, SessionEvent,
 };
-use pmesh::{ConnectError, Node, PeerNumber, Root};
+use pmesh::{ConnectError, PeerNumber, Root};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -17,10 +17,10 @@ use crate::common::{builder, soon};
 use crate::server::{all, event, one};
 
 /// A login, seen from the directory.
-struct Script(WebSocketStream<TcpStream>);
+pub(crate) struct Script(pub(crate) WebSocketStream<TcpStream>);
 
 impl Script {
-    async fn accept(listener: &TcpListener) -> Self {
+    pub(crate) async fn accept(listener: &TcpListener) -> Self {
         let (stream, _) = soon(listener.accept()).await.unwrap();
         #[expect(clippy::result_large_err, reason = "as the crate has it")]
         let check = |request: &Request, response: Response| {
@@ -34,11 +34,11 @@ impl Script {
         Self(tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap())
     }
 
-    async fn say(&mut self, text: impl ToString) {
+    pub(crate) async fn say(&mut self, text: impl ToString) {
         self.0.send(Message::text(text.to_string())).await.unwrap();
     }
 
-    async fn hear(&mut self) -> Value {
+    pub(crate) async fn hear(&mut self) -> Value {
         loop {
             if let Message::Text(text) = soon(self.0.next()).await.unwrap().unwrap() {
                 return serde_json::from_str(&text).unwrap();
@@ -47,7 +47,7 @@ impl Script {
     }
 
     /// What comes with a login.
-    async fn welcome(&mut self, own: u64, users: Value, peers: Value) {
+    pub(crate) async fn welcome(&mut self, own: u64, users: Value, peers: Value) {
         self.say(json!({"type": "userAdd", "data": "Us"})).await;
         self.say(json!({"type": "setPeerId", "data": {"peerId": own}})).await;
         self.say(json!({"type": "userList", "data": users})).await;
@@ -55,20 +55,20 @@ impl Script {
     }
 }
 
-struct Scene {
-    listener: TcpListener,
-    script: Script,
-    session: Session,
+pub(crate) struct Scene {
+    pub(crate) listener: TcpListener,
+    pub(crate) script: Script,
+    pub(crate) session: Session,
     root: Root,
 }
 
 impl Scene {
     /// Alice is 1; Bob is there, as 2.
-    async fn begin() -> Self {
+    pub(crate) async fn begin() -> Self {
         Self::begin_with(Directory::builder()).await
     }
 
-    async fn begin_with(directory: DirectoryBuilder) -> Self {
+    pub(crate) async fn begin_with(directory: DirectoryBuilder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
         let root = builder().build();
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     /// Waits until everything that was said so far is taken.
-    async fn settle(&mut self) {
+    pub(crate) async fn settle(&mut self) {
         let (listed, ()) = tokio::join!(self.session.trusted(), async {
             let request = self.script.hear().await;
             assert_eq!(request["type"], "listTrusted");
@@ -235,63 +235,4 @@ async fn a_directory_that_takes_logins_and_loses_them_is_dialled_more_and_more_s
         soon(scene.session.connected()).await.unwrap();
     }
     assert!(pauses[1] >= Duration::from_secs(1) && pauses[2] >= Duration::from_secs(2), "{pauses:?}");
-}
-
-/// Bob logs in too, and one of the two connects to the other.
-async fn connect(scene: &mut Scene, by_bob: bool) -> (Session, Script, Node) {
-    let url = format!("ws://{}", scene.listener.local_addr().unwrap());
-    let root = builder().build();
-    let directory = Directory::builder().root(&root);
-    let welcoming = async {
-        let mut script = Script::accept(&scene.listener).await;
-        script.welcome(2, json!(["Alice"]), json!([{"name": "Alice", "id": 1}])).await;
-        script
-    };
-    let logging_in = directory.connect(&url, Credentials::new("alice", "correct horse"));
-    let (bob, mut script) = tokio::join!(soon(logging_in), welcoming);
-    let bob = bob.unwrap();
-    let introducing = async {
-        loop {
-            let (from, to) = tokio::select! {
-                text = scene.script.hear() => (text, &mut script),
-                text = script.hear() => (text, &mut scene.script),
-            };
-            to.say(json!({"type": from["type"], "data": from["data"]})).await;
-        }
-    };
-    let number = |number| PeerNumber::new(number).unwrap();
-    let node = tokio::select! {
-        node = soon(bob.connect(number(1))), if by_bob => node.unwrap(),
-        node = soon(scene.session.connect(number(2))), if !by_bob => node.unwrap(),
-        () = introducing => unreachable!(),
-    };
-    (bob, script, node)
-}
-
-/// The number is somebody else's after an absence, so who is connected by it is not believed any more to be Bob.
-#[tokio::test]
-async fn a_number_that_has_another_name_is_not_who_it_was() {
-    let mut scene = Scene::begin().await;
-    let (_bob, _scripted, node) = connect(&mut scene, false).await;
-    let mut events = scene.session.events();
-    scene.script.0.close(None).await.unwrap();
-    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
-    assert!(node.is_open());
-    let mut again = Script::accept(&scene.listener).await;
-    again.welcome(7, json!(["Bob", "Eve"]), json!([{"name": "Eve", "id": 2}])).await;
-    soon(node.closed()).await;
-    let there: Vec<_> = scene.session.peers().into_iter().map(|peer| (peer.name, peer.number.get())).collect();
-    assert_eq!(there, [("Eve".to_owned(), 2)]);
-}
-
-#[tokio::test]
-async fn only_the_same_user_comes_again_by_a_key() {
-    let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(200))).await;
-    let (bob, _scripted, node) = connect(&mut scene, true).await;
-    let key = bob.root().peer_id().to_string();
-    scene.script.say(json!({"type": "peerConnect", "data": {"name": "Eve", "id": 3}})).await;
-    let again = json!({"to": 1, "from": 3, "peer": 3, "again": key});
-    scene.script.say(json!({"type": "peerResponse", "data": again})).await;
-    scene.script.say(json!({"type": "peerDisconnect", "data": 2})).await;
-    soon(node.closed()).await;
 }

@@ -44,15 +44,17 @@ impl Connections {
     }
 
     /// A peer that the directory names as one of this user says by which key it is known: connections of this user with the same key are
-    /// its own, of an earlier login.
-    pub(in crate::directory) fn vouched(&mut self, by: PeerNumber, user: &str, key: PeerId) {
+    /// its own, of an earlier login. Returns by which numbers.
+    pub(in crate::directory) fn vouched(&mut self, by: PeerNumber, user: &str, key: PeerId) -> Vec<PeerNumber> {
         let is_users = |peer: &PeerNumber| self.users.get(peer).is_some_and(|known| **known == *user);
         let same =
             self.nodes.iter().filter(|(peer, node)| **peer != by && node.peer_id() == Some(key) && is_users(peer));
-        for peer in same.map(|(peer, _)| *peer).collect::<Vec<_>>() {
-            self.vouchers.insert(peer, by);
-            self.doubts.clear(peer);
+        let same: Vec<_> = same.map(|(peer, _)| *peer).collect();
+        for peer in &same {
+            self.vouchers.insert(*peer, by);
+            self.doubts.clear(*peer);
         }
+        same
     }
 
     /// For whom a peer has vouched that is not named any more.
@@ -83,6 +85,16 @@ impl Core {
         doubted.retain(|peer| state.presence.alias(*peer).is_none());
         doubted.into_iter().for_each(|peer| connections.doubts.left(peer, now()));
         self.act(state);
+    }
+
+    /// Of a peer to whom there is a connection it is known again who it is. Its calls are taken again, if it was away for too long.
+    pub(in crate::directory) fn serve_again(self: &Arc<Self>, state: &mut State, peer: PeerNumber) {
+        let connections = &state.connections;
+        if let (Some(node), Some(user)) = (connections.nodes.get(&peer).cloned(), connections.users.get(&peer).cloned())
+            && node.is_open()
+        {
+            self.take_calls(state, peer, &node, &user);
+        }
     }
 
     /// Nobody knows any more who these peers are. Their calls are not taken, those to them fail, and every connection by which the

@@ -1,0 +1,149 @@
+//! Who was away and comes again, at a directory that says what the test wants.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use pmesh::directory::{Credentials, Directory, Session, SessionEvent};
+use pmesh::rpc::{CallError, Request};
+use pmesh::{Node, PeerNumber};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::common::{builder, soon};
+use crate::scripted::{Scene, Script};
+
+/// Bob logs in too, and one of the two connects to the other.
+async fn connect(scene: &mut Scene, by_bob: bool) -> (Session, Script, Node) {
+    let url = format!("ws://{}", scene.listener.local_addr().unwrap());
+    let root = builder().build();
+    let directory = Directory::builder().root(&root);
+    let welcoming = async {
+        let mut script = Script::accept(&scene.listener).await;
+        script.welcome(2, json!(["Alice"]), json!([{"name": "Alice", "id": 1}])).await;
+        script
+    };
+    let logging_in = directory.connect(&url, Credentials::new("alice", "correct horse"));
+    let (bob, mut script) = tokio::join!(soon(logging_in), welcoming);
+    let bob = bob.unwrap();
+    let introducing = async {
+        loop {
+            let (from, to) = tokio::select! {
+                text = scene.script.hear() => (text, &mut script),
+                text = script.hear() => (text, &mut scene.script),
+            };
+            to.say(json!({"type": from["type"], "data": from["data"]})).await;
+        }
+    };
+    let number = |number| PeerNumber::new(number).unwrap();
+    let node = tokio::select! {
+        node = soon(bob.connect(number(1))), if by_bob => node.unwrap(),
+        node = soon(scene.session.connect(number(2))), if !by_bob => node.unwrap(),
+        () = introducing => unreachable!(),
+    };
+    (bob, script, node)
+}
+
+/// The number is somebody else's after an absence, so who is connected by it is not believed any more to be Bob.
+#[tokio::test]
+async fn a_number_that_has_another_name_is_not_who_it_was() {
+    let mut scene = Scene::begin().await;
+    let (_bob, _scripted, node) = connect(&mut scene, false).await;
+    let mut events = scene.session.events();
+    scene.script.0.close(None).await.unwrap();
+    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
+    assert!(node.is_open());
+    let mut again = Script::accept(&scene.listener).await;
+    again.welcome(7, json!(["Bob", "Eve"]), json!([{"name": "Eve", "id": 2}])).await;
+    soon(node.closed()).await;
+    let there: Vec<_> = scene.session.peers().into_iter().map(|peer| (peer.name, peer.number.get())).collect();
+    assert_eq!(there, [("Eve".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn only_the_same_user_comes_again_by_a_key() {
+    let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(200))).await;
+    let (bob, _scripted, node) = connect(&mut scene, true).await;
+    let key = bob.root().peer_id().to_string();
+    scene.script.say(json!({"type": "peerConnect", "data": {"name": "Eve", "id": 3}})).await;
+    let again = json!({"to": 1, "from": 3, "peer": 3, "again": key});
+    scene.script.say(json!({"type": "peerResponse", "data": again})).await;
+    scene.script.say(json!({"type": "peerDisconnect", "data": 2})).await;
+    soon(node.closed()).await;
+}
+
+/// Says by which key Alice is known.
+fn is_again(text: &Value) -> bool {
+    text["data"]["again"].is_string()
+}
+
+#[tokio::test]
+async fn everybody_is_told_who_comes_again_however_many_they_are() {
+    let mut scene = Scene::begin().await;
+    let (_bob, _scripted, _node) = connect(&mut scene, true).await;
+    let mut events = scene.session.events();
+    scene.script.0.close(None).await.unwrap();
+    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
+    let mut script = Script::accept(&scene.listener).await;
+    // More than may wait to be sent.
+    let mut untold: BTreeSet<u64> = (100..800).collect();
+    let peers: Vec<_> = untold.iter().map(|id| json!({"name": "Bob", "id": id})).collect();
+    script.welcome(7, json!(["Bob"]), json!(peers)).await;
+    while !untold.is_empty() {
+        let text = script.hear().await;
+        let to = text["data"]["to"].as_u64().unwrap();
+        assert!(is_again(&text) && untold.remove(&to), "{text}");
+        script.say(json!({"type": "ok", "id": text["id"], "data": {}})).await;
+    }
+}
+
+#[tokio::test]
+async fn who_was_busy_is_told_once_more() {
+    let mut scene = Scene::begin().await;
+    let (_bob, _scripted, _node) = connect(&mut scene, true).await;
+    scene.script.say(json!({"type": "peerConnect", "data": {"name": "Bob", "id": 3}})).await;
+    for code in ["busy", "unknown_peer"] {
+        let text = scene.script.hear().await;
+        assert!(is_again(&text) && text["data"]["to"] == 3, "{text}");
+        let refused = json!({"code": code, "message": "it cannot"});
+        scene.script.say(json!({"type": "error", "id": text["id"], "data": refused})).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_of_the_application_is_served_again_when_its_peer_comes_again() {
+    let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(100))).await;
+    let (bob, _scripted, _node) = connect(&mut scene, false).await;
+    let _echo = scene.session.module("Echo", async |request: Request| Ok(request.body().clone())).unwrap();
+    let to_alice = bob.root().peers().into_iter().find(|node| node.address().as_str() == "1").unwrap();
+    // Whether it is by his number of before, or by another one.
+    for number in [2, 3] {
+        until_served(&bob, &to_alice, true).await;
+        scene.script.say(json!({"type": "peerDisconnect", "data": 2})).await;
+        until_served(&bob, &to_alice, false).await;
+        scene.script.say(json!({"type": "peerConnect", "data": {"name": "Bob", "id": number}})).await;
+        if number == 3 {
+            let again = json!({"to": 1, "from": 3, "peer": 3, "again": bob.root().peer_id().to_string()});
+            scene.script.say(json!({"type": "peerResponse", "data": again})).await;
+        }
+    }
+    until_served(&bob, &to_alice, true).await;
+}
+
+async fn until_served(by: &Session, node: &Node, wanted: bool) {
+    soon(async {
+        loop {
+            let is_served = match by.rpc().on(node).call("Echo", 1).await {
+                Ok(_) => true,
+                Err(CallError::Refused | CallError::Closed | CallError::NotOpen) => false,
+                Err(error) => panic!("{error:?}"),
+            };
+            if is_served == wanted {
+                return;
+            }
+            // Nothing tells that a peer is served no more.
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
