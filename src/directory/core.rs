@@ -211,7 +211,9 @@ impl Core {
             // They may be at the other end of a connection that stands since an earlier login, of this side or of theirs.
             let users = state.connections.users();
             let user_of = |peer: &PeerNumber| state.presence.alias(*peer);
-            state.again.tell(here.iter().copied().filter(|peer| user_of(peer).is_some_and(|user| users.contains(user))));
+            state
+                .again
+                .tell(here.iter().copied().filter(|peer| user_of(peer).is_some_and(|user| users.contains(user))));
             to_tree.here(here);
         }
         from_tree

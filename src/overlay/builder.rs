@@ -21,7 +21,7 @@ use super::routing::chord::{Chord, ChordConfig};
 use super::routing::{Kademlia, KademliaConfig, Routing};
 use super::seal::Session;
 use super::stream::Streams;
-use super::tasks::{self, Tasks};
+use super::tasks::{self, Tasks, Ways};
 use super::topics::{Topics, TopicsConfig};
 use crate::node::{Connect, NodeKind, Root};
 
@@ -212,7 +212,8 @@ impl OverlayBuilder {
         let has_urls =
             !self.bootstrap.is_empty() || originals.as_ref().is_some_and(|tasks| !tasks.bootstrap.is_empty());
         // What is sent as soon as this returns waits for a first link, if one may come.
-        tasks::look_for_ways(&core, &node, has_urls);
+        let ways = Ways { overlay: node.clone(), has_urls };
+        ways.look(&core);
         let (streams, datagrams) = (packets(), packets());
         let port = |outbound: &Arc<PacketQueue>, inbound: &Arc<PacketQueue>| {
             Arc::new(QueuedPort::new(id, outbound.clone(), inbound.clone()))
@@ -222,7 +223,7 @@ impl OverlayBuilder {
         let tasks = Tasks {
             core: core.clone(),
             identity,
-            node: node.clone(),
+            ways,
             events,
             wishes,
             outgoing,
@@ -231,7 +232,6 @@ impl OverlayBuilder {
             datagrams,
             listener,
             bootstrap: self.bootstrap,
-            has_urls,
             originals,
             dialler,
             peer_timeout,

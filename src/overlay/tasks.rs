@@ -47,8 +47,7 @@ const STREAM_LOOK: Duration = Duration::from_secs(5);
 pub(super) struct Tasks {
     pub(super) core: Arc<Core>,
     pub(super) identity: Identity,
-    /// The overlay as a node of the tree.
-    pub(super) node: Node,
+    pub(super) ways: Ways,
     /// Of the root.
     pub(super) events: Events,
     pub(super) wishes: mpsc::Receiver<Wish>,
@@ -59,8 +58,6 @@ pub(super) struct Tasks {
     pub(super) datagrams: Arc<PacketQueue>,
     pub(super) listener: Option<Listener>,
     pub(super) bootstrap: Vec<String>,
-    /// Whether there are URLs to begin with, of whatever kind.
-    pub(super) has_urls: bool,
     /// If they are taken.
     pub(super) originals: Option<originals::Tasks>,
     pub(super) dialler: Dialler,
@@ -87,19 +84,18 @@ pub(super) async fn run(mut tasks: Tasks) {
     }
     let mut nodes = Nodes {
         core: core.clone(),
-        overlay: tasks.node.clone(),
-        has_urls: tasks.has_urls,
+        ways: tasks.ways.clone(),
         calls: HashMap::new(),
         endpoint: tasks.endpoint.clone(),
     };
-    for node in tasks.node.peers() {
+    for node in tasks.ways.overlay.peers() {
         nodes.opened(&node, &mut running);
     }
     loop {
         tokio::select! {
             event = tasks.events.next() => match event {
                 // Without its node it can make no connections.
-                Some(Event::Close { node, .. }) if node == tasks.node => break,
+                Some(Event::Close { node, .. }) if node == tasks.ways.overlay => break,
                 Some(event) => nodes.event(event, &mut running),
                 None => break,
             },
@@ -120,8 +116,7 @@ pub(super) async fn run(mut tasks: Tasks) {
 /// The nodes of the tree, as neighbours.
 struct Nodes {
     core: Arc<Core>,
-    overlay: Node,
-    has_urls: bool,
+    ways: Ways,
     endpoint: Arc<Streams>,
     /// Connections that the routing wishes for.
     calls: HashMap<OverlayId, AbortHandle>,
@@ -130,13 +125,13 @@ struct Nodes {
 impl Nodes {
     fn event(&mut self, event: Event, running: &mut JoinSet<()>) {
         if matches!(event, Event::Connection { .. } | Event::Close { .. } | Event::Lagged(_)) {
-            look_for_ways(&self.core, &self.overlay, self.has_urls);
+            self.ways.look(&self.core);
         }
         match event {
             Event::Open { node } => self.opened(&node, running),
             Event::Close { node, .. } => self.core.forget(&node),
             Event::Lagged(_) => {
-                let nodes = self.overlay.peers();
+                let nodes = self.ways.overlay.peers();
                 self.core.forget_others(&nodes.iter().map(Node::id).collect());
                 for node in nodes {
                     self.opened(&node, running);
@@ -153,9 +148,9 @@ impl Nodes {
         }
         // Not an original, and not an onramp.
         let Some(link) = link_over(node) else { return };
-        let routed = node.via() == Some(self.overlay.id());
+        let routed = node.via() == Some(self.ways.overlay.id());
         let serving = serve(self.core.clone(), link, Reach::Node { node: node.clone(), routed });
-        running.spawn(serve_node(self.core.clone(), node.clone(), routed, serving));
+        running.spawn(serve_node(self.core.clone(), self.ways.clone(), node.clone(), routed, serving));
     }
 
     fn wish(&mut self, wish: Wish, running: &mut JoinSet<()>) {
@@ -163,7 +158,7 @@ impl Nodes {
         match wish {
             Wish::Connect(peer) => {
                 let connect = Connect::to(peer.to_string()).timeout(CONNECT_TIMEOUT);
-                let (core, connecting) = (self.core.clone(), self.overlay.connect(connect));
+                let (core, connecting) = (self.core.clone(), self.ways.overlay.connect(connect));
                 let call = running.spawn(async move {
                     if let Err(error) = connecting.await {
                         tracing::debug!(%peer, %error, "no connection for the routing");
@@ -181,7 +176,7 @@ impl Nodes {
                 }
             }
             Wish::Approach(peer) => {
-                let (core, overlay, endpoint) = (self.core.clone(), self.overlay.clone(), self.endpoint.clone());
+                let (core, overlay, endpoint) = (self.core.clone(), self.ways.overlay.clone(), self.endpoint.clone());
                 running.spawn(approach(core, overlay, endpoint, peer));
             }
             Wish::Close(node) => {
@@ -193,16 +188,26 @@ impl Nodes {
     }
 }
 
-/// Tells the core whether a first link may come: from URLs that are dialled, by an onramp, or over a node of the application's that is
-/// on its way to being open.
-pub(super) fn look_for_ways(core: &Core, overlay: &Node, has_urls: bool) {
-    let is_way = |node: &Node| match node.kind() {
-        NodeKind::WebSocket => true,
-        NodeKind::WebRtc => !node.is_open() && node.via() != Some(overlay.id()),
-        _ => false,
-    };
-    let joining = has_urls || overlay.peers().iter().any(is_way);
-    core.have(|router, _| router.set_joining(joining));
+/// How a first link may come: from URLs that are dialled, by an onramp, or over a node of the application's that is on its way to being
+/// open.
+#[derive(Debug, Clone)]
+pub(super) struct Ways {
+    pub(super) overlay: Node,
+    /// Whether there are URLs to begin with, of whatever kind.
+    pub(super) has_urls: bool,
+}
+
+impl Ways {
+    /// Tells the core whether there are any.
+    pub(super) fn look(&self, core: &Core) {
+        let is_way = |node: &Node| match node.kind() {
+            NodeKind::WebSocket => true,
+            NodeKind::WebRtc => !node.is_open() && node.via() != Some(self.overlay.id()),
+            _ => false,
+        };
+        let joining = self.has_urls || self.overlay.peers().iter().any(is_way);
+        core.have(|router, _| router.set_joining(joining));
+    }
 }
 
 /// Makes a neighbour of a link, and reads it until its end. Tells whether anything has come over it.
@@ -233,10 +238,12 @@ fn link_over(node: &Node) -> Option<Link> {
 }
 
 /// Keeps a link over a node: if it is over and the node is not, the peer may have begun a new overlay.
-async fn serve_node(core: Arc<Core>, node: Node, routed: bool, serving: impl Future<Output = bool>) {
+async fn serve_node(core: Arc<Core>, ways: Ways, node: Node, routed: bool, serving: impl Future<Output = bool>) {
     let mut redial = Redial::new();
     redial.dialled(serving.await);
     loop {
+        // Of a node on its way it was to be expected that it would be a neighbour.
+        ways.look(&core);
         sleep(redial.pause).await;
         if !node.is_open() {
             return;

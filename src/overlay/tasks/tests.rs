@@ -2,13 +2,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::overlay::Overlay;
 use crate::overlay::keys::Keys;
 use crate::overlay::link::signal::signals;
 use crate::overlay::link::signal::tests::Mesh;
-use crate::overlay::router::{Router, RouterConfig};
+use crate::overlay::router::{Router, RouterConfig, SendFailure};
 use crate::overlay::routing::{Kademlia, KademliaConfig};
 use crate::overlay::seal::Session;
 use crate::overlay::topics::{Topics, TopicsConfig};
@@ -67,7 +68,8 @@ async fn a_link_over_a_node_is_made_again_soon_if_it_was_one() {
     let (node, there) = mesh.connected().await;
     let (core, link) = (core(), link_over(&node).unwrap());
     let serving = serve(core.clone(), link, Reach::Node { node: node.clone(), routed: false });
-    tokio::spawn(serve_node(core, node, false, serving));
+    let ways = Ways { overlay: node.clone(), has_urls: false };
+    tokio::spawn(serve_node(core, ways, node, false, serving));
     let mut made = Vec::new();
     for speaks in [false, false, false, true, true, false, false] {
         let mut link = link_over(&there).unwrap();
@@ -79,6 +81,35 @@ async fn a_link_over_a_node_is_made_again_soon_if_it_was_one() {
     }
     let pauses: Vec<u64> = made.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect();
     assert_eq!(pauses, [2, 4, 8, 1, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_no_overlay_is_no_way_in() {
+    let mesh = Mesh::default();
+    let (node, there) = mesh.connected().await;
+    let (core, link) = (core(), link_over(&node).unwrap());
+    let ways = Ways { overlay: node.clone(), has_urls: false };
+    tokio::spawn(core.clone().keep_time());
+    // As long as it was on its way.
+    core.have(|router, _| router.set_joining(true));
+    let reach = Reach::Node { node: node.clone(), routed: false };
+    let serving = serve(core.clone(), link, reach);
+    tokio::spawn(serve_node(core.clone(), ways, node, false, serving));
+    let mut link = link_over(&there).unwrap();
+    soon(link.packets.next()).await.expect("it says hello");
+    drop(link);
+    let begun = Instant::now();
+    let fails = async || {
+        let (told, result) = oneshot::channel();
+        let to = OverlayId::of(&Identity::from_secret([9; 32]).peer_id());
+        drop(core.send(to, Kind::Binary, "anybody?".into(), Some((REDIAL.0, told))).unwrap());
+        assert_eq!(soon(result).await, Ok(Err(SendFailure::NoRoute)));
+    };
+    // The first may be before the link is over.
+    fails().await;
+    let waited = begun.elapsed();
+    fails().await;
+    assert_eq!(begun.elapsed(), waited);
 }
 
 /// Takes packets until one begins with this byte.
