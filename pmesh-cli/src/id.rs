@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::IdArgs;
 use crate::mesh;
-use crate::output::print_blocking;
+use crate::output::{note, print_blocking};
 use crate::reason;
 
 /// Shows the peer id of a key file, or makes the file.
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &IdArgs) -> ExitCode {
                 let reason = reason::of_identity_file(&error);
                 let _ = print_blocking(json!({"event": "error", "reason": reason, "message": error.to_string()}));
             }
-            eprintln!("pmesh id: {error}");
+            note!("pmesh id: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,6 @@
 //! The command `pmesh`: a mesh peer for the shell and for other languages.
+// They panic when nobody reads what is printed.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod account;
 mod args;
@@ -20,6 +22,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Command};
+use crate::output::note;
 
 /// What is logged unless `PMESH_LOG` says otherwise.
 const LOG: &str = "error";
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("pmesh: {error}");
+            note!("pmesh: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
-use crate::output::Unread;
+use crate::output::{Unread, note};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -82,7 +82,7 @@ impl Joined {
         for (url, connect) in onramps {
             match root.connect(connect).await {
                 Ok(onramp) => drop(meeting.spawn(meet(onramp, overlay.clone()))),
-                Err(error) => eprintln!("cannot meet anybody at {url}: {error}"),
+                Err(error) => note!("cannot meet anybody at {url}: {error}"),
             }
         }
         if meeting.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
@@ -93,9 +93,9 @@ impl Joined {
 
     /// Says on standard error who this peer is, and where it listens.
     pub(crate) fn introduce(&self) {
-        eprintln!("{}", self.overlay.id());
+        note!("{}", self.overlay.id());
         if let Some(address) = self.overlay.local_addr() {
-            eprintln!("listening for neighbours at ws://{address}");
+            note!("listening for neighbours at ws://{address}");
         }
     }
 
@@ -184,7 +184,7 @@ pub(crate) fn exit(command: &str, done: Result<()>) -> ExitCode {
         Err(error) if error.is::<Unread>() => ExitCode::SUCCESS,
         Err(error) => {
             // It may quote what others say.
-            eprintln!("pmesh {command}: {}", shown(&error.to_string()));
+            note!("pmesh {command}: {}", shown(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! Standard output, and that nobody may read it any more.
+//! Standard output and standard error, and that nobody may read them any more.
 
 use std::error::Error;
 use std::fmt;
@@ -40,3 +40,12 @@ pub(crate) async fn print(line: impl fmt::Display) -> Result<()> {
 pub(crate) fn print_blocking(line: impl fmt::Display) -> Result<()> {
     writeln!(io::stdout(), "{line}").map_err(failed)
 }
+
+/// Says something to people, on standard error. Nobody may be there to read it: what is under way goes on.
+macro_rules! note {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($what)*);
+    }};
+}
+pub(crate) use note;

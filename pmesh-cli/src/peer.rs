@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
-use crate::output::print_blocking;
+use crate::output::{note, print_blocking};
 use crate::{chat, json, mesh, overlay, reason};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
@@ -124,7 +124,7 @@ impl Peer {
 pub(crate) async fn run(args: PeerArgs) -> ExitCode {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        eprintln!("pmesh: cannot listen for signals");
+        note!("pmesh: cannot listen for signals");
         return ExitCode::FAILURE;
     };
     let root = match args.root() {
@@ -186,7 +186,7 @@ fn not_started(args: &PeerArgs, reason: &'static str, error: impl Display) -> Ex
         let event = serde_json::json!({"event": "error", "reason": reason, "message": error.to_string()});
         let _ = print_blocking(event);
     }
-    eprintln!("pmesh peer: {error}");
+    note!("pmesh peer: {error}");
     ExitCode::FAILURE
 }
 

@@ -82,12 +82,8 @@ pub(super) async fn run(mut tasks: Tasks) {
     if let Some(originals) = tasks.originals {
         running.spawn(originals::run(core.clone(), tasks.dialler, originals));
     }
-    let mut nodes = Nodes {
-        core: core.clone(),
-        ways: tasks.ways.clone(),
-        calls: HashMap::new(),
-        endpoint: tasks.endpoint.clone(),
-    };
+    let mut nodes =
+        Nodes { core: core.clone(), ways: tasks.ways.clone(), calls: HashMap::new(), endpoint: tasks.endpoint.clone() };
     for node in tasks.ways.overlay.peers() {
         nodes.opened(&node, &mut running);
     }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time;
 
 use crate::mesh::Result;
+use crate::output::note;
 
 /// The longest output that is taken as an answer. A command that writes more is killed.
 const MAX_OUTPUT: u64 = 1 << 20;
@@ -62,7 +63,7 @@ impl Jobs {
             // One of its own, so that all it starts can be killed.
             .process_group(0);
         let child = command.spawn().map_err(|error| {
-            eprintln!("cannot run {}: {error}", self.program.display());
+            note!("cannot run {}: {error}", self.program.display());
             Failure::new("the command cannot be run").with_code("notRun")
         })?;
         let mut job = Job(child);

@@ -10,6 +10,7 @@ use super::args::ServeArgs;
 use super::job::Jobs;
 use super::{Joined, told};
 use crate::mesh::{Result, shown, stopped};
+use crate::output::note;
 
 /// Calls of one peer that are taken in any case; they are busy rather than waiting at the caller.
 const CALLS: usize = 64;
@@ -54,7 +55,7 @@ async fn introduce(session: &Session, module: &str) -> Result<()> {
     let mut events = session.events();
     while let Some(event) = events.next().await {
         match event {
-            SessionEvent::Connected { number } => eprintln!("serving {} as {number}", shown(module)),
+            SessionEvent::Connected { number } => note!("serving {} as {number}", shown(module)),
             SessionEvent::Ended { error } => {
                 return Err(error.map_or_else(|| "the session is over".to_owned(), told).into());
             }

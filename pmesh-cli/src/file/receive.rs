@@ -21,6 +21,7 @@ use super::protocol::{Answer, FileName, Hash, Intake, Offer, SERVICE, Wrong};
 use super::{BUFFER, SILENCE, broken, hash, hear, patience, say};
 use crate::args::ReceiveArgs;
 use crate::mesh::{self, Joined, Result};
+use crate::output::note;
 
 /// Streams that are answered at once, most of them with a word. At it, others wait.
 const ATTENDED: usize = 256;
@@ -83,7 +84,7 @@ async fn attend(mut stream: Stream, mut place: Attended, args: Arc<ReceiveArgs>)
             Answer::Stored
         }
         Err(error) => {
-            eprintln!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
+            note!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
             Answer::refused(error.as_ref(), error.is::<Busy>())
         }
     };

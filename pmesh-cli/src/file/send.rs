@@ -15,6 +15,7 @@ use super::protocol::{Answer, FileName, Hash, Offer, SERVICE, start};
 use super::{BUFFER, hash, hear, patience, say};
 use crate::args::SendArgs;
 use crate::mesh::{self, Joined, Result};
+use crate::output::note;
 
 /// How long to wait until a receiver is asked again that has no time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ async fn upload(mut stream: Stream, file: &mut File, offer: &Offer, have: u64, t
         hasher = Sha256::new();
         file.rewind().await?;
     } else {
-        eprintln!("going on at byte {} of {}", start.from, offer.size);
+        note!("going on at byte {} of {}", start.from, offer.size);
     }
     say(&mut stream, &start).await?;
     let bar = progress(offer, start.from);

@@ -221,3 +221,13 @@ async fn senders_that_lie_leave_nothing() {
     assert_eq!((files(folder.path()), files(&into)), (vec!["into".to_owned()], vec!["e.part".to_owned()]));
     assert_eq!(program.try_wait().unwrap(), None, "it goes on");
 }
+
+#[tokio::test]
+async fn a_sender_is_told_why_although_nobody_reads_it_here() {
+    let Receiver { folder: _folder, id, url, program: _program, _told, .. } = Receiver::start().await;
+    drop(_told);
+    let root = Root::new();
+    let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
+    let answered = raw(&overlay, id.parse().unwrap(), &[&message(json!({"name": "../outside", "size": 1}))]).await;
+    assert!(answered.contains("does not keep to the protocol"), "{answered}");
+}

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -34,15 +34,25 @@ const IDLE: Duration = Duration::from_secs(45);
 
 /// What the tasks of all connections share.
 #[derive(Debug)]
-struct Shared {
-    services: Arc<Services>,
+pub(super) struct Incoming {
+    pub(super) services: Arc<Services>,
     /// The newest connection of each peer, of those that have a task.
     newest: Mutex<HashMap<OverlayId, Connection>>,
 }
 
+impl Incoming {
+    pub(super) fn new() -> Self {
+        Self { services: Arc::new(Services::new()), newest: Mutex::default() }
+    }
+
+    /// Whether somebody has a connection to us.
+    pub(super) fn has_links(&self) -> bool {
+        !lock(&self.newest).is_empty()
+    }
+}
+
 /// Accepts connections until the endpoint is closed.
-pub(super) async fn accept(endpoint: Endpoint, services: Arc<Services>) {
-    let shared = Arc::new(Shared { services, newest: Mutex::default() });
+pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Incoming>) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut connections = JoinSet::new();
     loop {
@@ -61,7 +71,7 @@ pub(super) async fn accept(endpoint: Endpoint, services: Arc<Services>) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, incoming: Incoming, handshake: OwnedSemaphorePermit) {
+async fn serve(shared: Arc<Incoming>, incoming: quinn::Incoming, handshake: OwnedSemaphorePermit) {
     let Some(from) = socket::id(&incoming.remote_address()) else { return incoming.ignore() };
     let Ok(Ok(connection)) = timeout(HANDSHAKE_TIMEOUT, incoming.into_future()).await else { return };
     let Some(peer) = tls::peer(&connection).filter(|peer| OverlayId::of(peer) == from) else {
@@ -82,7 +92,7 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, handshake: OwnedSemaphor
 }
 
 /// Answers requests until the connection is over, or idle.
-async fn streams(shared: &Arc<Shared>, connection: &Connection, peer: PeerId, from: OverlayId) {
+async fn streams(shared: &Arc<Incoming>, connection: &Connection, peer: PeerId, from: OverlayId) {
     let usage = Usage::new();
     // No more than `MAX_STREAMS` of them.
     let mut requests = JoinSet::new();
@@ -99,7 +109,7 @@ async fn streams(shared: &Arc<Shared>, connection: &Connection, peer: PeerId, fr
 }
 
 async fn request(
-    shared: Arc<Shared>,
+    shared: Arc<Incoming>,
     usage: Usage,
     mut send: SendStream,
     mut recv: RecvStream,

@@ -19,7 +19,7 @@ mod socket;
 mod tests;
 mod tls;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::{Endpoint, TokioRuntime};
@@ -30,7 +30,7 @@ pub use self::error::{DialError, ListenError};
 pub use self::listener::{BACKLOG, Listener};
 pub use self::request::MAX_SERVICE_NAME;
 
-use self::listener::Services;
+use self::incoming::Incoming;
 use self::outgoing::Pool;
 use self::socket::Socket;
 use super::OverlayId;
@@ -53,8 +53,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Streams {
     id: OverlayId,
     endpoint: Endpoint,
-    services: Arc<Services>,
+    incoming: Arc<Incoming>,
     pool: Arc<Pool>,
+    /// Whether somebody is to be told of the end.
+    has_peers: OnceLock<bool>,
 }
 
 impl Streams {
@@ -72,10 +74,10 @@ impl Streams {
             Arc::new(TokioRuntime),
         )
         .expect("the socket has an address");
-        let services = Arc::new(Services::new());
-        tokio::spawn(incoming::accept(endpoint.clone(), Arc::clone(&services)));
+        let incoming = Arc::new(Incoming::new());
+        tokio::spawn(incoming::accept(endpoint.clone(), Arc::clone(&incoming)));
         let pool = Arc::new(Pool::new(endpoint.clone(), config::client(identity)));
-        Self { id, endpoint, services, pool }
+        Self { id, endpoint, incoming, pool, has_peers: OnceLock::new() }
     }
 
     /// Listens for streams that others dial for this service.
@@ -84,7 +86,7 @@ impl Streams {
     ///
     /// [`ListenError`].
     pub fn listen(&self, service: &str) -> Result<Listener, ListenError> {
-        self.services.listen(service)
+        self.incoming.services.listen(service)
     }
 
     /// Makes a stream to a service of a peer. It is there when the peer's listener has a place for it, as with TCP.
@@ -114,12 +116,16 @@ impl Streams {
     /// delivered is lost. May be called again, and dropped: it goes on.
     pub async fn close(&self) {
         self.shut();
-        let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        // A connection that was being made has nothing to lose, and would be waited for the longest.
+        if self.has_peers.get() == Some(&true) {
+            let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        }
     }
 
     /// Begins what [`close`](Self::close) does.
     pub(crate) fn shut(&self) {
-        self.services.close();
+        self.has_peers.get_or_init(|| self.pool.has_links() || self.incoming.has_links());
+        self.incoming.services.close();
         self.endpoint.close(code::DONE, b"");
     }
 }

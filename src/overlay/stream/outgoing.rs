@@ -82,6 +82,11 @@ impl Pool {
         lock(&self.slots).contains_key(peer)
     }
 
+    /// Whether there is a link to anybody.
+    pub(super) fn has_links(&self) -> bool {
+        lock(&self.slots).values().any(|slot| slot.initialized())
+    }
+
     /// To how many peers there is a link, or somebody makes one.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -19,6 +19,10 @@ async fn nobody_answers() {
         assert_eq!(alice.listen(name).unwrap_err(), ListenError::InvalidName);
     }
     assert_eq!(alice.pool.len(), 0, "nothing is kept of them");
+    // And nobody waits for them.
+    let start = Instant::now();
+    alice.close().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
