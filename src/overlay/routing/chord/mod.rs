@@ -167,17 +167,23 @@ impl Chord {
         distance.log2().map(|bits| bits / STEP_BITS)
     }
 
-    /// Whether there are enough at about this distance that are in the table only because they want to be.
+    /// Those that are in the table only because they want to be, and that may be too many at about one distance. Who is so near that it has
+    /// us among its successors is none: a ring that gives those up is never at rest.
+    fn crowd(&self) -> impl Iterator<Item = (&OverlayId, &Link)> {
+        let near = self.links.predecessors().nth(self.config.successors - 1).map(|id| id.clockwise(&self.id));
+        let is_far = move |id: &OverlayId| near.as_ref().is_some_and(|near| id.clockwise(&self.id) > *near);
+        self.links.iter().filter(move |(id, link)| link.is_guest() && is_far(id))
+    }
+
+    /// Whether there are enough of them at about this distance.
     fn is_crowded(&self, id: &OverlayId) -> bool {
         let step = self.step(id);
-        let crowd = self.links.iter().filter(|(id, link)| link.is_guest() && self.step(id) == step);
-        crowd.count() >= self.config.step_share()
+        self.crowd().filter(|(id, _)| self.step(id) == step).count() >= self.config.step_share()
     }
 
     /// Gives up the youngest of those that are too many.
     fn thin_out(&mut self) {
-        let guests = self.links.iter().filter(|(_, link)| link.is_guest());
-        let mut guests: Vec<_> = guests.map(|(id, link)| (self.step(id), link.since, *id)).collect();
+        let mut guests: Vec<_> = self.crowd().map(|(id, link)| (self.step(id), link.since, *id)).collect();
         guests.sort_unstable();
         for crowd in guests.chunk_by(|a, b| a.0 == b.0) {
             crowd.iter().skip(self.config.step_share()).for_each(|(_, _, id)| self.expel(*id));

@@ -54,8 +54,10 @@ fn a_ring_that_grows() {
 
 #[test]
 fn twenty_successors() {
-    let mut net = grown(setting("PMESH_PEERS", 40), &twenty(), 3);
+    let mut net = grown(setting("PMESH_PEERS", 60), &twenty(), 3);
     assert!(report(&mut net, 2000) <= 3.7);
+    assert!(idle_rate(&mut net) < 0.5);
+    assert!(net.is_ring() && net.lost == 0);
 }
 
 #[test]
