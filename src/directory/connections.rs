@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::core::{Core, State};
+use super::core::{Core, State, now};
 use super::doubts::Doubts;
 use super::error::CallError;
 use super::link::{address, number};
@@ -477,8 +477,4 @@ fn close(node: &Node) {
 /// Somebody else has the address that the peer would have in the tree.
 fn elsewhere() -> ConnectError {
     ConnectError::Failed("the address is that of a connection that others have introduced".into())
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }

@@ -13,13 +13,13 @@ use super::again::Again;
 use super::connections::Connections;
 use super::error::{LoginError, RequestError};
 use super::event::SessionEvent;
+use super::introductions::Introduced;
 use super::link::{self, FromTree, ToTree};
 use super::pool::PoolConfig;
 use super::presence::Presence;
 use crate::lock::lock;
 use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
-use crate::protocol::directory::{self, Introduction, Notice, OWN_ALIAS, Refused, Request, Route};
-use crate::protocol::frame::Undeliverable;
+use crate::protocol::directory::{Notice, OWN_ALIAS, Refused, Request};
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Rpc;
 
@@ -27,8 +27,6 @@ use crate::rpc::Rpc;
 const EVENTS: usize = 1024;
 /// Requests that may wait for their answers. Further ones fail.
 const REQUESTS: usize = 64;
-/// Introductions of which it is remembered for whom they were, until they are answered. Of older ones no answer is expected.
-const INTRODUCTIONS: usize = 512;
 /// How long a request waits for its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,23 +76,15 @@ pub(super) struct State {
     /// The latest own number.
     number: Option<PeerNumber>,
     /// What is to be sent to the directory. `None` if there is no connection.
-    texts: Option<mpsc::Sender<String>>,
+    pub(super) texts: Option<mpsc::Sender<String>>,
     /// The directory as a node, once our number is known.
     pub(super) node: Option<(Node, ToTree)>,
     requests: HashMap<u64, oneshot::Sender<Result<Value, Refused>>>,
-    introductions: VecDeque<Introduced>,
-    again: Again,
-    next: u64,
+    pub(super) introductions: VecDeque<Introduced>,
+    pub(super) again: Again,
+    pub(super) next: u64,
     /// Its `ignored` is counted by the presence.
-    counters: SessionCounters,
-}
-
-/// What the directory was asked to pass on, and may say that it could not.
-struct Introduced {
-    id: u64,
-    to: PeerNumber,
-    /// It was by which key we are known. Else it was an offer.
-    is_again: bool,
+    pub(super) counters: SessionCounters,
 }
 
 impl Core {
@@ -219,23 +209,6 @@ impl Core {
         from_tree
     }
 
-    /// When somebody is to be told by which key this side is known.
-    pub(super) fn tells_again(&self) -> Option<Instant> {
-        self.lock().again.due(now()).map(Instant::from_std)
-    }
-
-    /// Tells one of them.
-    pub(super) fn tell_again(&self, room: mpsc::Permit<'_, String>) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let named = std::iter::from_fn(|| state.again.next(now())).find(|peer| state.presence.alias(*peer).is_some());
-        if let (Some(own), Some(to)) = (state.presence.own(), named) {
-            let data = link::again(own, to, &self.root.peer_id());
-            let id = state.asked(to, true);
-            room.send(directory::introduction(Introduction::Response, &data, Some(id)));
-        }
-    }
-
     /// Does what follows, and tells it. Returns who has come, and what the tree wants to say, when there is a node for it.
     fn happened(self: &Arc<Self>, state: &mut State, events: Vec<SessionEvent>) -> (Vec<PeerNumber>, Option<FromTree>) {
         let (mut here, mut from_tree, mut disowned) = (Vec::new(), None, HashSet::new());
@@ -356,55 +329,6 @@ impl Core {
         state.connections.end()
     }
 
-    /// Passes on what the tree wants to say to a peer.
-    pub(super) fn introduce(&self, to: PeerNumber, payload: &str) {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let (Some(own), Some(texts), Some((_, to_tree))) = (state.presence.own(), &state.texts, &state.node) else {
-            return;
-        };
-        if state.presence.alias(to).is_none() {
-            return to_tree.undeliverable(to, Undeliverable::Unknown);
-        }
-        let Some((what, route, data)) = link::introduction(own, to, payload) else {
-            state.counters.dropped += 1;
-            return;
-        };
-        // Of an offer somebody waits to hear what has become.
-        let id = (what == Introduction::Request).then(|| state.next + 1);
-        if texts.try_send(Request::Introduce { what, route, data: &data }.to_json(id)).is_err() {
-            return to_tree.undeliverable(to, Undeliverable::Busy);
-        }
-        if id.is_some() {
-            state.asked(to, false);
-        }
-    }
-
-    /// A peer that the directory has named says something to the tree.
-    fn introduced(self: &Arc<Self>, state: &mut State, what: Introduction, route: Route, data: &str) {
-        let Route { to, from, peer } = route;
-        let is_ours = state.presence.own() == Some(to) && peer.is_none_or(|peer| peer == to || peer == from);
-        let alias = state.presence.alias(from).cloned();
-        if let (true, Some(alias), Some(key)) = (is_ours, &alias, link::key_of_again(data)) {
-            for peer in state.connections.vouched(from, alias, key) {
-                self.serve_again(state, peer);
-            }
-            return;
-        }
-        match (link::payload(data), &state.node) {
-            _ if !is_ours || alias.is_none() => state.counters.foreign += 1,
-            (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
-            (Some(_), None) => state.counters.dropped += 1,
-            (None, node) => {
-                state.counters.originals += 1;
-                if let (Introduction::Response, Some((_, to_tree))) = (what, node) {
-                    // Its answer to a call of ours is of no use.
-                    to_tree.undeliverable(from, Undeliverable::Unknown);
-                }
-            }
-        }
-    }
-
     /// Asks the directory for something. Dropping the future forgets the answer; what was asked for may be done all the same.
     pub(super) async fn request(&self, request: Request<'_>) -> Result<Value, RequestError> {
         let (id, answer) = {
@@ -435,40 +359,18 @@ impl Core {
 }
 
 impl State {
-    /// The directory is asked to pass something on. Returns by which `id`.
-    fn asked(&mut self, to: PeerNumber, is_again: bool) -> u64 {
-        self.next += 1;
-        if self.introductions.len() >= INTRODUCTIONS {
-            self.introductions.pop_front();
-        }
-        self.introductions.push_back(Introduced { id: self.next, to, is_again });
-        self.next
-    }
-
     fn answered(&mut self, id: u64, answer: Result<Value, Refused>) {
         if let Some(request) = self.requests.remove(&id) {
             // Nobody may wait any more.
             let _ = request.send(answer);
             return;
         }
-        let at = self.introductions.iter().position(|introduced| introduced.id == id);
-        let (Some(Introduced { to, is_again, .. }), Err(refused)) =
-            (at.and_then(|at| self.introductions.remove(at)), answer)
-        else {
-            return;
-        };
-        let is_busy = refused.code == "busy";
-        if is_again {
-            if is_busy {
-                self.again.was_busy(to, now());
-            }
-        } else if let Some((_, to_tree)) = &self.node {
-            to_tree.undeliverable(to, if is_busy { Undeliverable::Busy } else { Undeliverable::Unknown });
-        }
+        self.introduction_answered(id, answer);
     }
 }
 
-fn now() -> std::time::Instant {
+/// In the time of the runtime, for what is pure.
+pub(super) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 

@@ -89,6 +89,7 @@ mod core;
 mod doubts;
 mod error;
 mod event;
+mod introductions;
 mod link;
 mod login;
 mod parting;
