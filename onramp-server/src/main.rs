@@ -37,14 +37,16 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("onramp-server: {message}");
+            let _ = writeln!(std::io::stderr(), "onramp-server: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn log_to_stderr(filter: EnvFilter) {
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Of lines that cannot be written it would else tell by a panic.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    log.with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 async fn serve(options: Serve) -> Result<(), String> {

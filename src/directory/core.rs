@@ -13,7 +13,6 @@ use super::again::Again;
 use super::connections::Connections;
 use super::error::{LoginError, RequestError};
 use super::event::SessionEvent;
-use super::introductions::Introduced;
 use super::link::{self, FromTree, ToTree};
 use super::pool::PoolConfig;
 use super::presence::Presence;
@@ -80,9 +79,9 @@ pub(super) struct State {
     /// The directory as a node, once our number is known.
     pub(super) node: Option<(Node, ToTree)>,
     requests: HashMap<u64, oneshot::Sender<Result<Value, Refused>>>,
-    pub(super) introductions: VecDeque<Introduced>,
+    pub(super) introductions: VecDeque<(u64, PeerNumber)>,
     pub(super) again: Again,
-    pub(super) next: u64,
+    next: u64,
     /// Its `ignored` is counted by the presence.
     pub(super) counters: SessionCounters,
 }
@@ -198,12 +197,13 @@ impl Core {
             self.check_online(state);
         }
         if let Some((_, to_tree)) = state.node.as_ref().filter(|_| state.presence.is_complete()) {
-            // They may be at the other end of a connection that stands since an earlier login, of this side or of theirs.
-            let users = state.connections.users();
-            let user_of = |peer: &PeerNumber| state.presence.alias(*peer);
-            state
-                .again
-                .tell(here.iter().copied().filter(|peer| user_of(peer).is_some_and(|user| users.contains(user))));
+            if !here.is_empty() {
+                // They may be at the other end of a connection that stands since an earlier login, of this side or of theirs.
+                let users = state.connections.users();
+                let is_connected =
+                    |peer: &PeerNumber| state.presence.alias(*peer).is_some_and(|user| users.contains(user));
+                state.again.tell(here.iter().copied().filter(is_connected));
+            }
             to_tree.here(here);
         }
         from_tree
@@ -222,8 +222,6 @@ impl Core {
                     here.push(*number);
                     if state.connections.named(*number, name) {
                         disowned.insert(*number);
-                    } else {
-                        self.serve_again(state, *number);
                     }
                 }
                 SessionEvent::PeerDisconnect { number, ended } => {
@@ -233,6 +231,7 @@ impl Core {
                         self.peer_left(state, *number);
                     }
                     here.retain(|peer| peer != number);
+                    state.again.forget(*number);
                     if let Some((_, to_tree)) = &state.node {
                         to_tree.left(*number);
                     }
@@ -340,8 +339,7 @@ impl Core {
             if state.requests.len() >= REQUESTS {
                 return Err(RequestError::Busy);
             }
-            state.next += 1;
-            let id = state.next;
+            let id = state.next_id();
             texts.try_send(request.to_json(Some(id))).map_err(|_| RequestError::Busy)?;
             let (sender, answer) = oneshot::channel();
             state.requests.insert(id, sender);
@@ -359,6 +357,12 @@ impl Core {
 }
 
 impl State {
+    /// For something that the directory is to answer.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     fn answered(&mut self, id: u64, answer: Result<Value, Refused>) {
         if let Some(request) = self.requests.remove(&id) {
             // Nobody may wait any more.

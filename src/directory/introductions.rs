@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use super::again::Due;
 use super::core::{Core, State, now};
 use super::link;
 use crate::protocol::PeerNumber;
@@ -14,30 +14,22 @@ use crate::protocol::directory::{self, Introduction, Refused, Request, Route};
 use crate::protocol::frame::Undeliverable;
 
 /// Introductions of which it is remembered for whom they were, until they are answered. Of older ones no answer is expected.
-const INTRODUCTIONS: usize = 512;
-
-/// What the directory was asked to pass on, and may say that it could not.
-pub(super) struct Introduced {
-    id: u64,
-    to: PeerNumber,
-    /// It was by which key we are known. Else it was an offer.
-    is_again: bool,
-}
+const INTRODUCTIONS: usize = 256;
 
 impl Core {
     /// When somebody is to be told by which key this side is known.
-    pub(super) fn tells_again(&self) -> Option<Instant> {
-        self.lock().again.due(now()).map(Instant::from_std)
+    pub(super) fn tells_again(&self) -> Due {
+        self.lock().again.due(now())
     }
 
     /// Tells one of them.
     pub(super) fn tell_again(&self, room: mpsc::Permit<'_, String>) {
         let mut state = self.lock();
-        let state = &mut *state;
-        let named = std::iter::from_fn(|| state.again.next(now())).find(|peer| state.presence.alias(*peer).is_some());
-        if let (Some(own), Some(to)) = (state.presence.own(), named) {
+        let id = state.next_id();
+        if let Some(own) = state.presence.own()
+            && let Some(to) = state.again.next(id, now())
+        {
             let data = link::again(own, to, &self.root.peer_id());
-            let id = state.asked(to, true);
             room.send(directory::introduction(Introduction::Response, &data, Some(id)));
         }
     }
@@ -46,9 +38,7 @@ impl Core {
     pub(super) fn introduce(&self, to: PeerNumber, payload: &str) {
         let mut state = self.lock();
         let state = &mut *state;
-        let (Some(own), Some(texts), Some((_, to_tree))) = (state.presence.own(), &state.texts, &state.node) else {
-            return;
-        };
+        let (Some(own), Some((_, to_tree))) = (state.presence.own(), &state.node) else { return };
         if state.presence.alias(to).is_none() {
             return to_tree.undeliverable(to, Undeliverable::Unknown);
         }
@@ -57,12 +47,16 @@ impl Core {
             return;
         };
         // Of an offer somebody waits to hear what has become.
-        let id = (what == Introduction::Request).then(|| state.next + 1);
+        let id = (what == Introduction::Request).then(|| state.next_id());
+        let (Some(texts), Some((_, to_tree))) = (&state.texts, &state.node) else { return };
         if texts.try_send(Request::Introduce { what, route, data: &data }.to_json(id)).is_err() {
             return to_tree.undeliverable(to, Undeliverable::Busy);
         }
-        if id.is_some() {
-            state.asked(to, false);
+        if let Some(id) = id {
+            if state.introductions.len() >= INTRODUCTIONS {
+                state.introductions.pop_front();
+            }
+            state.introductions.push_back((id, to));
         }
     }
 
@@ -93,30 +87,15 @@ impl Core {
 }
 
 impl State {
-    /// The directory is asked to pass something on. Returns by which `id`.
-    fn asked(&mut self, to: PeerNumber, is_again: bool) -> u64 {
-        self.next += 1;
-        if self.introductions.len() >= INTRODUCTIONS {
-            self.introductions.pop_front();
-        }
-        self.introductions.push_back(Introduced { id: self.next, to, is_again });
-        self.next
-    }
-
     /// The answer to an introduction has come. Of those that are not remembered it is of no use.
     pub(super) fn introduction_answered(&mut self, id: u64, answer: Result<Value, Refused>) {
-        let at = self.introductions.iter().position(|introduced| introduced.id == id);
-        let (Some(Introduced { to, is_again, .. }), Err(refused)) =
-            (at.and_then(|at| self.introductions.remove(at)), answer)
-        else {
+        let is_busy = answer.as_ref().is_err_and(|refused| refused.code == "busy");
+        if self.again.answered(id, is_busy, now()) {
             return;
-        };
-        let is_busy = refused.code == "busy";
-        if is_again {
-            if is_busy {
-                self.again.was_busy(to, now());
-            }
-        } else if let Some((_, to_tree)) = &self.node {
+        }
+        let at = self.introductions.iter().position(|(introduction, _)| *introduction == id);
+        let to = at.and_then(|at| self.introductions.remove(at)).map(|(_, to)| to);
+        if let (Some(to), Err(_), Some((_, to_tree))) = (to, answer, &self.node) {
             to_tree.undeliverable(to, if is_busy { Undeliverable::Busy } else { Undeliverable::Unknown });
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::again::Due;
 use super::core::Core;
 use super::error::LoginError;
 use super::link::FromTree;
@@ -152,7 +153,7 @@ async fn carry(core: &Arc<Core>, socket: Socket, mut stop: watch::Receiver<bool>
                 Some(Err(_)) | None => break false,
             },
             Some((to, payload)) = next(&mut from_tree) => core.introduce(to, &payload),
-            Ok(room) = room_at(&texts, core.tells_again()) => core.tell_again(room),
+            Ok(room) = room_when(core.tells_again(), &texts) => core.tell_again(room),
             // It may have been that of an earlier login.
             () = core.cut.notified() => if core.is_cut() { break true },
             () = &mut writing => break false,
@@ -184,14 +185,16 @@ async fn next(from_tree: &mut Option<FromTree>) -> Option<(PeerNumber, String)> 
     }
 }
 
-/// Waits until `at`, or for ever, and then for room for one text.
-async fn room_at(
+/// Waits until it is time, and then for room for one text. Cancel safe.
+async fn room_when(
+    due: Due,
     texts: &mpsc::Sender<String>,
-    at: Option<Instant>,
 ) -> Result<mpsc::Permit<'_, String>, mpsc::error::SendError<()>> {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
+    match due {
+        // Not even a timer's tick: there may be many.
+        Due::Now => {}
+        Due::At(at) => sleep_until(at.into()).await,
+        Due::Never => std::future::pending().await,
     }
     texts.reserve().await
 }

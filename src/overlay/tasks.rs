@@ -142,8 +142,10 @@ impl Nodes {
         if !node.is_open() || self.core.is_linked(node) {
             return;
         }
-        // Not an original, and not an onramp.
-        let Some(link) = link_over(node) else { return };
+        let Some(link) = link_over(node) else {
+            // An original, or an onramp.
+            return self.ways.look(&self.core);
+        };
         let routed = node.via() == Some(self.ways.overlay.id());
         let serving = serve(self.core.clone(), link, Reach::Node { node: node.clone(), routed });
         running.spawn(serve_node(self.core.clone(), self.ways.clone(), node.clone(), routed, serving));
@@ -201,8 +203,8 @@ impl Ways {
             NodeKind::WebRtc => !node.is_open() && node.via() != Some(self.overlay.id()),
             _ => false,
         };
-        let joining = self.has_urls || self.overlay.peers().iter().any(is_way);
-        core.have(|router, _| router.set_joining(joining));
+        // In one go: others look too.
+        core.have(|router, _| router.set_joining(self.has_urls || self.overlay.peers().iter().any(is_way)));
     }
 }
 

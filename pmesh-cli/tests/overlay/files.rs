@@ -224,8 +224,8 @@ async fn senders_that_lie_leave_nothing() {
 
 #[tokio::test]
 async fn a_sender_is_told_why_although_nobody_reads_it_here() {
-    let Receiver { folder: _folder, id, url, program: _program, _told, .. } = Receiver::start().await;
-    drop(_told);
+    let Receiver { folder: _folder, id, url, program: _program, _told: told, .. } = Receiver::start().await;
+    drop(told);
     let root = Root::new();
     let overlay = Overlay::builder(&root).bootstrap(url).start().await.unwrap();
     let answered = raw(&overlay, id.parse().unwrap(), &[&message(json!({"name": "../outside", "size": 1}))]).await;

@@ -4,9 +4,10 @@ use super::*;
 use crate::identity::PeerId;
 
 impl Connections {
-    /// The directory names a peer. Returns whether it was somebody else before.
+    /// The directory names a peer. Returns whether it was somebody else before, to whom there still is a connection.
     pub(in crate::directory) fn named(&mut self, peer: PeerNumber, name: &str) -> bool {
-        self.doubts.clear(peer) && self.users.get(&peer).is_some_and(|known| **known != *name)
+        self.doubts.clear(peer);
+        self.users.get(&peer).is_some_and(|known| **known != *name)
     }
 
     /// The peers of a user to whom there is a connection, named or not.
@@ -44,13 +45,12 @@ impl Connections {
     }
 
     /// A peer that the directory names as one of this user says by which key it is known: connections of this user with the same key are
-    /// its own, of an earlier login. Returns by which numbers.
+    /// its own, also of an earlier login. Returns by which numbers.
     pub(in crate::directory) fn vouched(&mut self, by: PeerNumber, user: &str, key: PeerId) -> Vec<PeerNumber> {
         let is_users = |peer: &PeerNumber| self.users.get(peer).is_some_and(|known| **known == *user);
-        let same =
-            self.nodes.iter().filter(|(peer, node)| **peer != by && node.peer_id() == Some(key) && is_users(peer));
+        let same = self.nodes.iter().filter(|(peer, node)| node.peer_id() == Some(key) && is_users(peer));
         let same: Vec<_> = same.map(|(peer, _)| *peer).collect();
-        for peer in &same {
+        for peer in same.iter().filter(|peer| **peer != by) {
             self.vouchers.insert(*peer, by);
             self.doubts.clear(*peer);
         }
@@ -87,7 +87,8 @@ impl Core {
         self.act(state);
     }
 
-    /// Of a peer to whom there is a connection it is known again who it is. Its calls are taken again, if it was away for too long.
+    /// The peer at the other end of a connection has shown that it is still who it was. Its calls are taken again, if it was away for too
+    /// long.
     pub(in crate::directory) fn serve_again(self: &Arc<Self>, state: &mut State, peer: PeerNumber) {
         let connections = &state.connections;
         if let (Some(node), Some(user)) = (connections.nodes.get(&peer).cloned(), connections.users.get(&peer).cloned())

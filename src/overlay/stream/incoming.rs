@@ -38,28 +38,29 @@ pub(super) struct Incoming {
     pub(super) services: Arc<Services>,
     /// The newest connection of each peer, of those that have a task.
     newest: Mutex<HashMap<OverlayId, Connection>>,
+    handshakes: Arc<Semaphore>,
 }
 
 impl Incoming {
     pub(super) fn new() -> Self {
-        Self { services: Arc::new(Services::new()), newest: Mutex::default() }
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        Self { services: Arc::new(Services::new()), newest: Mutex::default(), handshakes }
     }
 
-    /// Whether somebody has a connection to us.
+    /// Whether somebody has a connection to us, or makes one.
     pub(super) fn has_links(&self) -> bool {
-        !lock(&self.newest).is_empty()
+        self.handshakes.available_permits() < MAX_HANDSHAKES || !lock(&self.newest).is_empty()
     }
 }
 
 /// Accepts connections until the endpoint is closed.
 pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Incoming>) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                match Arc::clone(&handshakes).try_acquire_owned() {
+                match Arc::clone(&shared.handshakes).try_acquire_owned() {
                     Ok(permit) if connections.len() < MAX_CONNECTIONS => {
                         connections.spawn(serve(Arc::clone(&shared), incoming, permit));
                     }
@@ -69,6 +70,9 @@ pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Incoming>) {
             Some(_) = connections.join_next() => {}
         }
     }
+    connections.shutdown().await;
+    // They would stay as long as the handle does.
+    lock(&shared.newest).clear();
 }
 
 async fn serve(shared: Arc<Incoming>, incoming: quinn::Incoming, handshake: OwnedSemaphorePermit) {

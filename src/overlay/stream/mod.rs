@@ -55,8 +55,8 @@ pub struct Streams {
     endpoint: Endpoint,
     incoming: Arc<Incoming>,
     pool: Arc<Pool>,
-    /// Whether somebody is to be told of the end.
-    has_peers: OnceLock<bool>,
+    /// Whether there were links, or some about to be, when it was shut.
+    had_links: OnceLock<bool>,
 }
 
 impl Streams {
@@ -77,7 +77,7 @@ impl Streams {
         let incoming = Arc::new(Incoming::new());
         tokio::spawn(incoming::accept(endpoint.clone(), Arc::clone(&incoming)));
         let pool = Arc::new(Pool::new(endpoint.clone(), config::client(identity)));
-        Self { id, endpoint, incoming, pool, has_peers: OnceLock::new() }
+        Self { id, endpoint, incoming, pool, had_links: OnceLock::new() }
     }
 
     /// Listens for streams that others dial for this service.
@@ -117,14 +117,14 @@ impl Streams {
     pub async fn close(&self) {
         self.shut();
         // A connection that was being made has nothing to lose, and would be waited for the longest.
-        if self.has_peers.get() == Some(&true) {
+        if self.had_links.get() == Some(&true) {
             let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
         }
     }
 
     /// Begins what [`close`](Self::close) does.
     pub(crate) fn shut(&self) {
-        self.has_peers.get_or_init(|| self.pool.has_links() || self.incoming.has_links());
+        self.had_links.get_or_init(|| self.pool.has_links() || self.incoming.has_links());
         self.incoming.services.close();
         self.endpoint.close(code::DONE, b"");
     }

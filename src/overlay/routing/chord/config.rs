@@ -19,7 +19,9 @@ pub struct ChordConfig {
     /// make ways shorter. Default: 4.
     pub successors: usize,
     /// Links that fit into the table. Beyond them only the nearest peers on the ring are let in, each in place of a link
-    /// that is needed less. Peers that we do not need, at about the same distance, may take a fifth of them. At least what the other settings take: two for each successor and one for each row. Default: 64.
+    /// that is needed less. Peers that we do not need, at about the same distance, may take a fifth of them, besides those that have us
+    /// among their successors. At least what the other settings take, and some for those that have us as a finger: two for each
+    /// successor and three for every two rows. Default: 64.
     pub max_links: usize,
     /// Time between two rounds of stabilisation while something changes, at least 10 ms. Default: half a second.
     pub interval: Duration,
@@ -43,7 +45,7 @@ impl Default for ChordConfig {
 }
 
 impl ChordConfig {
-    /// How many links at about the same distance are kept only because the other side needs them. Of honest peers about two have us
+    /// How many links at about the same distance are kept only because the other side needs them, besides the nearest. Of honest peers about two have us
     /// among their fingers from there; six times as many only where our predecessor is six times as far as usual.
     pub(super) fn step_share(&self) -> usize {
         (self.max_links / STEP_SHARE).max(1)
@@ -54,7 +56,7 @@ impl ChordConfig {
         self.rows.sort_unstable();
         self.rows.dedup();
         self.successors = self.successors.clamp(1, MAX_IDS - PREDECESSORS);
-        self.max_links = self.max_links.max(2 * self.successors + self.rows.len());
+        self.max_links = self.max_links.max(2 * self.successors + self.rows.len() * 3 / 2);
         self.interval = self.interval.max(Duration::from_millis(10));
         self.idle_interval = self.idle_interval.max(self.interval);
         self
