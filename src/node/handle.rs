@@ -267,7 +267,8 @@ impl Node {
         Events::of_node(self)
     }
 
-    /// The nodes that are made through this one, from now on. See [`Event::Connection`].
+    /// The nodes that are made through this one, from now on. They are not open yet: who is there is known when they are
+    /// [`opened`](Self::opened). See [`Event::Connection`].
     pub fn connections(&self) -> Nodes {
         Nodes::connections(self.events())
     }

@@ -298,7 +298,7 @@ impl Root {
         Events::of_root(lock(&self.shared().events).subscribe())
     }
 
-    /// The nodes that are made, from now on. See [`Event::Connection`].
+    /// The nodes that are made, from now on. They are not open yet, see [`Node::opened`]. See [`Event::Connection`].
     pub fn connections(&self) -> streams::Nodes {
         streams::Nodes::connections(self.events())
     }

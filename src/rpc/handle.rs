@@ -207,6 +207,9 @@ impl Rpc {
     }
 
     /// Whom to call over an open node.
+    ///
+    /// The calls over a node, both ways, are those of one `Rpc`; another one gets [`CallError::InUse`] until a moment after the last handle
+    /// of the first is gone. A program needs only one.
     pub fn on(&self, node: &Node) -> Target {
         Target::new(self.clone(), To::Node(node.clone()))
     }

@@ -74,6 +74,9 @@ impl Target {
 
     /// Calls a module, and waits for its answer.
     ///
+    /// A peer that does not [serve](Rpc::serve) calls of its node may yet begin to: until it does, calls wait within their time. Over the
+    /// overlay it says at once that it takes none.
+    ///
     /// # Errors
     ///
     /// [`CallError`].
