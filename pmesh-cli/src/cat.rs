@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::args::CatCommand;
 use crate::mesh::{self, Joined, Result};
 use crate::output;
+use crate::stop::{Stopped, stopped};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -25,7 +26,7 @@ pub(crate) async fn run(command: CatCommand) -> ExitCode {
     };
     let done = tokio::select! {
         done = cat(&joined, &command) => done,
-        () = mesh::stopped() => Err("stopped".into()),
+        () = stopped() => Err(Stopped.into()),
     };
     joined.close().await;
     mesh::exit("cat", done)

@@ -12,7 +12,6 @@ use pmesh::overlay::stream::{DialError, Stream};
 use pmesh::overlay::{Overlay, OverlayId, PeerRelayCompat};
 use pmesh::{Node, Root};
 use tokio::net::lookup_host;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -200,16 +199,4 @@ pub(crate) fn shown(text: &str) -> String {
         }
     }
     shown
-}
-
-/// Waits until the program is told to stop.
-pub(crate) async fn stopped() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

@@ -301,14 +301,16 @@ async fn commands_end_with_their_callers_and_with_the_module() {
     assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
     assert_eq!(module.stop().await, Some(0));
 
-    // The module is.
-    let mut pipe = Pipe::new().await;
-    let module = bob.serve(&["Wait", "--", "sh", "-c", &pipe.script()]).await;
-    let waiting = alice.command(&["call", "Bob", "Wait"]).spawn().unwrap();
-    pipe.begun().await;
-    assert_eq!(module.stop().await, Some(0));
-    pipe.ended().await;
-    assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
+    // The module is, or its terminal is closed.
+    for signal in ["TERM", "HUP", "QUIT"] {
+        let mut pipe = Pipe::new().await;
+        let module = bob.serve(&["Wait", "--", "sh", "-c", &pipe.script()]).await;
+        let waiting = alice.command(&["call", "Bob", "Wait"]).spawn().unwrap();
+        pipe.begun().await;
+        assert_eq!(module.end_by(signal).await, Some(0), "{signal}");
+        pipe.ended().await;
+        assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
+    }
 
     // The module is killed, and can do nothing: a command that writes ends.
     let mut pipe = Pipe::new().await;

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 
 use super::Joined;
 use super::args::{Body, CallArgs};
-use crate::mesh::{Result, stopped};
+use crate::mesh::Result;
 use crate::output::print;
 use crate::reason;
+use crate::stop::{Stopped, stopped};
 
 pub(super) async fn run(args: CallArgs) -> Result<()> {
     // Others have nothing to call here: they hear so at once, without a connection that would break when this ends.
@@ -21,7 +22,7 @@ pub(super) async fn run(args: CallArgs) -> Result<()> {
     let done = tokio::select! {
         // Listened for before anybody is called.
         biased;
-        () = stopped() => Err("stopped".into()),
+        () = stopped() => Err(Stopped.into()),
         done = call_all(&joined.session, args) => done,
     };
     joined.close().await;

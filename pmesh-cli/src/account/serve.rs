@@ -9,8 +9,9 @@ use pmesh::rpc::{IncomingCall, Rpc};
 use super::args::ServeArgs;
 use super::job::Jobs;
 use super::{Joined, told};
-use crate::mesh::{Result, shown, stopped};
+use crate::mesh::{Result, shown};
 use crate::output::note;
+use crate::stop::stopped;
 
 /// Calls of one peer that are taken in any case; they are busy rather than waiting at the caller.
 const CALLS: usize = 64;

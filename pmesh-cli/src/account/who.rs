@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::args::WhoArgs;
 use super::{Joined, told};
-use crate::mesh::{Result, shown, stopped};
+use crate::mesh::{Result, shown};
 use crate::output::print;
+use crate::stop::stopped;
 
 pub(super) async fn run(args: &WhoArgs) -> Result<()> {
     let joined = Joined::alone(&args.login).await?;

@@ -22,6 +22,7 @@ use super::{BUFFER, SILENCE, broken, hash, hear, patience, say};
 use crate::args::ReceiveArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
+use crate::stop::{Stopped, stopped};
 
 /// Streams that are answered at once, most of them with a word. At it, others wait.
 const ATTENDED: usize = 256;
@@ -42,10 +43,12 @@ async fn receive(args: ReceiveArgs) -> Result<()> {
     }
     let joined = Joined::new(&args.mesh).await?;
     let listener = joined.overlay.listen(SERVICE)?;
+    let stopped = stopped();
     joined.introduce();
+    let once = args.once;
     let served = tokio::select! {
         served = serve(listener, Arc::new(args)) => served,
-        () = mesh::stopped() => Ok(()),
+        () = stopped => if once { Err(Stopped.into()) } else { Ok(()) },
     };
     joined.close().await;
     served

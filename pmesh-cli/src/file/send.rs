@@ -16,6 +16,7 @@ use super::{BUFFER, hash, hear, patience, say};
 use crate::args::SendArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
+use crate::stop::{Stopped, stopped};
 
 /// How long to wait until a receiver is asked again that has no time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ async fn send(args: &SendArgs) -> Result<()> {
     let joined = Joined::new(&args.mesh).await?;
     let sent = tokio::select! {
         sent = transfer(&joined, args, &mut file, &offer) => sent,
-        () = mesh::stopped() => Err("stopped".into()),
+        () = stopped() => Err(Stopped.into()),
     };
     joined.close().await;
     sent

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
 use crate::common::{output, program, soon};
-use crate::{bytes, introduced, line, told};
+use crate::{bytes, introduced, line, stop, told};
 
 #[tokio::test]
 async fn a_transfer_that_was_broken_off_goes_on() {
@@ -46,6 +46,20 @@ async fn a_transfer_that_was_broken_off_goes_on() {
     assert_eq!(received.status.code(), Some(0));
     assert!(std::fs::read(into.join("file")).unwrap() == content);
     assert!(!part.exists());
+}
+
+#[tokio::test]
+async fn who_is_stopped_before_a_file_is_here_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (once, code, said) in [(&["--once"][..], 1, "pmesh receive: stopped\n"), (&[], 0, "")] {
+        let receive = [&["receive", folder.path().to_str().unwrap(), "--listen", "127.0.0.1:0"], once].concat();
+        let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+        let (_, _, mut told) = introduced(&mut receive, true).await;
+        stop(&receive);
+        let mut rest = String::new();
+        soon(told.read_to_string(&mut rest)).await.unwrap();
+        assert_eq!((soon(receive.wait()).await.unwrap().code(), &*rest), (Some(code), said));
+    }
 }
 
 #[tokio::test]
