@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use crate::args::CatCommand;
 use crate::mesh::{self, Joined, Result};
 use crate::output;
-use crate::stop::{Stopped, stopped};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -24,10 +23,7 @@ pub(crate) async fn run(command: CatCommand) -> ExitCode {
         Ok(joined) => joined,
         Err(error) => return mesh::exit("cat", Err(error)),
     };
-    let done = tokio::select! {
-        done = cat(&joined, &command) => done,
-        () = stopped() => Err(Stopped.into()),
-    };
+    let done = joined.run(cat(&joined, &command)).await;
     joined.close().await;
     mesh::exit("cat", done)
 }
@@ -40,6 +36,7 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
             let stream = streams.accept().await.ok_or("the overlay is closed")?;
             // One is served.
             drop(streams);
+            joined.hush();
             pipe(stream).await
         }
         CatCommand::Dial { id, service, patience, .. } => {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pmesh::overlay::stream::{Listener, Stream};
+use pmesh::overlay::stream::Stream;
 use sha2::Digest;
 use tempfile::TempPath;
 use tokio::fs::{self, File, OpenOptions};
@@ -22,7 +22,7 @@ use super::{BUFFER, SILENCE, broken, hash, hear, patience, say};
 use crate::args::ReceiveArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
-use crate::stop::{Stopped, stopped};
+use crate::stop::Stopped;
 
 /// Streams that are answered at once, most of them with a word. At it, others wait.
 const ATTENDED: usize = 256;
@@ -42,19 +42,19 @@ async fn receive(args: ReceiveArgs) -> Result<()> {
         return Err(format!("{shown} is not a folder").into());
     }
     let joined = Joined::new(&args.mesh).await?;
-    let listener = joined.overlay.listen(SERVICE)?;
-    let stopped = stopped();
-    joined.introduce();
     let once = args.once;
-    let served = tokio::select! {
-        served = serve(listener, Arc::new(args)) => served,
-        () = stopped => if once { Err(Stopped.into()) } else { Ok(()) },
-    };
+    let served = joined.run(serve(&joined, Arc::new(args))).await;
     joined.close().await;
-    served
+    match served {
+        // That is its usual end.
+        Err(error) if !once && error.is::<Stopped>() => Ok(()),
+        served => served,
+    }
 }
 
-async fn serve(mut listener: Listener, args: Arc<ReceiveArgs>) -> Result<()> {
+async fn serve(joined: &Joined, args: Arc<ReceiveArgs>) -> Result<()> {
+    let mut listener = joined.overlay.listen(SERVICE)?;
+    joined.introduce();
     let places = Places::default();
     let mut attended = JoinSet::new();
     loop {

@@ -16,7 +16,6 @@ use super::{BUFFER, hash, hear, patience, say};
 use crate::args::SendArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
-use crate::stop::{Stopped, stopped};
 
 /// How long to wait until a receiver is asked again that has no time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,10 +28,7 @@ pub(crate) async fn run(args: SendArgs) -> ExitCode {
 async fn send(args: &SendArgs) -> Result<()> {
     let (mut file, offer) = open(&args.file).await?;
     let joined = Joined::new(&args.mesh).await?;
-    let sent = tokio::select! {
-        sent = transfer(&joined, args, &mut file, &offer) => sent,
-        () = stopped() => Err(Stopped.into()),
-    };
+    let sent = joined.run(transfer(&joined, args, &mut file, &offer)).await;
     joined.close().await;
     sent
 }
