@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
-use crate::output::{note, print_blocking};
+use crate::output::{note, print_blocking, unread};
 use crate::{chat, json, mesh, overlay, reason, stop};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
@@ -159,6 +159,7 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
         () = stopped => ExitCode::SUCCESS,
         // Nobody reads what we have to say.
         _ = &mut writing => ExitCode::FAILURE,
+        () = unread() => ExitCode::FAILURE,
     };
     if let Some(part) = &peer.overlay {
         part.close().await;

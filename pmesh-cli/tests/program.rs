@@ -8,7 +8,7 @@ mod common;
 use std::process::Stdio;
 
 use common::accounts::{Person, send, server, terminate};
-use common::{Running, events, output, soon};
+use common::{Running, events, output, program, soon};
 use pmesh::onramp::Onramp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -96,6 +96,19 @@ async fn the_end_of_the_terminal_is_ignored_if_it_was() {
     assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 1, 1, "{status}");
     terminate(&child).await;
     assert_eq!(soon(child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_peer_outlives_its_input_and_not_its_reader() {
+    for options in [&["--json"][..], &[]] {
+        let peer = [&["peer", "--listen", "127.0.0.1:0"], options].concat();
+        let mut peer = program(&peer).stdin(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(peer.stdout.take().unwrap()).lines();
+        soon(lines.next_line()).await.unwrap().unwrap();
+        assert_eq!(peer.try_wait().unwrap(), None);
+        drop(lines);
+        assert_eq!(soon(peer.wait()).await.unwrap().code(), Some(1));
+    }
 }
 
 #[tokio::test]

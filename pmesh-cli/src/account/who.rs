@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::WhoArgs;
 use super::{Joined, told};
 use crate::mesh::{Result, shown};
-use crate::output::print;
+use crate::output::{Unread, print, unread};
 use crate::stop::stopped;
 
 pub(super) async fn run(args: &WhoArgs) -> Result<()> {
@@ -21,6 +21,7 @@ pub(super) async fn run(args: &WhoArgs) -> Result<()> {
         biased;
         () = stopped() => Ok(()),
         done = shown => done,
+        () = unread() => Err(Unread.into()),
     };
     joined.close().await;
     done
