@@ -49,13 +49,18 @@ async fn open(path: &Path) -> Result<(File, Offer)> {
 /// Transfers the file, as soon as the receiver is found and has time.
 async fn transfer(joined: &Joined, args: &SendArgs, file: &mut File, offer: &Offer) -> Result<()> {
     let until = Instant::now() + args.patience.timeout;
+    let mut said = String::new();
     loop {
         let mut stream = joined.dial(args.id, SERVICE, until).await?;
         say(&mut stream, offer).await?;
         match hear(&mut stream, patience(offer.size)).await? {
             Answer::Have { bytes, sha256 } => return upload(stream, file, offer, bytes, &sha256).await,
             Answer::Refused { reason, later: true } if Instant::now() + PAUSE < until => {
-                tracing::info!(reason = Answer::shown(&reason), "later");
+                let reason = Answer::shown(&reason);
+                if said != reason {
+                    note!("waiting: {}", mesh::shown(&reason));
+                    said = reason;
+                }
                 let _ = stream.shutdown().await;
                 sleep(PAUSE).await;
             }

@@ -7,7 +7,7 @@ use pmesh::Root;
 use pmesh::overlay::{Overlay, OverlayId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
 use crate::common::{output, program, soon};
@@ -150,9 +150,13 @@ async fn one_transfer_of_a_name_at_a_time() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(told(&refused).contains("on its way already"), "{}", told(&refused));
     *send.last_mut().unwrap() = "30";
-    let sending = tokio::spawn(program(&send).stdin(Stdio::null()).output());
+    let mut sending = program(&send).stdin(Stdio::null()).spawn().unwrap();
+    let mut waits = String::new();
+    let mut says = BufReader::new(sending.stderr.take().unwrap());
+    soon(says.read_line(&mut waits)).await.unwrap();
+    assert_eq!(waits, "waiting: a file of that name is on its way already\n");
     drop(other);
-    let sent = soon(sending).await.unwrap().unwrap();
+    let sent = soon(sending.wait_with_output()).await.unwrap();
     assert_eq!(sent.status.code(), Some(0), "{}", told(&sent));
     assert_eq!(std::fs::read_to_string(into.join("file")).unwrap(), "content");
 }
