@@ -200,6 +200,9 @@ async fn a_chat_sends_to_an_id() {
     assert_eq!(hub.event("overlay-message").await["json"], json!("good day"));
     hub.command(json!({"cmd": "overlay-send", "id": id, "json": "\u{1b}[2J"})).await;
     assert_eq!(line().await, format!("{hub_id}: \"\\u001b[2J\""));
+    // Who is a neighbour by a WebSocket only does not get what goes to everybody.
+    input.write_all(b"good day\n").await.unwrap();
+    assert_eq!(line().await, "! nobody is there to read this");
     hub.command(json!({"cmd": "quit"})).await;
     assert_eq!(line().await, format!("* {hub_id} is no neighbour any more"));
 }
