@@ -117,6 +117,7 @@ async fn accounts_of_a_real_server_outlive_it() {
     // The module logs in again by itself, and says by which number.
     server.kill().await.unwrap();
     let (_server, _) = start(url.strip_prefix("ws://").unwrap()).await;
+    assert_eq!(echo.told().await.unwrap(), "* the directory is lost");
     let again = echo.told().await.unwrap();
     let number = again.strip_prefix("serving Echo as ").expect(&again).parse().unwrap();
     assert_eq!(alice.call(&["Bob", "Echo", "[1]"], "").await, [reply(number)]);
@@ -159,9 +160,16 @@ async fn calls_that_fail_say_why() {
         assert_eq!(alice.failed_call(&[&module.number.to_string(), "Module"]).await["code"], code);
         assert_eq!(module.stop().await, Some(0));
     }
-    let mut none = bob.serve(&["Module", "--only", "Alice", "--", "/no/such/command"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
+    let path = program.to_str().unwrap();
+    let mut none = bob.serve(&["Module", "--only", "Alice", "--", path]).await;
+    std::fs::remove_file(&program).unwrap();
     assert_eq!(alice.failed_call(&[&none.number.to_string(), "Module"]).await["code"], "notRun");
-    assert!(none.told().await.unwrap().starts_with("cannot run /no/such/command: "));
+    assert!(none.told().await.unwrap().starts_with(&format!("cannot run {path}: ")));
+    let never = bob.run(&["serve", "Module", "--", path], "").await;
+    assert_eq!(never.badly(), format!("pmesh serve: there is no command {path}\n"));
 
     // One fails, one answers, and one has nothing to do with it.
     let fails = sh("Say", &[], "false").await;
