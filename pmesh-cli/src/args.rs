@@ -276,7 +276,9 @@ pub(crate) struct PeerArgs {
 }
 
 pub(crate) fn json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    // Who is not used to JSON forgets the quotes, or the shell takes them away.
+    serde_json::from_str(text)
+        .map_err(|error| format!("{error}: it is no JSON, where text needs quotes, as in '\"Friday\"'"))
 }
 
 impl PeerArgs {

@@ -477,6 +477,7 @@ async fn mistakes_are_told() {
     for (arguments, code, told) in [
         (&["who"][..], 1, "not logged in: see `pmesh login`"),
         (&["call", "Bob", "Echo", "{"], 2, "EOF while parsing"),
+        (&["call", "Bob", "Echo", "friday"], 2, "it is no JSON, where text needs quotes, as in '\"Friday\"'"),
         (&["call", "Bob"], 2, "<MODULE>"),
         (&["serve", "Echo"], 2, "<COMMAND>"),
         (&["serve", "Echo", "--jobs", "0", "--", "cat"], 2, "0 is not in"),

@@ -65,6 +65,8 @@ async fn peers_know_each_other_by_their_keys() {
     assert_eq!(peers["peerId"], json!(alice_id));
     assert!(peers["peers"].as_array().unwrap().iter().any(|peer| peer["peerId"] == json!(bob_id)), "{peers}");
 
+    bob.command(json!({"cmd": "close", "to": alice_address})).await;
+    assert_eq!(bob.event("close").await["node"], alice_address);
     for mut peer in [alice, bob] {
         peer.command(json!({"cmd": "quit"})).await;
         assert_eq!(peer.end().await, Some(0));
