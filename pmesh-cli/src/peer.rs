@@ -85,7 +85,7 @@ impl Peer {
     }
 
     pub(crate) async fn connect_error(&self, to: &str, error: ConnectError) {
-        self.failure(to.to_owned(), reason::of_connect(&error), error).await;
+        self.failure(to.to_owned(), reason::of_connect(&error), reason::told(&error)).await;
     }
 
     /// Dials in the background. A failure is a notice.
