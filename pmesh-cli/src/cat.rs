@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::args::CatCommand;
 use crate::mesh::{self, Joined, Result};
 use crate::output;
+use crate::reason::of_break;
 
 const BUFFER: usize = 64 * 1024;
 
@@ -47,7 +48,7 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
 }
 
 fn broken(error: io::Error) -> String {
-    format!("the stream broke: {error}")
+    format!("the stream broke: {}", of_break(&error))
 }
 
 /// Copies both ways, ends each direction on its own, and waits until the other side has everything.

@@ -107,6 +107,16 @@ pub(crate) fn of_call(error: &CallError) -> &str {
     }
 }
 
+/// Why a stream broke, in words.
+pub(crate) fn of_break(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => "the other side has given it up".to_owned(),
+        io::ErrorKind::ConnectionAborted => "the connection was closed".to_owned(),
+        io::ErrorKind::TimedOut => "the other side is silent".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// Why there is no identity from a file.
 pub(crate) fn of_identity_file(error: &IdentityFileError) -> &'static str {
     match error {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::protocol::{Answer, FileName, Hash, Offer, SERVICE, start};
-use super::{BUFFER, hash, hear, patience, say};
+use super::{BUFFER, broken, hash, hear, patience, say};
 use crate::args::SendArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
@@ -95,13 +95,13 @@ async fn upload(mut stream: Stream, file: &mut File, offer: &Offer, have: u64, t
             // What it has said before it ended is why.
             return match hear(&mut stream, PAUSE).await {
                 Ok(answer) => finished(answer),
-                Err(_) => Err(format!("the transfer broke off: {error}. The same command goes on where it was").into()),
+                Err(_) => Err(format!("{}. The same command goes on where it was", broken(&error)).into()),
             };
         }
         bar.inc(read as u64);
         left -= read as u64;
     }
-    stream.write_all(&hasher.finalize()).await?;
+    stream.write_all(&hasher.finalize()).await.map_err(|error| broken(&error))?;
     let answer = hear(&mut stream, patience(offer.size)).await?;
     // The other side waits for that, so as not to end before its answer is here.
     let _ = stream.shutdown().await;
