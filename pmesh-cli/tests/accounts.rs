@@ -63,6 +63,8 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
     }
     // Those of the own account are no others, and what is not said is null.
     assert_eq!(bob.call(&["Us", "Echo"], "").await, [json!({"peer": echo.number, "name": "Us", "value": null})]);
+    let large = alice.run(&["call", "Bob", "Echo", "-"], &format!("{:?}", "x".repeat(1 << 20))).await;
+    assert_eq!(large.lines()[0]["error"], "the request has 1048578 bytes, and this peer takes 1048576 at most");
     let many = alice.call(&["Bob", "Echo", "-", "--keep"], "1 [2,\n3]\n\"4\"").await;
     assert_eq!(many, [json!(1), json!([2, 3]), json!("4")].map(reply));
 
