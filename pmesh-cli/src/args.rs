@@ -24,6 +24,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Join a mesh: a chat, or with --json a peer for another program.
+    ///
+    /// The end of standard input does not end the peer. The command `quit` of --json does, a signal as by Ctrl-C, and that nobody reads
+    /// standard output any more.
     Peer(PeerArgs),
     /// A stream to any peer of an overlay, from standard input and to standard output.
     #[command(subcommand)]
@@ -273,7 +276,9 @@ pub(crate) struct PeerArgs {
 }
 
 pub(crate) fn json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    // Who is not used to JSON forgets the quotes, or the shell takes them away.
+    serde_json::from_str(text)
+        .map_err(|error| format!("{error}: it is no JSON, where text needs quotes, as in '\"Friday\"'"))
 }
 
 impl PeerArgs {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::args::CatCommand;
 use crate::mesh::{self, Joined, Result};
 use crate::output;
+use crate::reason::of_break;
 
 const BUFFER: usize = 64 * 1024;
 
@@ -23,10 +24,7 @@ pub(crate) async fn run(command: CatCommand) -> ExitCode {
         Ok(joined) => joined,
         Err(error) => return mesh::exit("cat", Err(error)),
     };
-    let done = tokio::select! {
-        done = cat(&joined, &command) => done,
-        () = mesh::stopped() => Err("stopped".into()),
-    };
+    let done = joined.run(cat(&joined, &command)).await;
     joined.close().await;
     mesh::exit("cat", done)
 }
@@ -39,6 +37,7 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
             let stream = streams.accept().await.ok_or("the overlay is closed")?;
             // One is served.
             drop(streams);
+            joined.hush();
             pipe(stream).await
         }
         CatCommand::Dial { id, service, patience, .. } => {
@@ -49,7 +48,7 @@ async fn cat(joined: &Joined, command: &CatCommand) -> Result<()> {
 }
 
 fn broken(error: io::Error) -> String {
-    format!("the stream broke: {error}")
+    format!("the stream broke: {}", of_break(&error))
 }
 
 /// Copies both ways, ends each direction on its own, and waits until the other side has everything.

@@ -9,23 +9,51 @@ use tokio::sync::mpsc;
 use crate::overlay;
 use crate::peer::{Notice, Peer};
 
+/// What a line that begins with a slash may be.
+const HELP: &str =
+    "/to ID text sends to one of the overlay, //text sends what begins with a slash, all else goes to everybody";
+
+/// What a line is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    All(&'a str),
+    One { id: &'a str, text: &'a str },
+    Mistake(String),
+}
+
+fn parse(line: &str) -> Line<'_> {
+    let Some(command) = line.strip_prefix('/') else { return Line::All(line) };
+    if command.starts_with('/') {
+        return Line::All(command);
+    }
+    let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+    match (word, rest.trim_start().split_once(' ')) {
+        ("to", Some((id, text))) => Line::One { id, text },
+        // Never to everyone what is for one.
+        ("to", None) => Line::Mistake("it is: /to ID text".to_owned()),
+        ("help", _) => Line::Mistake(HELP.to_owned()),
+        (word, _) => Line::Mistake(format!("there is no /{word}: {HELP}")),
+    }
+}
+
 /// Sends a line to every peer, or as `/to ID text` to one of the overlay. One that does not keep up misses it, and the user is told.
 pub(crate) async fn say(peer: &Peer, line: String) {
-    if let Some(rest) = line.strip_prefix("/to ") {
-        let Some((id, text)) = rest.trim_start().split_once(' ') else {
-            return peer.error(None, "it is: /to ID text").await;
-        };
-        // Never to everyone what is for one.
-        return match &peer.overlay {
-            Some(part) => part.send(peer, id, Message::from(text), None).await,
-            None => peer.error(None, overlay::NONE).await,
-        };
+    match (parse(&line), &peer.overlay) {
+        (Line::All(text), _) => say_all(peer, text).await,
+        (Line::One { id, text }, Some(part)) => part.send(peer, id, Message::from(text), None).await,
+        (Line::One { .. }, None) => peer.error(None, overlay::NONE).await,
+        (Line::Mistake(why), _) => peer.error(None, why).await,
     }
-    for node in peer.root.peers() {
-        if node.kind() == NodeKind::WebRtc
-            && node.is_open()
-            && let Err(error) = node.try_send(line.as_str())
-        {
+}
+
+async fn say_all(peer: &Peer, text: &str) {
+    let mut nodes = peer.root.peers();
+    nodes.retain(|node| node.kind() == NodeKind::WebRtc && node.is_open());
+    if nodes.is_empty() {
+        peer.error(None, "nobody is there to read this").await;
+    }
+    for node in nodes {
+        if let Err(error) = node.try_send(text) {
             peer.error(Some(node.address().as_str()), error).await;
         }
     }
@@ -99,4 +127,26 @@ fn text(value: &Value) -> String {
 fn name(node: &Node) -> String {
     let address = node.address().as_str();
     address.chars().take(8).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_with_a_slash_is_a_command() {
+        for (line, meant) in [
+            ("hello /to", Line::All("hello /to")),
+            ("", Line::All("")),
+            ("//to be", Line::All("/to be")),
+            ("/to  ab  two words", Line::One { id: "ab", text: " two words" }),
+            ("/to", Line::Mistake("it is: /to ID text".into())),
+            ("/to ab", Line::Mistake("it is: /to ID text".into())),
+            ("/help", Line::Mistake(HELP.into())),
+            ("/tot ab c", Line::Mistake(format!("there is no /tot: {HELP}"))),
+            ("/", Line::Mistake(format!("there is no /: {HELP}"))),
+        ] {
+            assert_eq!(parse(line), meant, "{line}");
+        }
+    }
 }

@@ -44,6 +44,7 @@ enum Command {
         base64: Option<String>,
     },
     Close {
+        #[serde(alias = "to")]
         node: String,
     },
     Peers,

@@ -15,6 +15,7 @@ mod output;
 mod overlay;
 mod peer;
 mod reason;
+mod stop;
 
 use std::process::ExitCode;
 

@@ -1,23 +1,26 @@
 //! How a command gets into an overlay, and reaches a peer there.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use pmesh::overlay::routing::KademliaConfig;
 use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::stream::{DialError, Stream};
-use pmesh::overlay::{Overlay, OverlayId, PeerRelayCompat};
-use pmesh::{Node, Root};
+use pmesh::overlay::{Overlay, OverlayEvent, OverlayId, PeerRelayCompat};
+use pmesh::{Connect, Node, Root};
 use tokio::net::lookup_host;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
 use crate::output::{Unread, note};
+use crate::reason::told;
+use crate::stop::{Stopped, stopped};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -27,6 +30,8 @@ const DIALS: usize = 8;
 const MAX_SPARE: usize = 256;
 /// Neighbours that are enough to begin with.
 const ENOUGH: usize = 3;
+/// Different things that are said of ways into the overlay. At it, no more are.
+const MAX_SAID: usize = 64;
 
 /// How long one attempt to dial may take: the first, and the longest. Short at first, as the first packets of an attempt
 /// are lost where there is no route yet.
@@ -65,12 +70,15 @@ pub(crate) async fn start(root: &Root, args: &MeshArgs) -> Result<Overlay> {
 pub(crate) struct Joined {
     pub(crate) root: Root,
     pub(crate) overlay: Overlay,
+    ways: Ways,
+    telling: AbortHandle,
     /// What goes on in the background.
-    _meeting: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Joined {
-    /// Gets into the overlay: by whoever listens, begins at others, or is announced by an onramp.
+    /// Begins to get into the overlay: by whoever listens, begins at others, or is announced by an onramp. Waits for none of them. What is
+    /// wrong with them is said on standard error.
     pub(crate) async fn new(args: &MeshArgs) -> Result<Self> {
         if args.onramp.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
             return Err("there is no way into the overlay: say --bootstrap, --onramp or --listen".into());
@@ -78,17 +86,28 @@ impl Joined {
         let onramps = args.onramps()?;
         let root = args.root()?.build();
         let overlay = start(&root, args).await?;
-        let mut meeting = JoinSet::new();
+        let others = !args.bootstrap.is_empty() || !args.original.is_empty() || args.listen.is_some();
+        let ways = Ways::new(onramps.len() + usize::from(others));
+        let mut tasks = JoinSet::new();
         for (url, connect) in onramps {
-            match root.connect(connect).await {
-                Ok(onramp) => drop(meeting.spawn(meet(onramp, overlay.clone()))),
-                Err(error) => note!("cannot meet anybody at {url}: {error}"),
-            }
+            tasks.spawn(meet_at(root.clone(), url, connect, overlay.clone(), ways.clone()));
         }
-        if meeting.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
-            return Err("there is no way into the overlay".into());
+        let telling = tasks.spawn(tell(overlay.clone(), ways.clone()));
+        Ok(Self { root, overlay, ways, telling, tasks })
+    }
+
+    /// Does something in the overlay, as long as there may be a way into it and the command is not told to stop.
+    pub(crate) async fn run<T>(&self, what: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            done = what => done,
+            () = stopped() => Err(Stopped.into()),
+            () = self.ways.closed() => Err(self.ways.why("there is no way into the overlay").into()),
         }
-        Ok(Self { root, overlay, _meeting: meeting })
+    }
+
+    /// Says no more of ways into the overlay.
+    pub(crate) fn hush(&self) {
+        self.telling.abort();
     }
 
     /// Says on standard error who this peer is, and where it listens.
@@ -102,14 +121,17 @@ impl Joined {
     /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us.
     pub(crate) async fn dial(&self, to: OverlayId, service: &str, until: Instant) -> Result<Stream> {
         if timeout_at(until, self.neighbour()).await.is_err() {
-            return Err("there is no way into the overlay: nobody was met in time".into());
+            return Err(self.ways.why("nobody was met in time, so there is no way into the overlay").into());
         }
         let mut attempt = ATTEMPT.0;
         loop {
             let soon = (Instant::now() + attempt).min(until);
             let dialled = timeout_at(soon, self.overlay.dial(to, service)).await.unwrap_or(Err(DialError::TimedOut));
             let error = match dialled {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.hush();
+                    return Ok(stream);
+                }
                 Err(error @ (DialError::TimedOut | DialError::Busy | DialError::Lost | DialError::TooManyPeers)) => {
                     error
                 }
@@ -142,9 +164,82 @@ impl Joined {
     }
 
     /// Ends.
-    pub(crate) async fn close(&self) {
+    pub(crate) async fn close(mut self) {
+        // They would take it for something wrong.
+        self.tasks.shutdown().await;
         self.overlay.close().await;
         self.root.close().await;
+    }
+}
+
+/// Ways into an overlay, and what is wrong with them.
+#[derive(Clone)]
+struct Ways(Arc<watch::Sender<State>>);
+
+struct State {
+    /// Those that lead to somebody, or may do so yet.
+    open: usize,
+    said: HashSet<String>,
+    /// What was found wrong last.
+    last: Option<String>,
+}
+
+impl Ways {
+    fn new(open: usize) -> Self {
+        Self(Arc::new(watch::Sender::new(State { open, said: HashSet::new(), last: None })))
+    }
+
+    /// Says what is wrong, once.
+    fn wrong(&self, what: String) {
+        self.0.send_modify(|state| {
+            if state.said.len() < MAX_SAID && state.said.insert(what.clone()) {
+                note!("{}", shown(&what));
+            }
+            state.last = Some(what);
+        });
+    }
+
+    /// One of them leads nowhere.
+    fn close(&self) {
+        self.0.send_modify(|state| state.open -= 1);
+    }
+
+    /// Waits until none is open.
+    async fn closed(&self) {
+        // Its sender is here.
+        let _ = self.0.subscribe().wait_for(|state| state.open == 0).await;
+    }
+
+    /// This, and why if that is known.
+    fn why(&self, what: &str) -> String {
+        match &self.0.borrow().last {
+            None => what.to_owned(),
+            Some(last) => format!("{what}: {last}"),
+        }
+    }
+}
+
+/// Tells which URLs to begin at lead to nobody.
+async fn tell(overlay: Overlay, ways: Ways) {
+    let mut events = overlay.events();
+    while let Some(event) = events.next().await {
+        match event {
+            OverlayEvent::BootstrapFailed { url, why } => ways.wrong(format!("cannot begin at {url}: {why}")),
+            // What is wrong now is told anew.
+            OverlayEvent::Lagged(_) => events = overlay.events(),
+            _ => {}
+        }
+    }
+}
+
+/// Meets peers at an onramp, if it lets us in.
+async fn meet_at(root: Root, url: String, connect: Connect, overlay: Overlay, ways: Ways) {
+    match root.connect(connect).await {
+        Ok(onramp) => meet(onramp, overlay).await,
+        Err(error) => {
+            ways.wrong(format!("cannot meet anybody at {url}: {}", told(&error)));
+            ways.close();
+        }
     }
 }
 
@@ -200,16 +295,4 @@ pub(crate) fn shown(text: &str) -> String {
         }
     }
     shown
-}
-
-/// Waits until the program is told to stop.
-pub(crate) async fn stopped() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }

@@ -4,7 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::io::{AsyncWriteExt, stdout};
+use tokio::sync::oneshot;
 
 use crate::mesh::Result;
 
@@ -39,6 +42,25 @@ pub(crate) async fn print(line: impl fmt::Display) -> Result<()> {
 /// Writes a line, and blocks until it is written.
 pub(crate) fn print_blocking(line: impl fmt::Display) -> Result<()> {
     writeln!(io::stdout(), "{line}").map_err(failed)
+}
+
+/// Waits until nobody reads standard output any more, though nothing is written.
+pub(crate) async fn unread() {
+    let (is_unread, told) = oneshot::channel();
+    // It cannot be cancelled: it ends with the program.
+    std::thread::spawn(move || {
+        let out = io::stdout();
+        // Nothing but its end is asked for, and that is always told.
+        let mut polled = [PollFd::new(&out, PollFlags::empty())];
+        while poll(&mut polled, None) == Err(Errno::INTR) {}
+        if polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            let _ = is_unread.send(());
+        }
+    });
+    if told.await.is_err() {
+        // It cannot be known.
+        std::future::pending().await
+    }
 }
 
 /// Says something to people, on standard error. Nobody may be there to read it: what is under way goes on.

@@ -13,14 +13,13 @@ use pmesh::{
 };
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::args::PeerArgs;
-use crate::output::{note, print_blocking};
-use crate::{chat, json, mesh, overlay, reason};
+use crate::output::{note, print_blocking, unread};
+use crate::{chat, json, mesh, overlay, reason, stop};
 
 /// Notices that may wait to be written. At it, reading from peers waits.
 const NOTICES: usize = 1024;
@@ -86,7 +85,7 @@ impl Peer {
     }
 
     pub(crate) async fn connect_error(&self, to: &str, error: ConnectError) {
-        self.failure(to.to_owned(), reason::of_connect(&error), error).await;
+        self.failure(to.to_owned(), reason::of_connect(&error), reason::told(&error)).await;
     }
 
     /// Dials in the background. A failure is a notice.
@@ -122,11 +121,7 @@ impl Peer {
 
 /// Runs until it is told to quit.
 pub(crate) async fn run(args: PeerArgs) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        note!("pmesh: cannot listen for signals");
-        return ExitCode::FAILURE;
-    };
+    let stopped = stop::stopped();
     let root = match args.root() {
         Ok(root) => root,
         Err(error) => {
@@ -161,10 +156,10 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
     });
     let code = tokio::select! {
         code = serve(&peer, onramps) => code,
-        _ = terminate.recv() => ExitCode::SUCCESS,
-        _ = interrupt.recv() => ExitCode::SUCCESS,
+        () = stopped => ExitCode::SUCCESS,
         // Nobody reads what we have to say.
         _ = &mut writing => ExitCode::FAILURE,
+        () = unread() => ExitCode::FAILURE,
     };
     if let Some(part) = &peer.overlay {
         part.close().await;

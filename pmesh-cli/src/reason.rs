@@ -25,7 +25,20 @@ pub(crate) fn of_connect(error: &ConnectError) -> &'static str {
         ConnectError::Unverified(_) => "unverified",
         ConnectError::UnexpectedPeer { .. } => "unexpectedPeer",
         ConnectError::NoIdentity => "noIdentity",
+        // Nothing but the text tells.
+        ConnectError::Failed(why) if why.contains("401 Unauthorized") => NOT_LOGGED_IN,
         _ => "failed",
+    }
+}
+
+/// An onramp with accounts was asked without any.
+const NOT_LOGGED_IN: &str = "notLoggedIn";
+
+/// Why a connection did not come about, in words, and what helps.
+pub(crate) fn told(error: &ConnectError) -> String {
+    match of_connect(error) {
+        NOT_LOGGED_IN => format!("{error}: log in at this server first, see `pmesh login`"),
+        _ => error.to_string(),
     }
 }
 
@@ -91,6 +104,16 @@ pub(crate) fn of_call(error: &CallError) -> &str {
             _ => "failed",
         },
         _ => "failed",
+    }
+}
+
+/// Why a stream broke, in words.
+pub(crate) fn of_break(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => "the other side has given it up".to_owned(),
+        io::ErrorKind::ConnectionAborted => "the connection was closed".to_owned(),
+        io::ErrorKind::TimedOut => "the other side is silent".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -63,6 +63,8 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
     }
     // Those of the own account are no others, and what is not said is null.
     assert_eq!(bob.call(&["Us", "Echo"], "").await, [json!({"peer": echo.number, "name": "Us", "value": null})]);
+    let large = alice.run(&["call", "Bob", "Echo", "-"], &format!("{:?}", "x".repeat(1 << 20))).await;
+    assert_eq!(large.lines()[0]["error"], "the request has 1048578 bytes, and this peer takes 1048576 at most");
     let many = alice.call(&["Bob", "Echo", "-", "--keep"], "1 [2,\n3]\n\"4\"").await;
     assert_eq!(many, [json!(1), json!([2, 3]), json!("4")].map(reply));
 
@@ -117,6 +119,7 @@ async fn accounts_of_a_real_server_outlive_it() {
     // The module logs in again by itself, and says by which number.
     server.kill().await.unwrap();
     let (_server, _) = start(url.strip_prefix("ws://").unwrap()).await;
+    assert_eq!(echo.told().await.unwrap(), "* the directory is lost");
     let again = echo.told().await.unwrap();
     let number = again.strip_prefix("serving Echo as ").expect(&again).parse().unwrap();
     assert_eq!(alice.call(&["Bob", "Echo", "[1]"], "").await, [reply(number)]);
@@ -159,9 +162,16 @@ async fn calls_that_fail_say_why() {
         assert_eq!(alice.failed_call(&[&module.number.to_string(), "Module"]).await["code"], code);
         assert_eq!(module.stop().await, Some(0));
     }
-    let mut none = bob.serve(&["Module", "--only", "Alice", "--", "/no/such/command"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("program");
+    std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
+    let path = program.to_str().unwrap();
+    let mut none = bob.serve(&["Module", "--only", "Alice", "--", path]).await;
+    std::fs::remove_file(&program).unwrap();
     assert_eq!(alice.failed_call(&[&none.number.to_string(), "Module"]).await["code"], "notRun");
-    assert!(none.told().await.unwrap().starts_with("cannot run /no/such/command: "));
+    assert!(none.told().await.unwrap().starts_with(&format!("cannot run {path}: ")));
+    let never = bob.run(&["serve", "Module", "--", path], "").await;
+    assert_eq!(never.badly(), format!("pmesh serve: there is no command {path}\n"));
 
     // One fails, one answers, and one has nothing to do with it.
     let fails = sh("Say", &[], "false").await;
@@ -301,14 +311,16 @@ async fn commands_end_with_their_callers_and_with_the_module() {
     assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
     assert_eq!(module.stop().await, Some(0));
 
-    // The module is.
-    let mut pipe = Pipe::new().await;
-    let module = bob.serve(&["Wait", "--", "sh", "-c", &pipe.script()]).await;
-    let waiting = alice.command(&["call", "Bob", "Wait"]).spawn().unwrap();
-    pipe.begun().await;
-    assert_eq!(module.stop().await, Some(0));
-    pipe.ended().await;
-    assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
+    // The module is, or its terminal is closed.
+    for signal in ["TERM", "HUP", "QUIT"] {
+        let mut pipe = Pipe::new().await;
+        let module = bob.serve(&["Wait", "--", "sh", "-c", &pipe.script()]).await;
+        let waiting = alice.command(&["call", "Bob", "Wait"]).spawn().unwrap();
+        pipe.begun().await;
+        assert_eq!(module.end_by(signal).await, Some(0), "{signal}");
+        pipe.ended().await;
+        assert_eq!(soon(waiting.wait_with_output()).await.unwrap().status.code(), Some(1));
+    }
 
     // The module is killed, and can do nothing: a command that writes ends.
     let mut pipe = Pipe::new().await;
@@ -451,7 +463,8 @@ async fn a_peer_logs_in_at_an_onramp_and_shows_no_secret() {
         run(program(&arguments).env("XDG_CONFIG_HOME", nobody.file()), "").await
     };
     let done = peer(&url, &[]).await;
-    assert!(done.out.contains("401"), "{}", done.out);
+    let error = done.lines().into_iter().find(|line| line["reason"] == "notLoggedIn").expect(&done.out);
+    assert!(error["message"].as_str().unwrap().contains("`pmesh login`"), "{error}");
     let done = peer(&url.replace("ws://127.0.0.1", "ws://localhost"), &["--login", &login(&alice)]).await;
     assert!(done.out.contains("401"), "another server does not get it: {}", done.out);
     let done = peer(&url, &["--login", nobody.file().to_str().unwrap()]).await;
@@ -467,6 +480,7 @@ async fn mistakes_are_told() {
     for (arguments, code, told) in [
         (&["who"][..], 1, "not logged in: see `pmesh login`"),
         (&["call", "Bob", "Echo", "{"], 2, "EOF while parsing"),
+        (&["call", "Bob", "Echo", "friday"], 2, "it is no JSON, where text needs quotes, as in '\"Friday\"'"),
         (&["call", "Bob"], 2, "<MODULE>"),
         (&["serve", "Echo"], 2, "<COMMAND>"),
         (&["serve", "Echo", "--jobs", "0", "--", "cat"], 2, "0 is not in"),

@@ -5,10 +5,14 @@
 
 mod common;
 
-use common::accounts::{Person, server};
-use common::{Running, events, output};
+use std::process::Stdio;
+
+use common::accounts::{Person, send, server, terminate};
+use common::{Running, events, output, program, soon};
 use pmesh::onramp::Onramp;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 /// A key file, and its peer id.
 async fn key(folder: &tempfile::TempDir, name: &str) -> (String, String) {
@@ -61,6 +65,8 @@ async fn peers_know_each_other_by_their_keys() {
     assert_eq!(peers["peerId"], json!(alice_id));
     assert!(peers["peers"].as_array().unwrap().iter().any(|peer| peer["peerId"] == json!(bob_id)), "{peers}");
 
+    bob.command(json!({"cmd": "close", "to": alice_address})).await;
+    assert_eq!(bob.event("close").await["node"], alice_address);
     for mut peer in [alice, bob] {
         peer.command(json!({"cmd": "quit"})).await;
         assert_eq!(peer.end().await, Some(0));
@@ -72,6 +78,39 @@ async fn a_peer_without_its_key_file_does_not_start() {
     let output = output(&["peer", "--json", "--onramp", "ws://127.0.0.1:1", "--identity", "/no/such/file"]).await;
     assert_eq!((output.status.code(), &events(&output)[0]["reason"]), (Some(1), &json!("notFound")));
     assert!(str::from_utf8(&output.stderr).unwrap().contains("/no/such/file"));
+}
+
+/// As after `nohup`.
+#[tokio::test]
+async fn the_end_of_the_terminal_is_ignored_if_it_was() {
+    let (url, _) = server(&["alice"]).await;
+    let alice = Person::log_in(&url, "alice").await;
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" HUP; exec "$0" "$@""#]).arg(env!("CARGO_BIN_EXE_pmesh"));
+    command.args(["who", "--follow", "--login"]).arg(alice.file());
+    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // It listens for signals before it writes.
+    soon(lines.next_line()).await.unwrap().unwrap();
+    send(&child, "HUP").await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 1, 1, "{status}");
+    terminate(&child).await;
+    assert_eq!(soon(child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_peer_outlives_its_input_and_not_its_reader() {
+    for options in [&["--json"][..], &[]] {
+        let peer = [&["peer", "--listen", "127.0.0.1:0"], options].concat();
+        let mut peer = program(&peer).stdin(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(peer.stdout.take().unwrap()).lines();
+        soon(lines.next_line()).await.unwrap().unwrap();
+        assert_eq!(peer.try_wait().unwrap(), None);
+        drop(lines);
+        assert_eq!(soon(peer.wait()).await.unwrap().code(), Some(1));
+    }
 }
 
 #[tokio::test]

@@ -205,7 +205,8 @@ pub(crate) struct CallArgs {
     /// The name of the module.
     pub(super) module: String,
 
-    /// The request, as JSON. `-` reads requests from standard input, and makes a call of each, one after the other.
+    /// The request, as JSON, of 1 MiB at most unless the peer takes more. `-` reads requests from standard input, and makes a call of
+    /// each, one after the other.
     #[arg(value_name = "JSON", default_value = "null", value_parser = body, allow_hyphen_values = true)]
     pub(super) request: Body,
 

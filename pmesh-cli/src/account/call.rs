@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 
 use super::Joined;
 use super::args::{Body, CallArgs};
-use crate::mesh::{Result, stopped};
+use crate::mesh::Result;
 use crate::output::print;
 use crate::reason;
+use crate::stop::{Stopped, stopped};
 
 pub(super) async fn run(args: CallArgs) -> Result<()> {
     // Others have nothing to call here: they hear so at once, without a connection that would break when this ends.
@@ -21,7 +22,7 @@ pub(super) async fn run(args: CallArgs) -> Result<()> {
     let done = tokio::select! {
         // Listened for before anybody is called.
         biased;
-        () = stopped() => Err("stopped".into()),
+        () = stopped() => Err(Stopped.into()),
         done = call_all(&joined.session, args) => done,
     };
     joined.close().await;
@@ -110,6 +111,7 @@ async fn call(session: &Session, args: &CallArgs, request: Value, count: &mut Co
     if peers == 0 {
         return Err(format!("nobody is there as {}", args.target).into());
     }
+    let size = request.to_string().len();
     let mut replies = match args.stream {
         true => selection.stream(&args.module, request),
         false => selection.message(&args.module, request),
@@ -121,7 +123,7 @@ async fn call(session: &Session, args: &CallArgs, request: Value, count: &mut Co
             Err(error) if is_bystander(error) => bystanders += 1,
             Err(_) => failed += 1,
         }
-        print(line(&reply)).await?;
+        print(line(&reply, size)).await?;
     }
     if args.stream {
         // A peer may have sent many items, and one that ended well without any has answered too.
@@ -134,7 +136,8 @@ async fn call(session: &Session, args: &CallArgs, request: Value, count: &mut Co
     Ok(())
 }
 
-fn line(reply: &Reply) -> Value {
+/// A reply to a request of so many bytes.
+fn line(reply: &Reply, size: usize) -> Value {
     let mut line = json!({"peer": reply.number, "name": reply.name});
     match &reply.result {
         Ok(value) => line["value"] = value.clone(),
@@ -143,6 +146,13 @@ fn line(reply: &Reply) -> Value {
             line["error"] = match error {
                 CallError::Call(rpc::CallError::Failed(failure)) => json!(failure.message),
                 CallError::NotConnected(ConnectError::OwnAddress) => json!(SAME_KEY),
+                // Others may take larger ones: each says so itself.
+                CallError::Call(rpc::CallError::TooLarge { limit }) if size > *limit => {
+                    json!(format!("the request has {size} bytes, and this peer takes {limit} at most"))
+                }
+                CallError::Call(rpc::CallError::TooLarge { limit }) => {
+                    json!(format!("the answer has more than the {limit} bytes that are taken"))
+                }
                 error => json!(error.to_string()),
             };
             if let CallError::Call(rpc::CallError::Failed(failure)) = error

@@ -1,11 +1,14 @@
 //! A command that runs for a call, and ends with it.
 
-use std::ffi::OsString;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use pmesh::directory::Peer;
 use pmesh::rpc::{Failure, Request};
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -32,11 +35,18 @@ pub(super) struct Jobs {
 
 impl Jobs {
     /// Of this command, program first.
+    ///
+    /// # Errors
+    ///
+    /// There is no such program.
     pub(super) fn new(mut command: Vec<OsString>, timeout: Duration) -> Result<Self> {
         if command.is_empty() {
             return Err("there is no command".into());
         }
         let program = command.remove(0);
+        if !is_there(&program, env::var_os("PATH").as_deref()) {
+            return Err(format!("there is no command {}", program.display()).into());
+        }
         Ok(Self { program, arguments: command, timeout, stop: watch::Sender::new(false) })
     }
 
@@ -80,6 +90,16 @@ impl Jobs {
         self.stop.send_replace(true);
         self.stop.closed().await;
     }
+}
+
+/// Whether a program can be found, as far as that is known before it runs: by its path, or in one of these folders.
+fn is_there(program: &OsStr, folders: Option<&OsStr>) -> bool {
+    let runs = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
+    if program.as_encoded_bytes().contains(&b'/') {
+        return runs(program.as_ref());
+    }
+    // Without folders the system has some of its own.
+    folders.is_none_or(|folders| env::split_paths(folders).any(|folder| runs(&folder.join(program))))
 }
 
 /// A command that is killed, with all that it has started, when it is dropped before its end.
@@ -157,6 +177,18 @@ fn failure(status: ExitStatus, error: &[u8]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, path) = (folder.path().join("file"), Some(folder.path().as_os_str()));
+        std::fs::write(&file, "").unwrap();
+        assert!(is_there("sh".as_ref(), Some("/nowhere:/bin".as_ref())) && is_there("/bin/sh".as_ref(), path));
+        assert!(!is_there("sh".as_ref(), path) && is_there("sh".as_ref(), None));
+        for none in ["/no/such/command", "/bin", "", "file", file.to_str().unwrap()] {
+            assert!(!is_there(none.as_ref(), path), "{none}");
+        }
+    }
 
     #[test]
     fn output_is_json_or_else_text() {

@@ -9,8 +9,9 @@ use super::args::{FileArgs, InviteArgs, LoginArgs, PasswdArgs, TokenCommand, Tru
 use super::link::Link;
 use super::login::Login;
 use super::{Joined, secret};
-use crate::mesh::{Result, shown, stopped};
+use crate::mesh::{Result, shown};
 use crate::output::print;
+use crate::stop::{Stopped, stopped};
 
 pub(super) async fn log_in(args: LoginArgs) -> Result<()> {
     let path = args.login.path()?;
@@ -97,7 +98,7 @@ async fn ask_as<T>(
     let joined = Joined::with(login).await?;
     let done = tokio::select! {
         done = what(&joined) => done.map_err(Into::into),
-        () = stopped() => Err("stopped".into()),
+        () = stopped() => Err(Stopped.into()),
     };
     joined.close().await;
     done

@@ -23,6 +23,9 @@ use self::args::SessionArgs;
 use self::login::Login;
 use crate::mesh::{self, Result};
 
+/// What is said when the directory is lost. The session goes on to log in.
+const LOST: &str = "* the directory is lost";
+
 /// Runs a command.
 pub(crate) async fn run(command: AccountCommand) -> ExitCode {
     let (name, done) = match command {

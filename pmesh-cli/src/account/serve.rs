@@ -8,9 +8,10 @@ use pmesh::rpc::{IncomingCall, Rpc};
 
 use super::args::ServeArgs;
 use super::job::Jobs;
-use super::{Joined, told};
-use crate::mesh::{Result, shown, stopped};
+use super::{Joined, LOST, told};
+use crate::mesh::{Result, shown};
 use crate::output::note;
+use crate::stop::stopped;
 
 /// Calls of one peer that are taken in any case; they are busy rather than waiting at the caller.
 const CALLS: usize = 64;
@@ -56,6 +57,7 @@ async fn introduce(session: &Session, module: &str) -> Result<()> {
     while let Some(event) = events.next().await {
         match event {
             SessionEvent::Connected { number } => note!("serving {} as {number}", shown(module)),
+            SessionEvent::Disconnected => note!("{LOST}"),
             SessionEvent::Ended { error } => {
                 return Err(error.map_or_else(|| "the session is over".to_owned(), told).into());
             }

@@ -7,9 +7,10 @@ use pmesh::directory::{PeerNumber, Session, SessionEvent};
 use serde_json::{Value, json};
 
 use super::args::WhoArgs;
-use super::{Joined, told};
-use crate::mesh::{Result, shown, stopped};
-use crate::output::print;
+use super::{Joined, LOST, told};
+use crate::mesh::{Result, shown};
+use crate::output::{Unread, print, unread};
+use crate::stop::stopped;
 
 pub(super) async fn run(args: &WhoArgs) -> Result<()> {
     let joined = Joined::alone(&args.login).await?;
@@ -20,6 +21,7 @@ pub(super) async fn run(args: &WhoArgs) -> Result<()> {
         biased;
         () = stopped() => Ok(()),
         done = shown => done,
+        () = unread() => Err(Unread.into()),
     };
     joined.close().await;
     done
@@ -74,7 +76,7 @@ fn object(event: &SessionEvent) -> Option<Value> {
 fn words(event: &SessionEvent) -> Option<String> {
     Some(match event {
         SessionEvent::Connected { number } => format!("* logged in as {number}"),
-        SessionEvent::Disconnected => "* the directory is lost".to_owned(),
+        SessionEvent::Disconnected => LOST.to_owned(),
         SessionEvent::PeerConnect { name, number } => format!("* {} is here, at {number}", shown(name)),
         SessionEvent::PeerDisconnect { number, .. } => format!("* {number} has left"),
         SessionEvent::NewUser { alias } => format!("* {} is trusted", shown(alias)),

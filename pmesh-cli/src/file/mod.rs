@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use self::protocol::{MAX_MESSAGE, Wrong};
 use crate::mesh::Result;
+use crate::reason::of_break;
 
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;
@@ -35,7 +36,8 @@ fn patience(bytes: u64) -> Duration {
 }
 
 async fn say(stream: &mut Stream, message: &impl Serialize) -> Result<()> {
-    Ok(stream.write_all(&protocol::encode(message)?).await?)
+    let written = stream.write_all(&protocol::encode(message)?).await;
+    Ok(written.map_err(|error| broken(&error))?)
 }
 
 /// The next message of the other side.
@@ -58,7 +60,7 @@ fn broken(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return Wrong::Missing.to_string();
     }
-    format!("{}: {error}", Wrong::Missing)
+    format!("{}: {}", Wrong::Missing, of_break(error))
 }
 
 /// Hashes the next so many bytes, or fails if there are less.

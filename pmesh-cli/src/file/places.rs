@@ -1,11 +1,13 @@
 //! Who may transfer a file at present. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pmesh::overlay::OverlayId;
+
+use super::protocol::FileName;
 
 /// Transfers that go on at once.
 const TRANSFERS: usize = 16;
@@ -17,6 +19,24 @@ const STREAMS_OF_ONE_SENDER: usize = 2 * OF_ONE_SENDER;
 /// The least that a transfer has to bring in a [`WHILE`], in bytes, when all places are taken.
 const LEAST: u64 = 20 * 1024;
 const WHILE: Duration = Duration::from_secs(20);
+
+/// Files of which it was said that they wait. At it, the oldest is forgotten, and said again.
+const SAID: usize = 256;
+
+/// A file that is not taken now.
+#[derive(Debug)]
+pub(super) struct Later {
+    pub(super) name: FileName,
+    pub(super) why: Busy,
+}
+
+impl fmt::Display for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl std::error::Error for Later {}
 
 /// Why a file is not taken now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +59,6 @@ impl fmt::Display for Busy {
     }
 }
 
-impl std::error::Error for Busy {}
-
 /// The places of all transfers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Places(Arc<Mutex<Taken>>);
@@ -49,6 +67,8 @@ pub(super) struct Places(Arc<Mutex<Taken>>);
 struct Taken {
     transfers: usize,
     senders: HashMap<OverlayId, Sender>,
+    /// Who waits with what, as was said.
+    waiting: VecDeque<(OverlayId, FileName)>,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +138,20 @@ impl Attended {
                 of_sender.transfers -= 1;
             }
         }
+    }
+
+    /// Whether it is news that the sender has to wait with this file.
+    pub(super) fn waits(&self, name: &FileName) -> bool {
+        let mut taken = self.places.lock();
+        let file = (self.sender, name.clone());
+        if taken.waiting.contains(&file) {
+            return false;
+        }
+        if taken.waiting.len() == SAID {
+            taken.waiting.pop_front();
+        }
+        taken.waiting.push_back(file);
+        true
     }
 
     /// The places of all.
@@ -201,6 +235,18 @@ mod tests {
         assert!(places.attend(sender(2)).is_some());
         drop(held);
         assert!(places.attend(sender(1)).is_some());
+    }
+
+    #[test]
+    fn that_a_file_waits_is_news_once() {
+        let places = Places::default();
+        let [one, two] = [1, 2].map(|number| places.attend(sender(number)).unwrap());
+        let name = |number: usize| FileName::try_from(number.to_string()).unwrap();
+        assert!(one.waits(&name(0)) && two.waits(&name(0)) && one.waits(&name(1)));
+        assert!(!one.waits(&name(0)) && !two.waits(&name(0)) && !one.waits(&name(1)));
+        assert!((2..SAID).all(|number| one.waits(&name(number))));
+        assert!(one.waits(&name(0)), "it was forgotten");
+        assert_eq!(places.lock().waiting.len(), SAID);
     }
 
     #[test]

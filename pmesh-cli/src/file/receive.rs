@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pmesh::overlay::stream::{Listener, Stream};
+use pmesh::overlay::stream::Stream;
 use sha2::Digest;
 use tempfile::TempPath;
 use tokio::fs::{self, File, OpenOptions};
@@ -16,12 +16,13 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::places::{Attended, Busy, Places, Speed};
+use super::places::{Attended, Busy, Later, Places, Speed};
 use super::protocol::{Answer, FileName, Hash, Intake, Offer, SERVICE, Wrong};
 use super::{BUFFER, SILENCE, broken, hash, hear, patience, say};
 use crate::args::ReceiveArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
+use crate::stop::Stopped;
 
 /// Streams that are answered at once, most of them with a word. At it, others wait.
 const ATTENDED: usize = 256;
@@ -41,17 +42,19 @@ async fn receive(args: ReceiveArgs) -> Result<()> {
         return Err(format!("{shown} is not a folder").into());
     }
     let joined = Joined::new(&args.mesh).await?;
-    let listener = joined.overlay.listen(SERVICE)?;
-    joined.introduce();
-    let served = tokio::select! {
-        served = serve(listener, Arc::new(args)) => served,
-        () = mesh::stopped() => Ok(()),
-    };
+    let once = args.once;
+    let served = joined.run(serve(&joined, Arc::new(args))).await;
     joined.close().await;
-    served
+    match served {
+        // That is its usual end.
+        Err(error) if !once && error.is::<Stopped>() => Ok(()),
+        served => served,
+    }
 }
 
-async fn serve(mut listener: Listener, args: Arc<ReceiveArgs>) -> Result<()> {
+async fn serve(joined: &Joined, args: Arc<ReceiveArgs>) -> Result<()> {
+    let mut listener = joined.overlay.listen(SERVICE)?;
+    joined.introduce();
     let places = Places::default();
     let mut attended = JoinSet::new();
     loop {
@@ -84,8 +87,11 @@ async fn attend(mut stream: Stream, mut place: Attended, args: Arc<ReceiveArgs>)
             Answer::Stored
         }
         Err(error) => {
-            note!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
-            Answer::refused(error.as_ref(), error.is::<Busy>())
+            let later = error.downcast_ref::<Later>();
+            if later.is_none_or(|later| place.waits(&later.name)) {
+                note!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
+            }
+            Answer::refused(error.as_ref(), later.is_some())
         }
     };
     let farewell = async {
@@ -112,7 +118,7 @@ async fn take(stream: &mut Stream, place: &mut Attended, args: &ReceiveArgs) -> 
     if fs::symlink_metadata(&path).await.is_ok() {
         return Err("there is a file of that name, which is not overwritten".into());
     }
-    place.transfer()?;
+    place.transfer().map_err(|why| Later { name: offer.name.clone(), why })?;
     let (mut part, part_path) = open_part(&args.dir, &offer.name).await?;
     let filled = fill(stream, &mut part, &offer, place.places()).await;
     // What is here is good for another time.
@@ -141,11 +147,12 @@ async fn open_part(dir: &Path, name: &FileName) -> Result<(File, PathBuf)> {
     let path = dir.join(name.part());
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).await;
     let part = opened.map_err(|error| format!("the file cannot be written: {error}"))?.into_std().await;
-    part.try_lock().map_err(|_| Busy::Name)?;
+    let busy = || Later { name: name.clone(), why: Busy::Name };
+    part.try_lock().map_err(|_| busy())?;
     // Another transfer may have ended in between, and what we hold is complete, under its own name.
     let identity = |about: Metadata| (about.dev(), about.ino());
     if std::fs::symlink_metadata(&path).ok().map(identity) != Some(identity(part.metadata()?)) {
-        return Err(Busy::Name.into());
+        return Err(busy().into());
     }
     Ok((File::from_std(part), path))
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::protocol::{Answer, FileName, Hash, Offer, SERVICE, start};
-use super::{BUFFER, hash, hear, patience, say};
+use super::{BUFFER, broken, hash, hear, patience, say};
 use crate::args::SendArgs;
 use crate::mesh::{self, Joined, Result};
 use crate::output::note;
@@ -28,10 +28,7 @@ pub(crate) async fn run(args: SendArgs) -> ExitCode {
 async fn send(args: &SendArgs) -> Result<()> {
     let (mut file, offer) = open(&args.file).await?;
     let joined = Joined::new(&args.mesh).await?;
-    let sent = tokio::select! {
-        sent = transfer(&joined, args, &mut file, &offer) => sent,
-        () = mesh::stopped() => Err("stopped".into()),
-    };
+    let sent = joined.run(transfer(&joined, args, &mut file, &offer)).await;
     joined.close().await;
     sent
 }
@@ -52,13 +49,18 @@ async fn open(path: &Path) -> Result<(File, Offer)> {
 /// Transfers the file, as soon as the receiver is found and has time.
 async fn transfer(joined: &Joined, args: &SendArgs, file: &mut File, offer: &Offer) -> Result<()> {
     let until = Instant::now() + args.patience.timeout;
+    let mut said = String::new();
     loop {
         let mut stream = joined.dial(args.id, SERVICE, until).await?;
         say(&mut stream, offer).await?;
         match hear(&mut stream, patience(offer.size)).await? {
             Answer::Have { bytes, sha256 } => return upload(stream, file, offer, bytes, &sha256).await,
             Answer::Refused { reason, later: true } if Instant::now() + PAUSE < until => {
-                tracing::info!(reason = Answer::shown(&reason), "later");
+                let reason = Answer::shown(&reason);
+                if said != reason {
+                    note!("waiting: {}", mesh::shown(&reason));
+                    said = reason;
+                }
                 let _ = stream.shutdown().await;
                 sleep(PAUSE).await;
             }
@@ -93,13 +95,13 @@ async fn upload(mut stream: Stream, file: &mut File, offer: &Offer, have: u64, t
             // What it has said before it ended is why.
             return match hear(&mut stream, PAUSE).await {
                 Ok(answer) => finished(answer),
-                Err(_) => Err(format!("the transfer broke off: {error}. The same command goes on where it was").into()),
+                Err(_) => Err(format!("{}. The same command goes on where it was", broken(&error)).into()),
             };
         }
         bar.inc(read as u64);
         left -= read as u64;
     }
-    stream.write_all(&hasher.finalize()).await?;
+    stream.write_all(&hasher.finalize()).await.map_err(|error| broken(&error))?;
     let answer = hear(&mut stream, patience(offer.size)).await?;
     // The other side waits for that, so as not to end before its answer is here.
     let _ = stream.shutdown().await;

@@ -189,13 +189,22 @@ impl Module {
     }
 
     /// Tells it to stop, and returns its exit code.
-    pub(crate) async fn stop(mut self) -> Option<i32> {
-        terminate(&self.child).await;
+    pub(crate) async fn stop(self) -> Option<i32> {
+        self.end_by("TERM").await
+    }
+
+    /// Sends a signal to it, and returns its exit code.
+    pub(crate) async fn end_by(mut self, signal: &str) -> Option<i32> {
+        send(&self.child, signal).await;
         soon(self.child.wait()).await.unwrap().code()
     }
 }
 
 pub(crate) async fn terminate(child: &Child) {
+    send(child, "TERM").await;
+}
+
+pub(crate) async fn send(child: &Child, signal: &str) {
     let id = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().await.unwrap().success());
+    assert!(Command::new("kill").args(["-s", signal, &id]).status().await.unwrap().success());
 }

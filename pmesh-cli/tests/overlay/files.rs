@@ -7,11 +7,11 @@ use pmesh::Root;
 use pmesh::overlay::{Overlay, OverlayId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
 use crate::common::{output, program, soon};
-use crate::{bytes, introduced, line, told};
+use crate::{bytes, introduced, line, stop, told};
 
 #[tokio::test]
 async fn a_transfer_that_was_broken_off_goes_on() {
@@ -46,6 +46,20 @@ async fn a_transfer_that_was_broken_off_goes_on() {
     assert_eq!(received.status.code(), Some(0));
     assert!(std::fs::read(into.join("file")).unwrap() == content);
     assert!(!part.exists());
+}
+
+#[tokio::test]
+async fn who_is_stopped_before_a_file_is_here_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    for (once, code, said) in [(&["--once"][..], 1, "pmesh receive: stopped\n"), (&[], 0, "")] {
+        let receive = [&["receive", folder.path().to_str().unwrap(), "--listen", "127.0.0.1:0"], once].concat();
+        let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+        let (_, _, mut told) = introduced(&mut receive, true).await;
+        stop(&receive);
+        let mut rest = String::new();
+        soon(told.read_to_string(&mut rest)).await.unwrap();
+        assert_eq!((soon(receive.wait()).await.unwrap().code(), &*rest), (Some(code), said));
+    }
 }
 
 #[tokio::test]
@@ -136,9 +150,13 @@ async fn one_transfer_of_a_name_at_a_time() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(told(&refused).contains("on its way already"), "{}", told(&refused));
     *send.last_mut().unwrap() = "30";
-    let sending = tokio::spawn(program(&send).stdin(Stdio::null()).output());
+    let mut sending = program(&send).stdin(Stdio::null()).spawn().unwrap();
+    let mut waits = String::new();
+    let mut says = BufReader::new(sending.stderr.take().unwrap());
+    soon(says.read_line(&mut waits)).await.unwrap();
+    assert_eq!(waits, "waiting: a file of that name is on its way already\n");
     drop(other);
-    let sent = soon(sending).await.unwrap().unwrap();
+    let sent = soon(sending.wait_with_output()).await.unwrap();
     assert_eq!(sent.status.code(), Some(0), "{}", told(&sent));
     assert_eq!(std::fs::read_to_string(into.join("file")).unwrap(), "content");
 }

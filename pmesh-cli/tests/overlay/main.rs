@@ -17,6 +17,7 @@ use pmesh::{Identity, Root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStderr};
 
 /// Three key files and their ids, in a line: the middle one is between the others by XOR, so messages find their way along the line.
@@ -199,6 +200,9 @@ async fn a_chat_sends_to_an_id() {
     assert_eq!(hub.event("overlay-message").await["json"], json!("good day"));
     hub.command(json!({"cmd": "overlay-send", "id": id, "json": "\u{1b}[2J"})).await;
     assert_eq!(line().await, format!("{hub_id}: \"\\u001b[2J\""));
+    // Who is a neighbour by a WebSocket only does not get what goes to everybody.
+    input.write_all(b"good day\n").await.unwrap();
+    assert_eq!(line().await, "! nobody is there to read this");
     hub.command(json!({"cmd": "quit"})).await;
     assert_eq!(line().await, format!("* {hub_id} is no neighbour any more"));
 }
@@ -251,7 +255,7 @@ async fn who_is_left_alone_with_an_open_input_ends() {
     stop(&listen);
     // That the other side wants no more may arrive before its end, or not.
     let dial = soon(dial.wait_with_output()).await.unwrap();
-    assert!(dial.status.success() || told(&dial).contains("the stream broke"), "{}", told(&dial));
+    assert!(dial.status.success() || told(&dial).contains("the stream broke: the "), "{}", told(&dial));
 }
 
 /// One that answers and goes, as a clock does.
@@ -301,6 +305,36 @@ async fn an_onramp_is_a_way_into_the_overlay() {
     assert_eq!((&listen.stdout[..], &dial.stdout[..]), (&b"ping"[..], &b"pong"[..]), "{}", told(&dial));
 }
 
+/// An onramp that takes connections and says nothing.
+#[tokio::test]
+async fn a_silent_onramp_holds_nothing_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("ws://{}", listener.local_addr().unwrap());
+    let options = ["--onramp", &silent, "--connect-timeout", "1000"];
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
+    let dial = output(&[&["cat", "dial", &nobody, "--timeout", "0.5"], &options[..]].concat()).await;
+    assert_eq!(dial.status.code(), Some(1));
+    assert!(told(&dial).contains("nobody was met in time"), "{}", told(&dial));
+
+    let listen = [&["cat", "listen", "--listen", "127.0.0.1:0"], &options[..]].concat();
+    let mut listen = program(&listen).stdin(Stdio::null()).spawn().unwrap();
+    let (id, url, _told) = introduced(&mut listen, true).await;
+    let dial = output(&[&["cat", "dial", &id, "--bootstrap", &url], &options[..]].concat()).await;
+    assert_eq!((dial.status.code(), told(&dial)), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn who_waits_is_told_of_a_wrong_way() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in [&["cat", "listen"][..], &["receive", folder.path().to_str().unwrap()]] {
+        let listen = [command, &["--bootstrap", "ws://127.0.0.1:1"]].concat();
+        let mut listen = program(&listen).stdin(Stdio::null()).spawn().unwrap();
+        let (_, _, told) = introduced(&mut listen, false).await;
+        let wrong = soon(told.lines().next_line()).await.unwrap().unwrap();
+        assert!(wrong.starts_with("cannot begin at ws://127.0.0.1:1: could not connect: "), "{wrong}");
+    }
+}
+
 /// The paths of `file!` are relative to it.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -311,10 +345,16 @@ async fn nobody_has_that_id() {
     let (_hub, url) = hub_alone().await;
     let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
     let missing = format!("{nobody} does not answer in time");
+    let unmet = "nobody was met in time, so there is no way into the overlay: cannot begin at ws://127.0.0.1:1: ";
     for (arguments, code, message) in [
         (&["cat", "dial", &nobody, "--bootstrap", &url, "--timeout", "1"][..], 1, missing.as_str()),
         (&["send", file!(), &nobody, "--bootstrap", &url, "--timeout", "1"], 1, &missing),
-        (&["cat", "dial", &nobody, "--bootstrap", "ws://127.0.0.1:1", "--timeout", "1"], 1, "nobody was met in time"),
+        (&["cat", "dial", &nobody, "--bootstrap", "ws://127.0.0.1:1", "--timeout", "1"], 1, unmet),
+        (
+            &["cat", "listen", "--onramp", "ws://127.0.0.1:1"],
+            1,
+            "the overlay: cannot meet anybody at ws://127.0.0.1:1: ",
+        ),
         (&["cat", "dial", &nobody, "--overlay", "chord"], 1, "there is no way into the overlay"),
         (&["cat", "dial", "abc", "--bootstrap", &url], 2, "40 hexadecimal digits"),
         (&["cat", "listen"], 2, "--bootstrap"),
