@@ -106,8 +106,8 @@ pub enum RequestError {
     /// Nobody is known by this alias.
     #[error("nobody is known by this alias")]
     UnknownAlias,
-    /// Somebody else is known by this alias.
-    #[error("somebody else is known by this alias")]
+    /// Somebody is known by this alias already.
+    #[error("somebody is known by this alias already")]
     AliasTaken,
     /// An alias, an email address or a password is none; the text says why.
     #[error("{0}")]
