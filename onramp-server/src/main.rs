@@ -5,24 +5,30 @@
 //! onramp-server user add alice --password-stdin --accounts sqlite:accounts.db
 //! ```
 //!
-//! The first line on standard output is `onramp listening on ws://HOST:PORT`; logs go to standard error. SIGINT and
-//! SIGTERM send every peer away and end the program with exit code 0. If it cannot listen it ends with exit code 1,
-//! and with 2 if the options are wrong.
+//! The first line on standard output is `onramp listening on ws://HOST:PORT`; logs go to standard error. SIGINT, SIGTERM,
+//! SIGQUIT and, unless it was ignored at the start, SIGHUP send every peer away and end the program with exit code 0. If it
+//! cannot listen it ends with exit code 1, and with 2 if the options are wrong.
 
 mod accounts;
 mod host;
 mod options;
+mod stop;
 mod user;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pmesh::onramp::Onramp;
+use pmesh::onramp::{Onramp, Stats};
 use tracing_subscriber::EnvFilter;
 
 use options::{Command, Options, Serve};
+
+/// Connections, if not said otherwise and there may be as many.
+const MAX_CONNECTIONS: usize = 20_000;
+/// File descriptors for all but the peers: those who have not said anything yet, of whom an onramp bears 1,024, and databases.
+const SPARE_DESCRIPTORS: usize = 1024 + 64;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -46,22 +52,23 @@ fn main() -> ExitCode {
 fn log_to_stderr(filter: EnvFilter) {
     // Of lines that cannot be written it would else tell by a panic.
     let log = tracing_subscriber::fmt().log_internal_errors(false);
-    log.with_env_filter(filter).with_writer(std::io::stderr).init();
+    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    log.with_ansi(has_colours).with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 async fn serve(options: Serve) -> Result<(), String> {
     let filter = options.log.clone().or_else(|| EnvFilter::try_from_default_env().ok());
     log_to_stderr(filter.unwrap_or_else(|| "info".into()));
-    raise_descriptor_limit(options.max_connections);
+    let max_connections = max_connections(options.max_connections);
     let accounts = options.accounts().await?;
     // Before the first line is printed: who reads it may send the signal at once.
-    let stop = stop_signal().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let stop = stop::signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
 
     let ping_interval = (options.ping_interval > 0).then(|| Duration::from_secs(options.ping_interval));
     let mut builder = Onramp::builder()
         .announce(!options.no_announce)
         .max_frame_bytes(options.max_frame_bytes)
-        .max_connections(options.max_connections)
+        .max_connections(max_connections)
         .frames_per_second(options.frames_per_second)
         .burst(options.burst)
         .queue_frames(options.outbound_queue)
@@ -82,34 +89,28 @@ async fn serve(options: Serve) -> Result<(), String> {
 
     let handle = onramp.handle();
     onramp.run(stop).await;
-    tracing::info!(stats = ?handle.stats(), "stopped");
+    let Stats { accepted, refused, relayed, relayed_bytes, .. } = handle.stats();
+    tracing::info!(peers = accepted, refused, frames = relayed, bytes = relayed_bytes, "stopped");
     Ok(())
 }
 
-/// Lets this process open as many sockets as the system allows without asking the administrator.
-fn raise_descriptor_limit(connections: usize) {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < connections as u64 + 64 => {
-            tracing::warn!(limit, connections, "fewer file descriptors than connections: raise `ulimit -n`");
+/// How many connections there may be: so many as are asked for, or as many as are usual and fit. Lets this process open as many sockets
+/// as the system allows without asking the administrator.
+fn max_connections(asked: Option<usize>) -> usize {
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of file descriptors");
+            return asked.unwrap_or(MAX_CONNECTIONS);
         }
-        Ok(limit) => tracing::debug!(limit, "file descriptors"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+    };
+    // Of a small limit they have half.
+    let fit = limit.saturating_sub(SPARE_DESCRIPTORS).max(limit / 2);
+    let connections = asked.unwrap_or(MAX_CONNECTIONS.min(fit));
+    if connections > fit {
+        tracing::warn!(limit, connections, "too few file descriptors for so many connections: raise `ulimit -n`");
+    } else {
+        tracing::debug!(limit, connections, "file descriptors");
     }
-}
-
-#[cfg(unix)]
-fn stop_signal() -> std::io::Result<impl Future> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop_signal() -> std::io::Result<impl Future> {
-    Ok(tokio::signal::ctrl_c())
+    connections
 }

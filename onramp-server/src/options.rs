@@ -55,9 +55,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "bytes", default_value_t = 1_048_576)]
     pub(crate) max_frame_bytes: usize,
 
-    /// Most peers at a time. Further ones get HTTP 503.
-    #[arg(long, value_name = "number", default_value_t = 20_000)]
-    pub(crate) max_connections: usize,
+    /// Most peers at a time. Further ones get HTTP 503 [default: 20000, or as many as there may be file descriptors for].
+    #[arg(long, value_name = "number")]
+    pub(crate) max_connections: Option<usize>,
 
     /// Frames that a peer may send for each second; a faster one is read more slowly. 0: no limit.
     #[arg(long, value_name = "number", default_value_t = 200)]

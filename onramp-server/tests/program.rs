@@ -23,7 +23,12 @@ async fn soon<T>(event: impl Future<Output = T>) -> T {
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onramp-server"));
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env_remove("RUST_LOG");
+    command.args(arguments);
+    piped(command)
+}
+
+fn piped(mut command: Command) -> Command {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).env_remove("RUST_LOG");
     command
 }
 
@@ -39,7 +44,21 @@ struct Running {
 
 impl Running {
     async fn start(arguments: &[&str]) -> Self {
-        let mut child = program(arguments).spawn().unwrap();
+        Self::start_as(program(arguments)).await
+    }
+
+    /// After this line for a shell.
+    #[cfg(unix)]
+    async fn start_after(line: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{line}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_onramp-server")])
+            .args(arguments);
+        Self::start_as(piped(command)).await
+    }
+
+    async fn start_as(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = soon(lines.next_line()).await.unwrap().unwrap();
         let url = first.strip_prefix("onramp listening on ").expect(&first).to_owned();
@@ -77,7 +96,9 @@ async fn text(socket: &mut Socket) -> String {
 #[cfg(unix)]
 #[tokio::test]
 async fn signals_send_peers_away_and_end_it_with_0() {
-    for signal in ["TERM", "INT"] {
+    // It is inherited.
+    let hangup = if ignores_hangup("self") { "TERM" } else { "HUP" };
+    for signal in ["TERM", "INT", "QUIT", hangup] {
         let server = Running::start(&["-h", "127.0.0.1:0"]).await;
         assert!(server.url.starts_with("ws://127.0.0.1:") && !server.url.ends_with(":0"), "{}", server.url);
         let mut a = server.peer("p").await;
@@ -93,7 +114,59 @@ async fn signals_send_peers_away_and_end_it_with_0() {
         }
         let (code, log) = server.end().await;
         assert_eq!(code, Some(0));
-        assert!(log.contains("listening") && log.contains("stopped"), "{log}");
+        assert!(log.contains("listening") && log.contains("stopped peers=2 refused=0 frames=0 bytes=0"), "{log}");
+        assert!(!log.contains("\x1b"), "{log}");
+    }
+}
+
+/// Where the system does not tell, the program lets it be.
+#[cfg(unix)]
+fn ignores_hangup(process: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_none_or(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 != 0)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hangup_that_was_ignored_stays_ignored() {
+    let server = Running::start_after("trap '' HUP", &["-h", "127.0.0.1:0"]).await;
+    assert!(ignores_hangup(&server.child.id().unwrap().to_string()));
+    server.signal("HUP").await;
+    let _peer = server.peer("p").await;
+    server.signal("TERM").await;
+    assert_eq!(server.end().await.0, Some(0));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn it_goes_on_although_nobody_reads_its_log() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = program(&["-h", "127.0.0.1:0"]);
+    command.stderr(writer);
+    let mut server = Running::start_as(command).await;
+    let _peer = server.peer("p").await;
+    server.signal("TERM").await;
+    assert_eq!(soon(server.child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn only_who_asks_for_more_connections_than_fit_is_warned() {
+    for (limit, arguments, is_warned) in [
+        (2000, &[][..], false),
+        (200, &[], false),
+        (2000, &["--max-connections", "912"], false),
+        (2000, &["--max-connections", "1500"], true),
+    ] {
+        let arguments = [&["-h", "127.0.0.1:0"], arguments].concat();
+        let server = Running::start_after(&format!("ulimit -n {limit}"), &arguments).await;
+        let _peer = server.peer("p").await;
+        server.signal("TERM").await;
+        let (_, log) = server.end().await;
+        assert_eq!(log.contains("WARN"), is_warned, "{limit} {arguments:?}: {log}");
+        assert_eq!(log.contains("limit=2000 connections=1500"), is_warned, "{log}");
     }
 }
 

@@ -66,11 +66,17 @@ async fn users_from_the_command_line(url: &str) {
     well(url, "trust alice bob --as Ali Bobby", "").await;
     assert_eq!(badly(url, "trust alice bob", "").await, "you trust each other already");
     assert_eq!(badly(url, "trust alice alice", "").await, "an account does not trust itself");
-    assert_eq!(badly(url, "trust alice bob --as Us Bob", "").await, "invalid alias: it means something else");
-    for unknown in
-        ["remove carol", "activate carol", "deactivate carol", "trust alice carol", "passwd carol --password-stdin"]
-    {
-        assert_eq!(badly(url, unknown, PASSWORD).await, "there is no such account", "{unknown}");
+    let reserved = badly(url, "trust alice bob --as Us Bob", "").await;
+    assert!(reserved.starts_with("invalid alias: it is reserved, as `*` (all peers), `Us`"), "{reserved}");
+    for unknown in [
+        "remove carol",
+        "activate carol",
+        "deactivate carol",
+        "trust alice carol",
+        "trust carol alice",
+        "passwd carol --password-stdin",
+    ] {
+        assert_eq!(badly(url, unknown, PASSWORD).await, "there is no account \"carol\"", "{unknown}");
     }
     well(url, "remove alice", "").await;
     assert_eq!(well(url, "list", "").await, "bob\tactive\n");

@@ -38,7 +38,7 @@ pub enum LoginError {
         /// When to try again, if the directory says so.
         retry_after: Option<Duration>,
     },
-    /// The directory has ended the session, and does not take the password any more.
+    /// The directory has ended the session, and no other password is known. It is not asked about the old one again.
     #[error("the directory has ended the session: {reason}")]
     Ended {
         /// As the directory says it: the password was changed, say, or the account deactivated or deleted. At most 123 bytes.
@@ -106,8 +106,8 @@ pub enum RequestError {
     /// Nobody is known by this alias.
     #[error("nobody is known by this alias")]
     UnknownAlias,
-    /// Somebody else is known by this alias.
-    #[error("somebody else is known by this alias")]
+    /// Somebody is known by this alias already.
+    #[error("somebody is known by this alias already")]
     AliasTaken,
     /// An alias, an email address or a password is none; the text says why.
     #[error("{0}")]

@@ -39,6 +39,11 @@ impl Credentials {
         self.password = Zeroizing::new(password.to_owned());
     }
 
+    #[cfg(test)]
+    pub(super) fn has(&self, password: &str) -> bool {
+        *self.password == password
+    }
+
     pub(super) fn check(&self) -> Result<(), LoginError> {
         if self.name.is_empty() || self.name.contains(':') { Err(LoginError::InvalidName) } else { Ok(()) }
     }

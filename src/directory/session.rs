@@ -63,39 +63,61 @@ pub struct Invitation {
 }
 
 /// The password in use, and one that may be the right one by now.
-pub(super) struct Password(Mutex<(Credentials, Option<Credentials>)>);
+pub(super) struct Password(Mutex<Known>);
+
+struct Known {
+    current: Credentials,
+    /// Whether the directory was asked about it.
+    is_tried: bool,
+    other: Option<Credentials>,
+}
 
 impl Password {
+    /// One by which there is a login.
     pub(super) fn new(credentials: Credentials) -> Self {
-        Self(Mutex::new((credentials, None)))
+        Self(Mutex::new(Known { current: credentials, is_tried: true, other: None }))
     }
 
+    /// To be tried now.
     pub(super) fn get(&self) -> Credentials {
-        lock(&self.0).0.clone()
+        let mut known = lock(&self.0);
+        known.is_tried = true;
+        known.current.clone()
     }
 
-    /// Takes the other one, if there is one.
+    /// The one that was tried is not worth anything any more. Whether there is another one.
     pub(super) fn try_other(&self) -> bool {
-        let mut both = lock(&self.0);
-        let other = both.1.take();
-        let there = other.is_some();
-        if let Some(other) = other {
-            both.0 = other;
+        let mut known = lock(&self.0);
+        if known.is_tried {
+            known.take_other();
         }
-        there
+        !known.is_tried
     }
 
     /// A change is asked for: it may be done although no answer comes.
     fn may_become(&self, password: &str) {
-        let mut both = lock(&self.0);
-        let mut other = both.0.clone();
+        let mut known = lock(&self.0);
+        let mut other = known.current.clone();
         other.change_password(password);
-        both.1 = Some(other);
+        known.other = Some(other);
+    }
+
+    /// The change was done.
+    fn has_changed(&self) {
+        lock(&self.0).take_other();
     }
 
     /// The change was not done.
     fn stays(&self) {
-        lock(&self.0).1 = None;
+        lock(&self.0).other = None;
+    }
+}
+
+impl Known {
+    fn take_other(&mut self) {
+        if let Some(other) = self.other.take() {
+            (self.current, self.is_tried) = (other, false);
+        }
     }
 }
 
@@ -331,7 +353,7 @@ impl Session {
         password.may_become(new);
         let request = Request::ChangePassword { old: old.to_owned(), new: new.to_owned() };
         match self.request(request).await {
-            Ok(_) => drop(password.try_other()),
+            Ok(_) => password.has_changed(),
             Err(RequestError::Lost | RequestError::TimedOut | RequestError::Unexpected) => {
                 return Err(RequestError::Lost);
             }
@@ -381,5 +403,48 @@ fn read<T: DeserializeOwned>(data: Value) -> Result<T, RequestError> {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("number", &self.core().number()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password() -> Password {
+        Password::new(Credentials::new("alice", "a"))
+    }
+
+    fn tried(password: &Password) -> bool {
+        password.get().has("b")
+    }
+
+    #[test]
+    fn a_password_that_is_none_any_more_is_not_tried_again() {
+        let known = password();
+        assert!(!known.try_other() && !known.try_other());
+        known.may_become("b");
+        known.stays();
+        assert!(!known.try_other());
+    }
+
+    #[test]
+    fn the_new_password_is_tried_once_whoever_hears_of_the_change_first() {
+        for answer_is_first in [true, false] {
+            let known = password();
+            known.may_become("b");
+            if answer_is_first {
+                known.has_changed();
+            }
+            assert!(known.try_other());
+            assert!(tried(&known));
+            known.has_changed();
+            assert!(!known.try_other(), "it was tried");
+        }
+        // It is dialled while the answer comes.
+        let known = password();
+        known.may_become("b");
+        known.get();
+        known.has_changed();
+        assert!(known.try_other() && tried(&known));
     }
 }

@@ -68,7 +68,8 @@ pub(super) async fn run(tasks: Tasks, socket: Socket) {
     }
 }
 
-/// Stays logged in. Ends when the directory does not take the password any more, or when it is to stop.
+/// Stays logged in. Ends when the directory has ended the login, or does not take the password any more, and no other password is known,
+/// or when it is to stop.
 async fn stay(
     core: &Arc<Core>,
     url: &DirectoryUrl,
@@ -80,15 +81,18 @@ async fn stay(
     loop {
         let Carried { held, ended } = carry(core, socket, stop.clone()).await;
         backoff.lost(held);
+        let ended = ended.filter(|reason| !reason.is_empty());
+        // Nor is the directory asked once more: of many sessions of an account that would lock its owner out.
+        if let Some(reason) = ended.clone().filter(|_| !password.try_other()) {
+            return Some(LoginError::Ended { reason });
+        }
         let dialled = tokio::select! {
             dialled = dial_again(core, url, password, &mut backoff) => dialled,
             () = stopped(&mut stop) => return None,
         };
         socket = match (dialled, ended) {
             (Ok(socket), _) => socket,
-            (Err(LoginError::WrongPassword), Some(reason)) if !reason.is_empty() => {
-                return Some(LoginError::Ended { reason });
-            }
+            (Err(LoginError::WrongPassword), Some(reason)) => return Some(LoginError::Ended { reason }),
             (Err(error), _) => return Some(error),
         };
     }

@@ -98,8 +98,8 @@ async fn logins_fail_with_reasons() {
     let log_in =
         async |name: &str, password: &str| server.connect(name, password, Directory::builder()).await.map(drop);
     assert_eq!(log_in("nobody", PASSWORD).await, Err(LoginError::WrongPassword));
-    for _ in 0..3 {
-        assert_eq!(log_in("alice", "wrong").await, Err(LoginError::WrongPassword));
+    for wrong in ["wrong", "wrong too", "wrong", "not right"] {
+        assert_eq!(log_in("alice", wrong).await, Err(LoginError::WrongPassword));
     }
     let throttled = log_in("alice", "wrong").await;
     assert!(matches!(throttled, Err(LoginError::Throttled { retry_after: Some(_) })), "{throttled:?}");

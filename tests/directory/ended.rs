@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use pmesh::directory::{CallError, Directory, DirectoryBuilder, SessionEvent, SessionEvents};
+use futures_util::{FutureExt, StreamExt};
+use pmesh::directory::{CallError, Directory, DirectoryBuilder, LoginError, SessionEvent, SessionEvents};
 use pmesh::rpc::{self, Rpc};
 use pmesh::{Address, Node, PeerNumber};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::common::{builder, soon};
+use crate::scripted::{Scene, Script};
 use crate::server::{Login, PASSWORD, Server, event, one};
 
 fn grace(grace: Duration) -> DirectoryBuilder {
@@ -229,4 +232,22 @@ async fn who_comes_again_with_the_same_key_goes_on_being_served_over_the_same_co
 
 fn address(of: &Login) -> Address {
     Address::new(of.number().to_string()).unwrap()
+}
+
+#[tokio::test]
+async fn who_is_ended_does_not_try_the_password_that_was_ended() {
+    let mut scene = Scene::begin().await;
+    let close = |reason: &'static str| CloseFrame { code: CloseCode::Library(4001), reason: reason.into() };
+    // Without a reason it may be a mistake.
+    scene.script.0.close(Some(close(""))).await.unwrap();
+    scene.script = Script::accept(&scene.listener).await;
+    scene.script.welcome(1, serde_json::json!([]), serde_json::json!([])).await;
+    soon(scene.session.connected()).await.unwrap();
+    scene.script.0.close(Some(close("the password was changed"))).await.unwrap();
+    let error = event(&scene.session, |event| match event {
+        SessionEvent::Ended { error } => Some(error.clone()),
+        _ => None,
+    });
+    assert_eq!(error.await, Some(LoginError::Ended { reason: "the password was changed".into() }));
+    assert!(scene.listener.accept().now_or_never().is_none(), "nobody has dialled");
 }

@@ -244,8 +244,8 @@ async fn the_address_may_be_that_of_whom_a_proxy_forwards_for() {
             let body = json!({ "name": "a", "password": password }).to_string();
             server.post("/login", &format!("X-Forwarded-For: 192.0.2.9, {address}\r\n"), &body).await
         };
-        loop {
-            let answer = forwarded("192.0.2.1", "wrong").await;
+        for number in 0.. {
+            let answer = forwarded("192.0.2.1", &format!("wrong {number}")).await;
             if answer.status == 429 {
                 assert!(answer.header("Retry-After").unwrap().parse::<u64>().unwrap() > 0);
                 break;

@@ -4,14 +4,14 @@ use super::changes::AccountChange;
 use super::error::AccountError;
 use super::names;
 use super::service::Accounts;
-use super::store::{Account, AccountId, StoreError, Trust};
+use super::store::{Account, AccountId, Trust};
 
 impl Accounts {
     /// Makes an account that trusts nobody.
     ///
     /// # Errors
     ///
-    /// [`AccountError::InvalidName`], [`AccountError::InvalidPassword`], and [`AccountError::Store`] with [`StoreError::NameTaken`].
+    /// [`AccountError::InvalidName`], [`AccountError::InvalidPassword`], and [`AccountError::Store`] with [`StoreError::NameTaken`](super::StoreError::NameTaken).
     pub async fn create(&self, name: &str, password: &str) -> Result<AccountId, AccountError> {
         names::check_name(name).map_err(AccountError::InvalidName)?;
         let hash = self.hash_new(password).await?;
@@ -22,7 +22,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`AccountError::InvalidPassword`], and [`AccountError::Store`] with [`StoreError::UnknownAccount`].
+    /// [`AccountError::InvalidPassword`], [`AccountError::UnknownName`], and [`AccountError::Store`].
     pub async fn set_password(&self, name: &str, password: &str) -> Result<(), AccountError> {
         let id = self.named(name).await?;
         let hash = self.hash_new(password).await?;
@@ -35,7 +35,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`AccountError::Store`] with [`StoreError::UnknownAccount`].
+    /// [`AccountError::UnknownName`] and [`AccountError::Store`].
     pub async fn set_active(&self, name: &str, is_active: bool) -> Result<(), AccountError> {
         let id = self.named(name).await?;
         self.0.store.set_active(id, is_active).await?;
@@ -49,7 +49,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`AccountError::Store`] with [`StoreError::UnknownAccount`].
+    /// [`AccountError::UnknownName`] and [`AccountError::Store`].
     pub async fn remove(&self, name: &str) -> Result<(), AccountError> {
         let id = self.named(name).await?;
         self.delete(id, None).await
@@ -68,7 +68,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`AccountError::InvalidAlias`], and those of [`AccountStore::trust`](super::AccountStore::trust).
+    /// [`AccountError::InvalidAlias`], [`AccountError::UnknownName`], and those of [`AccountStore::trust`](super::AccountStore::trust).
     pub async fn trust(&self, a: &str, alias_of_b: &str, b: &str, alias_of_a: &str) -> Result<(), AccountError> {
         for alias in [alias_of_b, alias_of_a] {
             names::check_alias(alias).map_err(AccountError::InvalidAlias)?;
@@ -80,8 +80,9 @@ impl Accounts {
         Ok(())
     }
 
-    async fn named(&self, name: &str) -> Result<AccountId, StoreError> {
-        Ok(self.0.store.by_name(name).await?.ok_or(StoreError::UnknownAccount)?.id)
+    async fn named(&self, name: &str) -> Result<AccountId, AccountError> {
+        let account = self.0.store.by_name(name).await?;
+        account.map(|account| account.id).ok_or_else(|| AccountError::UnknownName(name.to_owned()))
     }
 
     async fn hash_new(&self, password: &str) -> Result<String, AccountError> {

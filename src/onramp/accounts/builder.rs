@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::attempts::Attempts;
 use super::bearer::Bearers;
 use super::changes::Announcer;
+use super::guess::Guesses;
 use super::service::Inner;
 use super::throttle::{Throttle, Throttling};
 use super::turns::Bounds;
@@ -100,6 +101,7 @@ impl AccountsBuilder {
             invite_lifetime: self.invite_lifetime,
             attempts: Attempts::new(self.bounds),
             throttle: Arc::new(Mutex::new(Throttle::new(self.throttling))),
+            guesses: Guesses::new(rand::random()),
             bearers: Mutex::new(Bearers::new(self.bearer_lifetime)),
             changes: Announcer::new(),
             cleaned: Mutex::new(None),

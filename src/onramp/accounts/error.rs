@@ -76,6 +76,9 @@ pub enum AccountError {
     /// See [`LoginError::Busy`].
     #[error("too many attempts are under way: try again later")]
     Busy,
+    /// No account has this name.
+    #[error("there is no account {0:?}")]
+    UnknownName(String),
     /// What the store says.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -104,6 +107,7 @@ impl AccountError {
             Self::WrongPassword => "wrongPassword",
             Self::Throttled { .. } => "throttled",
             Self::Busy => "busy",
+            Self::UnknownName(_) => StoreError::UnknownAccount.code(),
             Self::Store(error) => error.code(),
         }
     }

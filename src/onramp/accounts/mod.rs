@@ -33,6 +33,7 @@
 //! | for one account from one address | 10, then one each half a minute; [`LoginError::Throttled`] |
 //! | from one address | 100, then one each two seconds, but for accounts that have logged in from there |
 //! | for one account, from wherever | 20, then attempts take 3 seconds longer, but from where it has logged in before |
+//! | one of the last four for the account from the address once more | counts for none of these, but as the second, by itself |
 //!
 //! Whoever has logged in from where they are waits for nobody else to be hashed. Attempts after wrong passwords for the account or from the
 //! address, as long as those are counted, have a line of their own and a quarter of the cores, at least one; those of whom nothing is known
@@ -42,7 +43,8 @@
 //! it may get them a [`LoginError::Busy`].
 //!
 //! [`Throttling`] has these numbers. An address of IPv6 is its first 64 bits; those of the same first 48 have ten times the second number
-//! together. What is refused is not hashed, and costs next to nothing. A login resets the first count only. All this is forgotten when the
+//! together. What is refused is not hashed, and costs next to nothing. A login resets the first count only. Sessions that
+//! try an old password lock nobody out: what was tried before is remembered by a keyed hash. All this is forgotten when the
 //! program ends.
 
 mod admin;
@@ -51,6 +53,7 @@ mod bearer;
 mod builder;
 mod changes;
 mod error;
+mod guess;
 mod memory;
 mod names;
 mod reading;

@@ -27,7 +27,7 @@ pub enum Invalid {
     #[error("it has a colon")]
     Colon,
     /// An alias by which something else is meant: `Us` and `*`, and digits only, as in the numbers of peers.
-    #[error("it means something else")]
+    #[error("it is reserved, as `*` (all peers), `Us` (the own logins) and digits only (the number of a peer) are")]
     Reserved,
     /// It is not an email address.
     #[error("it is not an email address")]

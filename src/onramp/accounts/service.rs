@@ -15,6 +15,7 @@ use super::bearer::{Bearers, Grant};
 use super::builder::AccountsBuilder;
 use super::changes::{AccountChange, AccountChanges, Announcer};
 use super::error::{AccountError, Chain, LoginError};
+use super::guess::Guesses;
 use super::names::{self, MAX_PASSWORD_BYTES};
 use super::store::{
     Account, AccountId, AccountStore, Claimed, Digest, NewInvite, NewToken, StoreError, Trust, Trusted,
@@ -41,6 +42,7 @@ pub(super) struct Inner {
     pub(super) invite_lifetime: Duration,
     pub(super) attempts: Arc<Attempts>,
     pub(super) throttle: Arc<Mutex<Throttle>>,
+    pub(super) guesses: Guesses,
     pub(super) bearers: Mutex<Bearers>,
     pub(super) changes: Announcer,
     /// When what has expired was last forgotten.
@@ -298,11 +300,12 @@ impl Accounts {
         if names::check_name(name).is_err() || password.len() > MAX_PASSWORD_BYTES {
             return Err(LoginError::Wrong);
         }
-        let Inner { store, passwords, throttle, attempts, .. } = &*self.0;
+        let Inner { store, passwords, throttle, attempts, guesses, .. } = &*self.0;
         let (key, from) = (digest_of(name), Source::from(from));
+        let guess = guesses.guess(key, password);
         let enter = || {
             let (now, mut throttle) = (Instant::now(), lock(throttle));
-            let delay = match throttle.check(key, from, now) {
+            let delay = match throttle.check(key, from, guess, now) {
                 Verdict::Pass => None,
                 Verdict::Slow(delay) => Some(delay),
                 Verdict::Refuse(retry_after) => return Err(LoginError::Throttled { retry_after }),
@@ -338,7 +341,7 @@ impl Accounts {
             // Here, not behind the wait: whoever does not wait for the answer is counted as well.
             match account {
                 Some(_) => lock(&throttle).succeeded(key, from),
-                None => lock(&throttle).failed(key, from, standing, Instant::now()),
+                None => lock(&throttle).failed(key, from, guess, standing, Instant::now()),
             }
             account.map(|account| (account, anew))
         });

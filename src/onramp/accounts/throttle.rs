@@ -4,6 +4,12 @@
 //! accounts, loosely; for an account over all addresses, where many only make attempts slower: otherwise anybody could lock a user out.
 //! Whoever has logged in to an account from an address is there held to the first count only, whatever others do to the account or from
 //! the address.
+//!
+//! The same wrong password for an account from one address counts once while it is remembered, as many sessions that do not know yet of
+//! a new password would lock their owner out otherwise. Repetitions have a loose count of their own, of the address, which bounds the work;
+//! they are checked as any other, so the time tells nothing, and the password may be the right one by now. Who is refused as it is does not
+//! learn what is remembered, and who is not pays for each password that is not remembered. So few are remembered since those can be
+//! tried again for nothing when the account gets another password.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -12,11 +18,15 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::attempts::{Network, Source};
+use super::guess::Guess;
 use super::store::Digest;
 use super::turns::Standing;
 
 /// Keys of each kind that are remembered. The one that was used longest ago gives way.
 const MAX_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not 0");
+
+/// Wrong passwords that are remembered of an account from one address. The oldest gives way.
+const REMEMBERED: usize = 4;
 
 /// Longest time for one more attempt: beyond, time would overflow.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -36,7 +46,8 @@ pub struct Allowance {
 /// How wrong passwords are held against those who send them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttling {
-    /// For one account from one address. Further attempts are refused.
+    /// For one account from one address. Further attempts are refused. The same wrong password again counts only in a count of the address
+    /// that is like `address`.
     pub pair: Allowance,
     /// From one address, over all accounts. Further attempts are refused, but for accounts that have logged in from there. Ten times as
     /// many, ten times as fast, from the first 48 bits of an address of IPv6, which many a customer has whole.
@@ -72,12 +83,27 @@ pub(super) enum Verdict {
 /// Until when the failures of a key use up its allowance.
 type Counts<K> = LruCache<K, Instant>;
 
+/// An account from one address.
+struct Pair {
+    /// Until when its failures use up its allowance.
+    used: Instant,
+    /// The latest wrong passwords.
+    wrong: Vec<Guess>,
+}
+
+/// What comes from an address, and from its network.
+struct Origins {
+    addresses: Counts<Source>,
+    networks: Counts<Network>,
+}
+
 /// Names of accounts are known by their digests, which are short.
 pub(super) struct Throttle {
     throttling: Throttling,
-    pairs: Counts<(Digest, Source)>,
-    addresses: Counts<Source>,
-    networks: Counts<Network>,
+    pairs: LruCache<(Digest, Source), Pair>,
+    origins: Origins,
+    /// Wrong passwords that were remembered.
+    repeats: Origins,
     accounts: Counts<Digest>,
     /// From where an account has logged in.
     known: LruCache<(Digest, Source), ()>,
@@ -94,8 +120,8 @@ impl Throttle {
         Self {
             throttling,
             pairs: cache(),
-            addresses: cache(),
-            networks: cache(),
+            origins: Origins::new(),
+            repeats: Origins::new(),
             accounts: cache(),
             known: cache(),
             alarm: None,
@@ -104,7 +130,8 @@ impl Throttle {
 
     /// What is known of an attempt that is made now.
     pub(super) fn standing(&self, account: Digest, from: Source, now: Instant) -> Standing {
-        let failures = [self.pairs.peek(&(account, from)), self.addresses.peek(&from), self.accounts.peek(&account)];
+        let pair = self.pairs.peek(&(account, from)).map(|pair| &pair.used);
+        let failures = [pair, self.origins.addresses.peek(&from), self.accounts.peek(&account)];
         if self.knows(account, from) {
             Standing::Known
         } else if failures.into_iter().flatten().any(|used| *used > now) {
@@ -124,34 +151,44 @@ impl Throttle {
         self.known.contains(&(account, from))
     }
 
+    fn remembers(&self, account: Digest, from: Source, guess: Guess) -> bool {
+        self.pairs.peek(&(account, from)).is_some_and(|pair| pair.wrong.contains(&guess))
+    }
+
     /// Whether an attempt may be made now.
-    pub(super) fn check(&mut self, account: Digest, from: Source, now: Instant) -> Verdict {
+    pub(super) fn check(&mut self, account: Digest, from: Source, guess: Guess, now: Instant) -> Verdict {
         let Throttling { pair, address, account: slow, delay } = self.throttling;
-        let refused = pair.wait(self.pairs.peek(&(account, from)), now);
-        if self.known.get(&(account, from)).is_some() {
-            return refused.map_or(Verdict::Pass, Verdict::Refuse);
-        }
-        let network = from.network().and_then(|of| address.of_network().wait(self.networks.peek(&of), now));
-        match refused.max(address.wait(self.addresses.peek(&from), now)).max(network) {
+        let is_known = self.known.get(&(account, from)).is_some();
+        let of_pair = pair.wait(self.pairs.peek(&(account, from)).map(|pair| &pair.used), now);
+        let of_origin = if is_known { None } else { self.origins.wait(address, from, now) };
+        let refused = of_pair.max(of_origin).or_else(|| {
+            let is_repeated = self.remembers(account, from, guess);
+            is_repeated.then(|| self.repeats.wait(address, from, now)).flatten()
+        });
+        match refused {
             Some(wait) => Verdict::Refuse(wait),
-            None if slow.wait(self.accounts.peek(&account), now).is_some() => Verdict::Slow(delay),
+            None if !is_known && slow.wait(self.accounts.peek(&account), now).is_some() => Verdict::Slow(delay),
             None => Verdict::Pass,
         }
     }
 
     /// The password was wrong, or there is no such account. `standing` is what was known before.
-    pub(super) fn failed(&mut self, account: Digest, from: Source, standing: Standing, now: Instant) {
+    pub(super) fn failed(&mut self, account: Digest, from: Source, guess: Guess, standing: Standing, now: Instant) {
         let Throttling { pair, address, account: slow, .. } = self.throttling;
-        pair.charge(&mut self.pairs, (account, from), now);
-        if !self.knows(account, from) {
-            address.charge(&mut self.addresses, from, now);
-            if let Some(network) = from.network() {
-                address.of_network().charge(&mut self.networks, network, now);
-            }
-            slow.charge(&mut self.accounts, account, now);
-        }
         if standing == Standing::New {
             self.alarm = Some(ALARM.charged(self.alarm, now));
+        }
+        if self.remembers(account, from, guess) {
+            self.repeats.charge(address, from, now);
+            return;
+        }
+        let of_pair = self.pairs.get_or_insert_mut((account, from), || Pair { used: now, wrong: Vec::new() });
+        of_pair.used = pair.charged(Some(of_pair.used), now);
+        of_pair.wrong.truncate(REMEMBERED - 1);
+        of_pair.wrong.insert(0, guess);
+        if !self.knows(account, from) {
+            self.origins.charge(address, from, now);
+            slow.charge(&mut self.accounts, account, now);
         }
     }
 
@@ -159,6 +196,25 @@ impl Throttle {
     pub(super) fn succeeded(&mut self, account: Digest, from: Source) {
         self.pairs.pop(&(account, from));
         self.known.put((account, from), ());
+    }
+}
+
+impl Origins {
+    fn new() -> Self {
+        Self { addresses: cache(), networks: cache() }
+    }
+
+    /// How long until one more is let pass, by the allowance of an address.
+    fn wait(&self, address: Allowance, from: Source, now: Instant) -> Option<Duration> {
+        let network = from.network().and_then(|of| address.of_network().wait(self.networks.peek(&of), now));
+        address.wait(self.addresses.peek(&from), now).max(network)
+    }
+
+    fn charge(&mut self, address: Allowance, from: Source, now: Instant) {
+        address.charge(&mut self.addresses, from, now);
+        if let Some(network) = from.network() {
+            address.of_network().charge(&mut self.networks, network, now);
+        }
     }
 }
 
@@ -197,6 +253,7 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
 
@@ -205,6 +262,14 @@ mod tests {
 
     fn source(text: &str) -> Source {
         text.parse::<IpAddr>().unwrap().into()
+    }
+
+    /// A password that was never tried.
+    fn fresh() -> Guess {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let mut guess = [0; 32];
+        guess[..8].copy_from_slice(&LAST.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        Guess(guess)
     }
 
     fn throttle() -> (Throttle, Throttling, Instant) {
@@ -216,20 +281,20 @@ mod tests {
         let (mut throttle, Throttling { pair, .. }, mut now) = throttle();
         let from = source("192.0.2.1");
         for _ in 0..pair.burst {
-            assert_eq!(throttle.check(A, from, now), Verdict::Pass);
-            throttle.failed(A, from, Standing::New, now);
+            assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Pass);
+            throttle.failed(A, from, fresh(), Standing::New, now);
         }
-        assert_eq!(throttle.check(A, from, now), Verdict::Refuse(pair.every));
-        assert_eq!(throttle.check(B, from, now), Verdict::Pass, "another account");
-        assert_eq!(throttle.check(A, source("192.0.2.2"), now), Verdict::Pass, "another address");
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Refuse(pair.every));
+        assert_eq!(throttle.check(B, from, fresh(), now), Verdict::Pass, "another account");
+        assert_eq!(throttle.check(A, source("192.0.2.2"), fresh(), now), Verdict::Pass, "another address");
         now += pair.every;
-        assert_eq!(throttle.check(A, from, now), Verdict::Pass);
-        throttle.failed(A, from, Standing::New, now);
-        assert_eq!(throttle.check(A, from, now), Verdict::Refuse(pair.every));
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Pass);
+        throttle.failed(A, from, fresh(), Standing::New, now);
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Refuse(pair.every));
         now += pair.every * pair.burst;
         for _ in 0..pair.burst {
-            assert_eq!(throttle.check(A, from, now), Verdict::Pass, "a rest gives the burst back");
-            throttle.failed(A, from, Standing::New, now);
+            assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Pass, "a rest gives the burst back");
+            throttle.failed(A, from, fresh(), Standing::New, now);
         }
     }
 
@@ -239,13 +304,74 @@ mod tests {
         let from = source("192.0.2.1");
         for account in [A, B] {
             for _ in 0..pair.burst {
-                throttle.failed(account, from, Standing::New, now);
+                throttle.failed(account, from, fresh(), Standing::New, now);
             }
         }
         throttle.succeeded(A, from);
         assert!(throttle.knows(A, from) && !throttle.knows(B, from));
-        assert_eq!(throttle.check(A, from, now), Verdict::Pass);
-        assert!(matches!(throttle.check(B, from, now), Verdict::Refuse(_)));
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Pass);
+        assert!(matches!(throttle.check(B, from, fresh(), now), Verdict::Refuse(_)));
+    }
+
+    #[test]
+    fn the_same_wrong_password_counts_once_for_its_pair() {
+        let (mut throttle, Throttling { pair, address, .. }, now) = throttle();
+        let (from, old) = (source("2001:db8::1"), fresh());
+        throttle.succeeded(B, from);
+        for attempt in 0..=address.burst {
+            assert_eq!(throttle.check(A, from, old, now), Verdict::Pass, "{attempt}");
+            throttle.failed(A, from, old, Standing::Suspect, now);
+        }
+        // The work has a bound, over all accounts, those that are known too, and there are others in the network.
+        assert_eq!(throttle.check(A, from, old, now), Verdict::Refuse(address.every));
+        assert_eq!(throttle.check(A, from, old, now + address.every), Verdict::Pass);
+        throttle.failed(B, from, old, Standing::Known, now);
+        assert_eq!(throttle.check(B, from, old, now), Verdict::Refuse(address.every));
+        assert_eq!(throttle.repeats.networks.len(), 1);
+        // It has counted once, so others have the rest of the burst.
+        for _ in 1..pair.burst {
+            let new = fresh();
+            assert_eq!(throttle.check(A, from, new, now), Verdict::Pass);
+            throttle.failed(A, from, new, Standing::Suspect, now);
+        }
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Refuse(pair.every));
+    }
+
+    #[test]
+    fn the_same_wrong_password_counts_for_another_account_or_address() {
+        let (mut throttle, _, now) = throttle();
+        let (from, same) = (source("192.0.2.1"), fresh());
+        for address in 0..1000_u32 {
+            throttle.failed(A, IpAddr::from(address.to_be_bytes()).into(), same, Standing::New, now);
+        }
+        assert!(matches!(throttle.check(A, from, same, now), Verdict::Slow(_)), "the account has counted them");
+        for account in 0..100 {
+            throttle.failed(Digest([account; 32]), from, same, Standing::New, now);
+        }
+        assert!(matches!(throttle.check(B, from, same, now), Verdict::Refuse(_)), "the address has counted them");
+    }
+
+    #[test]
+    fn few_wrong_passwords_are_remembered_and_who_is_refused_does_not_learn_which() {
+        let (mut throttle, Throttling { pair, .. }, now) = throttle();
+        let (from, old) = (source("192.0.2.1"), fresh());
+        throttle.failed(A, from, old, Standing::New, now);
+        for _ in 1..pair.burst {
+            throttle.failed(A, from, fresh(), Standing::Suspect, now);
+        }
+        let last = throttle.pairs.peek(&(A, from)).unwrap().wrong.clone();
+        assert!(last.len() == REMEMBERED && !last.contains(&old));
+        for guess in [last[0], fresh()] {
+            assert_eq!(throttle.check(A, from, guess, now), Verdict::Refuse(pair.every));
+        }
+        // What was forgotten counts again.
+        let later = now + pair.every;
+        assert_eq!(throttle.check(A, from, old, later), Verdict::Pass);
+        throttle.failed(A, from, old, Standing::Suspect, later);
+        assert_eq!(throttle.check(A, from, old, later), Verdict::Refuse(pair.every));
+        // So it does once the password was right.
+        throttle.succeeded(A, from);
+        assert!(!throttle.remembers(A, from, old));
     }
 
     #[test]
@@ -254,11 +380,11 @@ mod tests {
         let from = source("192.0.2.1");
         throttle.succeeded(A, from);
         for account in 0..address.burst {
-            throttle.failed(Digest([account as u8 + 10; 32]), from, Standing::New, now);
+            throttle.failed(Digest([account as u8 + 10; 32]), from, fresh(), Standing::New, now);
         }
-        assert_eq!(throttle.check(B, from, now), Verdict::Refuse(address.every));
-        assert_eq!(throttle.check(A, from, now), Verdict::Pass);
-        assert_eq!(throttle.check(B, source("192.0.2.2"), now), Verdict::Pass);
+        assert_eq!(throttle.check(B, from, fresh(), now), Verdict::Refuse(address.every));
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Pass);
+        assert_eq!(throttle.check(B, source("192.0.2.2"), fresh(), now), Verdict::Pass);
     }
 
     #[test]
@@ -268,13 +394,13 @@ mod tests {
         let account = |number: u32| Digest([(number % 251) as u8; 32]);
         throttle.succeeded(A, from(1, 0));
         for number in 0..10 * address.burst {
-            assert_eq!(throttle.check(account(number), from(1, number), now), Verdict::Pass, "{number}");
-            throttle.failed(account(number), from(1, number), Standing::New, now);
+            assert_eq!(throttle.check(account(number), from(1, number), fresh(), now), Verdict::Pass, "{number}");
+            throttle.failed(account(number), from(1, number), fresh(), Standing::New, now);
         }
-        assert_eq!(throttle.check(B, from(1, 0xffff), now), Verdict::Refuse(address.every / 10));
-        assert_eq!(throttle.check(B, from(1, 0xffff), now + address.every / 10), Verdict::Pass);
-        assert_eq!(throttle.check(A, from(1, 0), now), Verdict::Pass);
-        assert_eq!(throttle.check(B, from(2, 0xffff), now), Verdict::Pass);
+        assert_eq!(throttle.check(B, from(1, 0xffff), fresh(), now), Verdict::Refuse(address.every / 10));
+        assert_eq!(throttle.check(B, from(1, 0xffff), fresh(), now + address.every / 10), Verdict::Pass);
+        assert_eq!(throttle.check(A, from(1, 0), fresh(), now), Verdict::Pass);
+        assert_eq!(throttle.check(B, from(2, 0xffff), fresh(), now), Verdict::Pass);
     }
 
     #[test]
@@ -284,12 +410,12 @@ mod tests {
         throttle.succeeded(A, home);
         for address in 0..account.burst + 1000 {
             let from = source(&format!("10.0.{}.{}", address / 200, address % 200));
-            assert!(!matches!(throttle.check(A, from, now), Verdict::Refuse(_)));
-            throttle.failed(A, from, Standing::New, now);
+            assert!(!matches!(throttle.check(A, from, fresh(), now), Verdict::Refuse(_)));
+            throttle.failed(A, from, fresh(), Standing::New, now);
         }
-        assert_eq!(throttle.check(A, cafe, now), Verdict::Slow(delay));
-        assert_eq!(throttle.check(A, home, now), Verdict::Pass, "it has logged in from there");
-        assert_eq!(throttle.check(A, cafe, now + account.every * account.burst), Verdict::Pass);
+        assert_eq!(throttle.check(A, cafe, fresh(), now), Verdict::Slow(delay));
+        assert_eq!(throttle.check(A, home, fresh(), now), Verdict::Pass, "it has logged in from there");
+        assert_eq!(throttle.check(A, cafe, fresh(), now + account.every * account.burst), Verdict::Pass);
     }
 
     #[test]
@@ -298,7 +424,7 @@ mod tests {
         let [home, cafe] = ["192.0.2.1", "192.0.2.2"].map(source);
         let standing = |throttle: &Throttle, account, from, after| throttle.standing(account, from, now + after);
         assert_eq!(standing(&throttle, A, home, Duration::ZERO), Standing::New);
-        throttle.failed(A, home, Standing::New, now);
+        throttle.failed(A, home, fresh(), Standing::New, now);
         let just_before = |time: Duration| time - Duration::from_nanos(1);
         for (who, from, lasts) in [(A, home, pair.every), (A, cafe, account.every), (B, home, address.every)] {
             assert_eq!(standing(&throttle, who, from, just_before(lasts)), Standing::Suspect);
@@ -306,7 +432,7 @@ mod tests {
         }
         assert_eq!(standing(&throttle, B, cafe, Duration::ZERO), Standing::New);
         throttle.succeeded(A, home);
-        throttle.failed(A, cafe, Standing::Suspect, now);
+        throttle.failed(A, cafe, fresh(), Standing::Suspect, now);
         assert_eq!(standing(&throttle, A, home, Duration::ZERO), Standing::Known, "whatever others do");
     }
 
@@ -317,7 +443,7 @@ mod tests {
             let from = IpAddr::from(u32::to_be_bytes(number)).into();
             let standing = if number < 500 { Standing::Suspect } else { Standing::New };
             assert_eq!(throttle.is_alarmed(now), number >= 500 + ALARM.burst, "{number}");
-            throttle.failed(Digest([number as u8; 32]), from, standing, now);
+            throttle.failed(Digest([number as u8; 32]), from, fresh(), standing, now);
         }
         assert!(throttle.is_alarmed(now) && !throttle.is_alarmed(now + ALARM.every));
     }
@@ -328,9 +454,9 @@ mod tests {
         let delay = Duration::MAX;
         let mut throttle = Throttle::new(Throttling { pair: most, address: most, account: most, delay });
         let (from, now) = (source("192.0.2.1"), Instant::now());
-        throttle.failed(A, from, Standing::New, now);
-        throttle.failed(A, from, Standing::New, now);
-        assert_eq!(throttle.check(A, from, now), Verdict::Pass);
+        throttle.failed(A, from, fresh(), Standing::New, now);
+        throttle.failed(A, from, fresh(), Standing::New, now);
+        assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Pass);
     }
 
     #[test]
@@ -340,10 +466,10 @@ mod tests {
             let from = IpAddr::from(number.to_be_bytes()).into();
             let mut name = [0; 32];
             name[..4].copy_from_slice(&number.to_be_bytes());
-            throttle.failed(Digest(name), from, Standing::New, now);
+            throttle.failed(Digest(name), from, fresh(), Standing::New, now);
             throttle.succeeded(Digest(name), from);
         }
         assert!(throttle.known.len() <= MAX_KEYS.get() && throttle.accounts.len() <= MAX_KEYS.get());
-        assert!(throttle.addresses.len() <= MAX_KEYS.get() && throttle.pairs.len() <= MAX_KEYS.get());
+        assert!(throttle.origins.addresses.len() <= MAX_KEYS.get() && throttle.pairs.len() <= MAX_KEYS.get());
     }
 }

@@ -85,7 +85,7 @@ async fn alone_and_meanwhile(attack: &str, attempts: u32, attempt: Attempt, from
                 && number < attempts
             {
                 let (name, from) = attempt(number);
-                let result = accounts.log_in(&name, "wrong", from).await;
+                let result = accounts.log_in(&name, &format!("wrong {number}"), from).await;
                 assert!(matches!(result, Err(LoginError::Wrong | LoginError::Throttled { .. } | LoginError::Busy)));
                 tokio::task::yield_now().await;
             }
