@@ -49,7 +49,7 @@ pub(crate) async fn say(peer: &Peer, line: String) {
 async fn say_all(peer: &Peer, text: &str) {
     let mut nodes = peer.root.peers();
     nodes.retain(|node| node.kind() == NodeKind::WebRtc && node.is_open());
-    if nodes.is_empty() {
+    if nodes.is_empty() && !text.is_empty() {
         peer.error(None, "nobody is there to read this").await;
     }
     for node in nodes {

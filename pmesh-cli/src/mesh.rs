@@ -1,6 +1,6 @@
 //! How a command gets into an overlay, and reaches a peer there.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use pmesh::overlay::{Overlay, OverlayEvent, OverlayId, PeerRelayCompat};
 use pmesh::{Connect, Node, Root};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
@@ -71,14 +71,13 @@ pub(crate) struct Joined {
     pub(crate) root: Root,
     pub(crate) overlay: Overlay,
     ways: Ways,
-    telling: AbortHandle,
     /// What goes on in the background.
     tasks: JoinSet<()>,
 }
 
 impl Joined {
     /// Begins to get into the overlay: by whoever listens, begins at others, or is announced by an onramp. Waits for none of them. What is
-    /// wrong with them is said on standard error.
+    /// wrong with them is said on standard error, after who this peer is, or while a peer is looked for.
     pub(crate) async fn new(args: &MeshArgs) -> Result<Self> {
         if args.onramp.is_empty() && args.bootstrap.is_empty() && args.listen.is_none() {
             return Err("there is no way into the overlay: say --bootstrap, --onramp or --listen".into());
@@ -92,8 +91,8 @@ impl Joined {
         for (url, connect) in onramps {
             tasks.spawn(meet_at(root.clone(), url, connect, overlay.clone(), ways.clone()));
         }
-        let telling = tasks.spawn(tell(overlay.clone(), ways.clone()));
-        Ok(Self { root, overlay, ways, telling, tasks })
+        tasks.spawn(listen_for_wrong_ways(overlay.clone(), ways.clone()));
+        Ok(Self { root, overlay, ways, tasks })
     }
 
     /// Does something in the overlay, as long as there may be a way into it and the command is not told to stop.
@@ -107,19 +106,21 @@ impl Joined {
 
     /// Says no more of ways into the overlay.
     pub(crate) fn hush(&self) {
-        self.telling.abort();
+        self.ways.hush();
     }
 
-    /// Says on standard error who this peer is, and where it listens.
+    /// Says on standard error who this peer is, and where it listens; then what is wrong with ways into the overlay.
     pub(crate) fn introduce(&self) {
         note!("{}", self.overlay.id());
         if let Some(address) = self.overlay.local_addr() {
             note!("listening for neighbours at ws://{address}");
         }
+        self.ways.speak();
     }
 
     /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us.
     pub(crate) async fn dial(&self, to: OverlayId, service: &str, until: Instant) -> Result<Stream> {
+        self.ways.speak();
         if timeout_at(until, self.neighbour()).await.is_err() {
             return Err(self.ways.why("nobody was met in time, so there is no way into the overlay").into());
         }
@@ -179,21 +180,46 @@ struct Ways(Arc<watch::Sender<State>>);
 struct State {
     /// Those that lead to somebody, or may do so yet.
     open: usize,
-    said: HashSet<String>,
+    /// What was found wrong, each once, and how much of it has been said.
+    wrong: Vec<String>,
+    said: usize,
+    speaks: bool,
     /// What was found wrong last.
     last: Option<String>,
 }
 
+impl State {
+    fn say(&mut self) {
+        if self.speaks {
+            self.wrong[self.said..].iter().for_each(|what| note!("{}", shown(what)));
+            self.said = self.wrong.len();
+        }
+    }
+}
+
 impl Ways {
     fn new(open: usize) -> Self {
-        Self(Arc::new(watch::Sender::new(State { open, said: HashSet::new(), last: None })))
+        Self(Arc::new(watch::Sender::new(State { open, wrong: Vec::new(), said: 0, speaks: false, last: None })))
     }
 
-    /// Says what is wrong, once.
+    /// Says what was found wrong so far, and what will be.
+    fn speak(&self) {
+        self.0.send_modify(|state| {
+            state.speaks = true;
+            state.say();
+        });
+    }
+
+    fn hush(&self) {
+        self.0.send_modify(|state| state.speaks = false);
+    }
+
+    /// Something is wrong with one.
     fn wrong(&self, what: String) {
         self.0.send_modify(|state| {
-            if state.said.len() < MAX_SAID && state.said.insert(what.clone()) {
-                note!("{}", shown(&what));
+            if state.wrong.len() < MAX_SAID && !state.wrong.contains(&what) {
+                state.wrong.push(what.clone());
+                state.say();
             }
             state.last = Some(what);
         });
@@ -219,8 +245,8 @@ impl Ways {
     }
 }
 
-/// Tells which URLs to begin at lead to nobody.
-async fn tell(overlay: Overlay, ways: Ways) {
+/// Learns which URLs to begin at lead to nobody.
+async fn listen_for_wrong_ways(overlay: Overlay, ways: Ways) {
     let mut events = overlay.events();
     while let Some(event) = events.next().await {
         match event {

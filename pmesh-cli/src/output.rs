@@ -48,7 +48,7 @@ pub(crate) fn print_blocking(line: impl fmt::Display) -> Result<()> {
 pub(crate) async fn unread() {
     let (is_unread, told) = oneshot::channel();
     // It cannot be cancelled: it ends with the program.
-    std::thread::spawn(move || {
+    let watching = std::thread::Builder::new().spawn(move || {
         let out = io::stdout();
         // Nothing but its end is asked for, and that is always told.
         let mut polled = [PollFd::new(&out, PollFlags::empty())];
@@ -57,7 +57,7 @@ pub(crate) async fn unread() {
             let _ = is_unread.send(());
         }
     });
-    if told.await.is_err() {
+    if watching.is_err() || told.await.is_err() {
         // It cannot be known.
         std::future::pending().await
     }

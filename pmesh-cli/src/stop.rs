@@ -20,7 +20,7 @@ impl fmt::Display for Stopped {
 impl Error for Stopped {}
 
 /// Waits until the program is told to stop: by SIGTERM, SIGINT, SIGQUIT, or the end of its terminal (SIGHUP), unless that was
-/// ignored at the start, as `nohup` has it. Listens from this call on. Where it cannot listen, a signal ends the program at once.
+/// ignored at the start, as `nohup` has it; where the system does not tell, SIGHUP is left as it was. Listens from this call on. Where it cannot listen, a signal ends the program at once.
 pub(crate) fn stopped() -> impl Future<Output = ()> + Send + 'static {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()];
@@ -37,11 +37,11 @@ pub(crate) fn stopped() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-/// Whether a process with this status, as Linux tells it, ignores a signal. Elsewhere nothing is known.
+/// Whether a process with this status, as Linux tells it, ignores a signal, or may do so.
 fn ignores(status: &str, signal: Signal) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    ignored >> (signal.as_raw() - 1) & 1 == 1
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 #[cfg(test)]
@@ -53,6 +53,6 @@ mod tests {
         let status = "Name:\tpmesh\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000006\n";
         let ignored = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::PIPE].map(|signal| ignores(status, signal));
         assert_eq!(ignored, [true, false, false, true]);
-        assert!(!ignores("", Signal::HUP) && !ignores("SigIgn:\tno mask\n", Signal::HUP));
+        assert!(ignores("", Signal::HUP) && ignores("SigIgn:\tno mask\n", Signal::HUP), "nothing is known");
     }
 }

@@ -64,7 +64,9 @@
 //! The session logs in again by itself, after a second at first and a minute at most. Connections and calls over them go on; who was
 //! there counts as there, and calls to whom there is no connection wait. After the login what has changed comes as events. Each login
 //! has another number, so a connection that stood before is known to the other side by the old one, and not used for its calls to
-//! the new one: those may have to wait until the old connection is closed. A password that is wrong then ends the session.
+//! the new one: those may have to wait until the old connection is closed. A password that is wrong then ends the session. So does a directory
+//! that has ended the login, with its account or because of another password, also if it would take the old one again soon after: only
+//! the session that has changed the password itself logs in again.
 //!
 //! # Who is believed to be who
 //!

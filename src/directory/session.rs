@@ -94,12 +94,12 @@ impl Password {
         !known.is_tried
     }
 
-    /// A change is asked for: it may be done although no answer comes.
-    fn may_become(&self, password: &str) {
+    /// A change is asked for: it may be done although no answer comes. Returns what may have been the right one before.
+    fn may_become(&self, password: &str) -> Option<Credentials> {
         let mut known = lock(&self.0);
         let mut other = known.current.clone();
         other.change_password(password);
-        known.other = Some(other);
+        known.other.replace(other)
     }
 
     /// The change was done.
@@ -107,9 +107,9 @@ impl Password {
         lock(&self.0).take_other();
     }
 
-    /// The change was not done.
-    fn stays(&self) {
-        lock(&self.0).other = None;
+    /// The change was not done: all is as it was before.
+    fn stays(&self, other: Option<Credentials>) {
+        lock(&self.0).other = other;
     }
 }
 
@@ -350,7 +350,7 @@ impl Session {
     /// [`RequestError`]. After [`Lost`](RequestError::Lost) and [`TimedOut`](RequestError::TimedOut) this session tries both passwords.
     pub async fn change_password(&self, old: &str, new: &str) -> Result<(), RequestError> {
         let password = &self.inner.password;
-        password.may_become(new);
+        let before = password.may_become(new);
         let request = Request::ChangePassword { old: old.to_owned(), new: new.to_owned() };
         match self.request(request).await {
             Ok(_) => password.has_changed(),
@@ -358,7 +358,7 @@ impl Session {
                 return Err(RequestError::Lost);
             }
             Err(error) => {
-                password.stays();
+                password.stays(before);
                 return Err(error);
             }
         }
@@ -422,16 +422,25 @@ mod tests {
     fn a_password_that_is_none_any_more_is_not_tried_again() {
         let known = password();
         assert!(!known.try_other() && !known.try_other());
-        known.may_become("b");
-        known.stays();
+        drop(known.may_become("b"));
+        known.stays(None);
         assert!(!known.try_other());
+    }
+
+    #[test]
+    fn a_change_that_was_not_done_does_not_undo_an_earlier_one_of_which_nothing_was_heard() {
+        let known = password();
+        drop(known.may_become("b"));
+        let before = known.may_become("c");
+        known.stays(before);
+        assert!(known.try_other() && tried(&known));
     }
 
     #[test]
     fn the_new_password_is_tried_once_whoever_hears_of_the_change_first() {
         for answer_is_first in [true, false] {
             let known = password();
-            known.may_become("b");
+            drop(known.may_become("b"));
             if answer_is_first {
                 known.has_changed();
             }
@@ -442,7 +451,7 @@ mod tests {
         }
         // It is dialled while the answer comes.
         let known = password();
-        known.may_become("b");
+        drop(known.may_become("b"));
         known.get();
         known.has_changed();
         assert!(known.try_other() && tried(&known));

@@ -81,6 +81,7 @@ async fn stay(
     loop {
         let Carried { held, ended } = carry(core, socket, stop.clone()).await;
         backoff.lost(held);
+        // Of this crate's directories all say why.
         let ended = ended.filter(|reason| !reason.is_empty());
         // Nor is the directory asked once more: of many sessions of an account that would lock its owner out.
         if let Some(reason) = ended.clone().filter(|_| !password.try_other()) {

@@ -146,13 +146,10 @@ fn line(reply: &Reply, size: usize) -> Value {
             line["error"] = match error {
                 CallError::Call(rpc::CallError::Failed(failure)) => json!(failure.message),
                 CallError::NotConnected(ConnectError::OwnAddress) => json!(SAME_KEY),
-                // Others may take larger ones: each says so itself.
-                CallError::Call(rpc::CallError::TooLarge { limit }) if size > *limit => {
-                    json!(format!("the request has {size} bytes, and this peer takes {limit} at most"))
-                }
-                CallError::Call(rpc::CallError::TooLarge { limit }) => {
-                    json!(format!("the answer has more than the {limit} bytes that are taken"))
-                }
+                // It may be either: each end has a limit of its own.
+                CallError::Call(rpc::CallError::TooLarge { limit }) => json!(format!(
+                    "the request, which has {size} bytes, or the answer has more than the {limit} that are taken"
+                )),
                 error => json!(error.to_string()),
             };
             if let CallError::Call(rpc::CallError::Failed(failure)) = error

@@ -154,6 +154,11 @@ impl Attended {
         true
     }
 
+    /// It has not to wait any more.
+    pub(super) fn goes_on(&self, name: &FileName) {
+        self.places.lock().waiting.retain(|(sender, waiting)| (*sender, waiting) != (self.sender, name));
+    }
+
     /// The places of all.
     pub(super) fn places(&self) -> &Places {
         &self.places

@@ -120,6 +120,7 @@ async fn take(stream: &mut Stream, place: &mut Attended, args: &ReceiveArgs) -> 
     }
     place.transfer().map_err(|why| Later { name: offer.name.clone(), why })?;
     let (mut part, part_path) = open_part(&args.dir, &offer.name).await?;
+    place.goes_on(&offer.name);
     let filled = fill(stream, &mut part, &offer, place.places()).await;
     // What is here is good for another time.
     part.flush().await?;

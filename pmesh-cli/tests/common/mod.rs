@@ -34,6 +34,13 @@ pub(crate) fn events(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Whether a process ignores SIGHUP, or may do so.
+pub(crate) fn ignores_hangup(process: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_none_or(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 != 0)
+}
+
 /// A program that writes JSON lines.
 pub(crate) struct Running {
     child: Child,

@@ -310,7 +310,7 @@ async fn an_onramp_is_a_way_into_the_overlay() {
 async fn a_silent_onramp_holds_nothing_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("ws://{}", listener.local_addr().unwrap());
-    let options = ["--onramp", &silent, "--connect-timeout", "1000"];
+    let options = ["--onramp", &silent, "--connect-timeout", "60000"];
     let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
     let dial = output(&[&["cat", "dial", &nobody, "--timeout", "0.5"], &options[..]].concat()).await;
     assert_eq!(dial.status.code(), Some(1));

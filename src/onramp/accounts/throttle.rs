@@ -131,7 +131,8 @@ impl Throttle {
     /// What is known of an attempt that is made now.
     pub(super) fn standing(&self, account: Digest, from: Source, now: Instant) -> Standing {
         let pair = self.pairs.peek(&(account, from)).map(|pair| &pair.used);
-        let failures = [pair, self.origins.addresses.peek(&from), self.accounts.peek(&account)];
+        let addresses = [&self.origins, &self.repeats].map(|origins| origins.addresses.peek(&from));
+        let failures = [pair, addresses[0], addresses[1], self.accounts.peek(&account)];
         if self.knows(account, from) {
             Standing::Known
         } else if failures.into_iter().flatten().any(|used| *used > now) {
@@ -178,11 +179,12 @@ impl Throttle {
         if standing == Standing::New {
             self.alarm = Some(ALARM.charged(self.alarm, now));
         }
-        if self.remembers(account, from, guess) {
-            self.repeats.charge(address, from, now);
-            return;
-        }
         let of_pair = self.pairs.get_or_insert_mut((account, from), || Pair { used: now, wrong: Vec::new() });
+        if let Some(at) = of_pair.wrong.iter().position(|wrong| *wrong == guess) {
+            // What is tried again and again is not forgotten for what is tried once.
+            of_pair.wrong[..=at].rotate_right(1);
+            return self.repeats.charge(address, from, now);
+        }
         of_pair.used = pair.charged(Some(of_pair.used), now);
         of_pair.wrong.truncate(REMEMBERED - 1);
         of_pair.wrong.insert(0, guess);
@@ -335,6 +337,23 @@ mod tests {
             throttle.failed(A, from, new, Standing::Suspect, now);
         }
         assert_eq!(throttle.check(A, from, fresh(), now), Verdict::Refuse(pair.every));
+    }
+
+    #[test]
+    fn what_is_tried_again_is_suspect_and_is_remembered_longest() {
+        let (mut throttle, Throttling { pair, .. }, now) = throttle();
+        let (from, old) = (source("192.0.2.1"), fresh());
+        throttle.failed(A, from, old, Standing::New, now);
+        // What counted then is over.
+        let later = now + 2 * pair.every;
+        assert_eq!(throttle.standing(A, from, later), Standing::New);
+        throttle.failed(A, from, old, Standing::New, later);
+        assert_eq!([A, B].map(|account| throttle.standing(account, from, later)), [Standing::Suspect; 2]);
+        for _ in 0..2 * REMEMBERED {
+            throttle.failed(A, from, fresh(), Standing::Suspect, later);
+            throttle.failed(A, from, old, Standing::Suspect, later);
+        }
+        assert!(throttle.remembers(A, from, old));
     }
 
     #[test]
