@@ -107,10 +107,14 @@ fn max_connections(asked: Option<usize>) -> usize {
     // Of a small limit they have half.
     let fit = limit.saturating_sub(SPARE_DESCRIPTORS).max(limit / 2);
     let connections = asked.unwrap_or(MAX_CONNECTIONS.min(fit));
-    if connections.saturating_add(SPARE_DESCRIPTORS) > limit {
-        tracing::warn!(limit, connections, "too few file descriptors for so many connections: raise `ulimit -n`");
-    } else if asked.is_none() && connections < MAX_CONNECTIONS {
-        tracing::info!(limit, connections, "as many connections as file descriptors allow: `ulimit -n` raises it");
+    match asked {
+        Some(_) if connections.saturating_add(SPARE_DESCRIPTORS) > limit => {
+            tracing::warn!(limit, connections, "too few file descriptors for so many connections: raise `ulimit -n`");
+        }
+        None if connections < MAX_CONNECTIONS => {
+            tracing::info!(limit, connections, "as many connections as file descriptors allow: `ulimit -n` raises it");
+        }
+        _ => {}
     }
     connections
 }
