@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
 use crate::output::{Unread, note};
-use crate::reason::told;
+use crate::reason::of_onramp;
 use crate::stop::{Stopped, stopped};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -263,7 +263,7 @@ async fn meet_at(root: Root, url: String, connect: Connect, overlay: Overlay, wa
     match root.connect(connect).await {
         Ok(onramp) => meet(onramp, overlay).await,
         Err(error) => {
-            ways.wrong(format!("cannot meet anybody at {url}: {}", told(&error)));
+            ways.wrong(of_onramp(&url, &error));
             ways.close();
         }
     }

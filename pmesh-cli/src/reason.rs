@@ -42,6 +42,11 @@ pub(crate) fn told(error: &ConnectError) -> String {
     }
 }
 
+/// The same of an onramp.
+pub(crate) fn of_onramp(url: &str, error: &ConnectError) -> String {
+    format!("cannot meet anybody at {url}: {}", told(error))
+}
+
 /// Why a message over the overlay was not sent, or is not confirmed.
 pub(crate) fn of_overlay_send(error: &OverlaySendError) -> &'static str {
     match error {

@@ -267,19 +267,8 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::onramp::accounts::{MemoryStore, Passwords};
-
-    struct Plain;
-
-    impl Passwords for Plain {
-        fn hash(&self, password: &str) -> String {
-            password.into()
-        }
-
-        fn verify(&self, password: &str, hash: Option<&str>) -> bool {
-            hash == Some(password)
-        }
-    }
+    use crate::onramp::accounts::MemoryStore;
+    use crate::onramp::accounts::tests::Plain;
 
     #[tokio::test]
     async fn only_so_many_of_an_account_wait_to_write() {
@@ -298,7 +287,7 @@ mod tests {
             login_timeout: Duration::MAX,
             refresh_interval: Duration::MAX,
         };
-        let members = Members::new(Accounts::new(MemoryStore::new(), Plain), limits, options);
+        let members = Members::new(Accounts::new(MemoryStore::new(), Plain::default()), limits, options);
         let enter = |account| Box::pin(members.may_write(AccountId(account)));
         let writing = enter(1).await;
         assert!(writing.is_some());

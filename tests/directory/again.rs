@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pmesh::directory::{Credentials, Directory, Session, SessionEvent};
-use pmesh::rpc::{CallError, Request};
-use pmesh::{Node, PeerNumber};
+use pmesh::rpc::{ModuleGuard, Request};
+use pmesh::{Address, Node, PeerNumber};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::common::{builder, soon};
+use crate::ended::is_served;
 use crate::scripted::{Scene, Script};
 
 /// Bob logs in too, and one of the two connects to the other.
@@ -44,16 +45,27 @@ async fn connect(scene: &mut Scene, by_bob: bool) -> (Session, Script, Node) {
     (bob, script, node)
 }
 
+/// Alice loses the directory, and comes to it again.
+async fn lose(scene: &mut Scene) -> Script {
+    let mut events = scene.session.events();
+    scene.script.0.close(None).await.unwrap();
+    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
+    Script::accept(&scene.listener).await
+}
+
+/// Alice takes Bob's calls: until the guard is dropped, over this node of his.
+fn served(scene: &Scene, bob: &Session) -> (ModuleGuard, Node) {
+    let echo = scene.session.module("Echo", async |request: Request| Ok(request.body().clone())).unwrap();
+    (echo, bob.root().peer(&Address::new("1").unwrap()).unwrap())
+}
+
 /// The number is somebody else's after an absence, so who is connected by it is not believed any more to be Bob.
 #[tokio::test]
 async fn a_number_that_has_another_name_is_not_who_it_was() {
     let mut scene = Scene::begin().await;
     let (_bob, _scripted, node) = connect(&mut scene, false).await;
-    let mut events = scene.session.events();
-    scene.script.0.close(None).await.unwrap();
-    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
+    let mut again = lose(&mut scene).await;
     assert!(node.is_open());
-    let mut again = Script::accept(&scene.listener).await;
     again.welcome(7, json!(["Bob", "Eve"]), json!([{"name": "Eve", "id": 2}])).await;
     soon(node.closed()).await;
     let there: Vec<_> = scene.session.peers().into_iter().map(|peer| (peer.name, peer.number.get())).collect();
@@ -64,10 +76,8 @@ async fn a_number_that_has_another_name_is_not_who_it_was() {
 async fn only_the_same_user_comes_again_by_a_key() {
     let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(200))).await;
     let (bob, _scripted, node) = connect(&mut scene, true).await;
-    let key = bob.root().peer_id().to_string();
     scene.script.say(json!({"type": "peerConnect", "data": {"name": "Eve", "id": 3}})).await;
-    let again = json!({"to": 1, "from": 3, "peer": 3, "again": key});
-    scene.script.say(json!({"type": "peerResponse", "data": again})).await;
+    vouch(&mut scene, &bob, 3).await;
     scene.script.say(json!({"type": "peerDisconnect", "data": 2})).await;
     soon(node.closed()).await;
 }
@@ -81,10 +91,7 @@ fn is_again(text: &Value) -> bool {
 async fn everybody_is_told_who_comes_again_however_many_they_are() {
     let mut scene = Scene::begin().await;
     let (_bob, _scripted, _node) = connect(&mut scene, true).await;
-    let mut events = scene.session.events();
-    scene.script.0.close(None).await.unwrap();
-    while soon(events.next()).await.unwrap() != SessionEvent::Disconnected {}
-    let mut script = Script::accept(&scene.listener).await;
+    let mut script = lose(&mut scene).await;
     // More than may wait to be sent.
     let mut untold: BTreeSet<u64> = (100..800).collect();
     let peers: Vec<_> = untold.iter().map(|id| json!({"name": "Bob", "id": id})).collect();
@@ -126,8 +133,7 @@ async fn who_was_busy_is_told_once_more() {
 async fn a_connection_of_the_application_is_served_again_when_its_peer_comes_again() {
     let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(100))).await;
     let (bob, _scripted, _node) = connect(&mut scene, false).await;
-    let _echo = scene.session.module("Echo", async |request: Request| Ok(request.body().clone())).unwrap();
-    let to_alice = bob.root().peers().into_iter().find(|node| node.address().as_str() == "1").unwrap();
+    let (_echo, to_alice) = served(&scene, &bob);
     // Whether it is by his number of before, or by another one.
     for number in [2, 3] {
         until_served(&bob, &to_alice, true).await;
@@ -144,15 +150,7 @@ async fn a_connection_of_the_application_is_served_again_when_its_peer_comes_aga
 
 async fn until_served(by: &Session, node: &Node, wanted: bool) {
     soon(async {
-        loop {
-            let is_served = match by.rpc().on(node).call("Echo", 1).await {
-                Ok(_) => true,
-                Err(CallError::Refused | CallError::Closed | CallError::NotOpen) => false,
-                Err(error) => panic!("{error:?}"),
-            };
-            if is_served == wanted {
-                return;
-            }
+        while is_served(by.rpc(), node).await != wanted {
             // Nothing tells that a peer is served no more.
             sleep(Duration::from_millis(5)).await;
         }
@@ -171,8 +169,7 @@ async fn a_number_that_has_another_name_ends_a_connection_however_long_its_peer_
     for is_vouched_for in [false, true] {
         let mut scene = Scene::begin_with(Directory::builder().grace(Duration::from_millis(100))).await;
         let (bob, _scripted, node) = connect(&mut scene, false).await;
-        let _echo = scene.session.module("Echo", async |request: Request| Ok(request.body().clone())).unwrap();
-        let to_alice = bob.root().peers().into_iter().find(|node| node.address().as_str() == "1").unwrap();
+        let (_echo, to_alice) = served(&scene, &bob);
         if is_vouched_for {
             scene.script.say(json!({"type": "peerConnect", "data": {"name": "Bob", "id": 3}})).await;
             vouch(&mut scene, &bob, 3).await;

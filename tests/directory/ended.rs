@@ -20,7 +20,7 @@ fn grace(grace: Duration) -> DirectoryBuilder {
 }
 
 /// Whether the other end takes calls over a node.
-async fn is_served(rpc: &Rpc, node: &Node) -> bool {
+pub(crate) async fn is_served(rpc: &Rpc, node: &Node) -> bool {
     match soon(rpc.on(node).call("Echo", 1)).await {
         Ok(_) => true,
         Err(rpc::CallError::Refused | rpc::CallError::Closed | rpc::CallError::NotOpen) => false,

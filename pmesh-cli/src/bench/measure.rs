@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::report::{Report, Way};
 use super::{Ask, HELLO, PATIENCE, Result, answer, flood, json, next};
 use crate::args::BenchArgs;
-use crate::reason::told;
+use crate::reason::of_onramp;
 
 /// Sizes of the messages of floods, in bytes.
 const FLOODS: [usize; 3] = [64 * 1024, 16 * 1024, 100];
@@ -34,7 +34,7 @@ async fn measure(root: &Root, url: &str, args: &BenchArgs) -> Result<()> {
     let report = Report::new(args.json);
     let connecting = root.connect(args.login.onramp(url)?);
     let mut announced = connecting.node().announcements();
-    let onramp = connecting.await.map_err(|error| format!("cannot meet anybody at {url}: {}", told(&error)))?;
+    let onramp = connecting.await.map_err(|error| of_onramp(url, &error))?;
     let find = find(&onramp, &mut announced);
     let (mut link, address) = timeout(args.wait, find).await.map_err(|_| "there is no other end")??;
     report.begin(&address)?;

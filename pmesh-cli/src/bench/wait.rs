@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::report::Report;
 use super::{Ask, HELLO, MAX_FLOOD, MAX_SIZE, PATIENCE, Result, flood, json, next};
 use crate::args::BenchArgs;
-use crate::reason::told;
+use crate::reason::of_onramp;
 
 pub(super) async fn run(place: &str, args: &BenchArgs) -> Result<()> {
     let report = Report::new(args.json);
@@ -43,7 +43,7 @@ async fn serve(root: &Root, url: &str, args: &BenchArgs) -> Result<()> {
     let wait = args.wait;
     let mut nodes = root.connections();
     let connect = args.login.onramp(url)?;
-    root.connect(connect).await.map_err(|error| format!("cannot meet anybody at {url}: {}", told(&error)))?;
+    root.connect(connect).await.map_err(|error| of_onramp(url, &error))?;
     let mut until = Instant::now() + wait;
     loop {
         let came = timeout_at(until, nodes.next()).await;

@@ -60,7 +60,7 @@ mod reading;
 mod service;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod throttle;
 mod turns;
 

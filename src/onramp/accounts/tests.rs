@@ -17,7 +17,7 @@ const PASSWORD: &str = "correct horse";
 
 /// Counts what is hashed, and what is checked against nothing.
 #[derive(Clone, Default)]
-struct Plain(Arc<(AtomicUsize, AtomicUsize)>);
+pub(crate) struct Plain(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl Plain {
     fn checked(&self) -> usize {

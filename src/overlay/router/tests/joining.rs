@@ -15,17 +15,22 @@ fn joining() -> Net {
     net
 }
 
-#[test]
-fn messages_wait_for_the_first_link() {
-    let mut net = joining();
-    net.send(0, 2, "plain", None);
+/// What 0 sends arrives when it has a link.
+fn messages_wait(net: &mut Net, text: &'static str) {
+    net.send(0, 2, text, None);
     let send = net.send(0, 2, "confirmed", CONFIRM);
     net.run(SECOND * 9);
     assert_eq!(net.take_told(), []);
     net.link(0, 1);
     net.run(SECOND / 2);
     let told = net.take_told();
-    assert_eq!(told, [delivered(2, 0, "plain"), delivered(2, 0, "confirmed"), (0, Told::Confirmed(send))]);
+    assert_eq!(told, [delivered(2, 0, text), delivered(2, 0, "confirmed"), (0, Told::Confirmed(send))]);
+}
+
+#[test]
+fn messages_wait_for_the_first_link() {
+    let mut net = joining();
+    messages_wait(&mut net, "plain");
 }
 
 #[test]
@@ -37,14 +42,7 @@ fn messages_wait_for_the_first_link_after_the_last_one_too() {
     net.cut(0, 1);
     net.run(SECOND * 10);
     net.take_told();
-    net.send(0, 2, "again", None);
-    let send = net.send(0, 2, "confirmed", CONFIRM);
-    net.run(SECOND * 9);
-    assert_eq!(net.take_told(), []);
-    net.link(0, 1);
-    net.run(SECOND / 2);
-    let told = net.take_told();
-    assert_eq!(told, [delivered(2, 0, "again"), delivered(2, 0, "confirmed"), (0, Told::Confirmed(send))]);
+    messages_wait(&mut net, "again");
 }
 
 #[test]
