@@ -84,6 +84,7 @@ check_rust() {
   cargo fmt --version || { echo "MISSING: rustfmt (rustup component add rustfmt)"; good=1; }
   cargo clippy --version || { echo "MISSING: clippy (rustup component add clippy)"; good=1; }
   have cc && have c++ || { echo "MISSING: a C and C++ compiler (apt-get install build-essential)"; good=1; }
+  echo "disk: $(df -Ph . | awk 'NR == 2 { print $4 }') free here, $(df -Ph "${TMPDIR:-/tmp}" | awk 'NR == 2 { print $4 }') for temporary files"
   return $good
 }
 

@@ -297,8 +297,7 @@ impl Driver {
         let Some(node) = self.nodes.remove(&id) else { return };
         debug!(address = %node.address(), %reason, "closed");
         let Some(via) = self.announced.remove(&id) else {
-            node.end(reason);
-            self.shared.remove(id);
+            self.shared.remove(&node, reason);
             return;
         };
         let failed = *node.inner.state.borrow() == NodeState::Connecting
@@ -310,8 +309,7 @@ impl Driver {
         if forgotten > 0 {
             node.report(NodeError::UnreadForgotten { bytes: forgotten });
         }
-        node.end(reason.clone());
-        self.shared.remove(id);
+        self.shared.remove(&node, reason.clone());
         self.shared.emit(Event::Close { node: node.clone(), reason });
         let event = Event::Disconnection { node, via: via.clone() };
         if let Some(via) = via {
@@ -333,8 +331,7 @@ impl Drop for Driver {
             running.pipe.revoke();
         }
         for node in self.nodes.values() {
-            node.end(CloseReason::RootClosed);
-            self.shared.remove(node.inner.id);
+            self.shared.remove(node, CloseReason::RootClosed);
         }
         self.shared.end();
     }

@@ -380,15 +380,18 @@ impl Shared {
         true
     }
 
-    pub(super) fn remove(&self, node: NodeId) {
+    /// Takes a node out and ends it, in one: whoever learns of its end does not find it here any more.
+    pub(super) fn remove(&self, node: &Node, reason: CloseReason) {
         let mut nodes = self.lock_nodes();
-        let Some(removed) = nodes.by_id.remove(&node) else { return };
-        if let Entry::Occupied(mut of_address) = nodes.by_address.entry(removed.address().clone()) {
-            of_address.get_mut().retain(|id| *id != node);
+        let id = node.inner.id;
+        nodes.by_id.remove(&id);
+        if let Entry::Occupied(mut of_address) = nodes.by_address.entry(node.address().clone()) {
+            of_address.get_mut().retain(|other| *other != id);
             if of_address.get().is_empty() {
                 of_address.remove();
             }
         }
+        node.end(reason);
     }
 
     pub(super) fn emit(&self, event: Event) {

@@ -291,6 +291,27 @@ async fn closing_is_seen_on_both_sides_and_what_was_sent_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_sees_the_end_of_a_node_finds_it_in_the_tree_no_more() {
+    let world = World::new();
+    let (a, a_onramp, a_address) = world.peer().await;
+    let (b, _, b_address) = world.peer().await;
+    for _ in 0..50 {
+        let node = a_onramp.connect(&b_address).await.unwrap();
+        accepted(&b, &a_address).await;
+        let (tree, watched) = (a.clone(), node.clone());
+        // Another thread, which looks in the moment of the end.
+        let watcher = std::thread::spawn(move || {
+            while !matches!(watched.state(), NodeState::Closed(_)) {
+                std::hint::spin_loop();
+            }
+            tree.peers().contains(&watched)
+        });
+        node.close().await;
+        assert!(!watcher.join().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_an_attempt_abandons_it() {
     let mut world = World::new();
     world.onramp = MemoryOnramp::new(false);
