@@ -21,6 +21,7 @@ use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
 use crate::protocol::directory::{Notice, OWN_ALIAS, Refused, Request};
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Rpc;
+use crate::transport::introducer::introducer;
 
 /// Events that a slow reader may be behind before it loses some.
 const EVENTS: usize = 1024;
@@ -249,7 +250,7 @@ impl Core {
 
     /// Makes the node of this login.
     fn attach(self: &Arc<Self>, state: &mut State, own: PeerNumber) -> FromTree {
-        let (transport, from_tree, to_tree) = link::link(own);
+        let (transport, from_tree, to_tree) = introducer(own);
         let core = Arc::downgrade(self);
         let room = move |offer: &Offer| core.upgrade().map_or(Verdict::Refuse, |core| core.room(offer));
         let connect = Connect::from(&self.url).firewall(self.root.policy().clone().and(room));

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -73,7 +74,9 @@ impl Core {
         }
         match (link::payload(data), &state.node) {
             _ if !is_ours || alias.is_none() => state.counters.foreign += 1,
-            (Some(payload), Some((_, to_tree))) => to_tree.deliver(from, payload.to_owned()),
+            (Some(payload), Some((_, to_tree))) => {
+                to_tree.deliver(from, None, Bytes::copy_from_slice(payload.as_bytes()))
+            }
             (Some(_), None) => state.counters.dropped += 1,
             (None, node) => {
                 state.counters.originals += 1;

@@ -1,30 +1,22 @@
 //! The directory as a node of the tree: like an onramp it announces peers and passes the frames of negotiations on, to numbers.
 //!
-//! There are two ends: the node's, which is a [`Transport`], and that of the session, [`FromTree`] and [`ToTree`]. The address of a
-//! peer is its number.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+//! The address of a peer is its number.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
 
-use crate::error::CloseReason;
 use crate::identity::PeerId;
 use crate::protocol::directory::{Introduction, Route};
-use crate::protocol::frame::{self, Frame, Undeliverable};
 use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::signal::{Description, Signal};
 use crate::protocol::{Address, PeerNumber};
-use crate::transport::attached::attached;
-use crate::transport::{Command, Framing, LinkEvent, Outgoing, Pipe, Transport, WhenFull, WireMessage};
+use crate::transport::introducer::{self, Name};
 
-/// Payloads that may wait for the session. At it, the tree is told that the directory is busy.
-const OUTGOING: usize = 64;
-/// Payloads, answers and notices that may wait for the tree. At it, further ones are dropped.
-const INCOMING: usize = 256;
+/// What the tree wants passed on to other peers.
+pub(super) type FromTree = introducer::FromTree<PeerNumber>;
+/// What the directory says to the tree.
+pub(super) type ToTree = introducer::ToTree<PeerNumber>;
 
 /// The address that a peer has in the tree.
 pub(super) fn address(peer: PeerNumber) -> Address {
@@ -87,150 +79,21 @@ pub(super) fn payload(data: &str) -> Option<&str> {
     (pmesh.get().len() <= MAX_SIGNAL_BYTES).then_some(pmesh.get())
 }
 
-/// The two ends of a node for a login in which we have this number. The first is to be [attached](crate::Root::attach) to a root, as one
-/// node.
-pub(super) fn link(own: PeerNumber) -> (Arc<dyn Transport>, FromTree, ToTree) {
-    let (to_session, outgoing) = mpsc::channel(OUTGOING);
-    let (incoming, from_session) = mpsc::channel(INCOMING);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let pump = Pump { own, to_session, from_session, dropped: dropped.clone() };
-    let transport = attached("a login is one node only", |pipe, commands| pump.run(pipe, commands));
-    (transport, FromTree(outgoing), ToTree { incoming, dropped })
-}
+impl Name for PeerNumber {
+    const ONE_NODE: &str = "a login is one node only";
+    const INCOMING: usize = 256;
 
-/// What the tree wants passed on to other peers.
-#[derive(Debug)]
-pub(super) struct FromTree(mpsc::Receiver<(PeerNumber, String)>);
-
-/// What the directory says to the tree. Dropping it closes the node.
-#[derive(Debug)]
-pub(super) struct ToTree {
-    incoming: mpsc::Sender<Incoming>,
-    dropped: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-enum Incoming {
-    Payload { from: PeerNumber, payload: String },
-    Undeliverable { to: PeerNumber, why: Undeliverable },
-    Here(Vec<PeerNumber>),
-    Left(PeerNumber),
-}
-
-impl FromTree {
-    /// The next payload, JSON, and whom it is for. `None` when the node is closed. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<(PeerNumber, String)> {
-        self.0.recv().await
-    }
-}
-
-impl ToTree {
-    /// Hands the tree a payload of a peer that the directory has named.
-    pub(super) fn deliver(&self, from: PeerNumber, payload: String) {
-        self.push(Incoming::Payload { from, payload });
+    fn address(&self) -> Address {
+        address(*self)
     }
 
-    /// Tells the tree that a payload could not be brought to this peer, so that its call need not wait.
-    pub(super) fn undeliverable(&self, to: PeerNumber, why: Undeliverable) {
-        self.push(Incoming::Undeliverable { to, why });
+    fn of_address(address: &Address) -> Option<Self> {
+        number(address)
     }
 
-    /// Announces peers.
-    pub(super) fn here(&self, peers: Vec<PeerNumber>) {
-        if !peers.is_empty() {
-            self.push(Incoming::Here(peers));
-        }
-    }
-
-    /// Says that a peer has left.
-    pub(super) fn left(&self, peer: PeerNumber) {
-        self.push(Incoming::Left(peer));
-    }
-
-    /// What was dropped so far, in both directions.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Never waits: what finds too many before it is dropped and counted.
-    fn push(&self, incoming: Incoming) {
-        if self.incoming.try_send(incoming).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-struct Pump {
-    own: PeerNumber,
-    to_session: mpsc::Sender<(PeerNumber, String)>,
-    from_session: mpsc::Receiver<Incoming>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl Pump {
-    async fn run(mut self, pipe: Arc<Pipe>, mut commands: mpsc::Receiver<Command>) {
-        pipe.open(Framing::Plain { max_message: MAX_SIGNAL_BYTES }, None);
-        pipe.emit(LinkEvent::Opened { extension: true }).await;
-        pipe.emit(LinkEvent::Frame(frame::welcome(&address(self.own)))).await;
-        let reason = loop {
-            let frame = tokio::select! {
-                outgoing = pipe.next_outgoing() => match outgoing {
-                    Outgoing::Text(text) => self.send(&text),
-                    Outgoing::Binary(_) | Outgoing::Stream { .. } => self.drop_one(),
-                    Outgoing::Finished => break CloseReason::Local,
-                },
-                incoming = self.from_session.recv() => match incoming {
-                    Some(Incoming::Payload { from, payload }) => Some(frame::relayed(&address(from), &payload)),
-                    Some(Incoming::Undeliverable { to, why }) => Some(frame::undeliverable(&address(to), why)),
-                    Some(Incoming::Left(peer)) => Some(frame::left(&address(peer))),
-                    Some(Incoming::Here(peers)) => {
-                        self.announce(&pipe, peers).await;
-                        None
-                    }
-                    None => break CloseReason::Remote,
-                },
-                command = commands.recv() => match command {
-                    Some(_) => {
-                        pipe.start_closing();
-                        None
-                    }
-                    None => return,
-                },
-            };
-            if let Some(frame) = frame {
-                pipe.emit(LinkEvent::Frame(frame)).await;
-            }
-        };
-        pipe.finish(reason).await;
-    }
-
-    /// Passes a frame of the tree on, or returns the answer to it.
-    fn send(&self, text: &[u8]) -> Option<String> {
-        let frame = std::str::from_utf8(text).ok().and_then(|text| Frame::parse(text).ok());
-        let Some(Frame::Relay { to, payload }) = frame else { return self.drop_one() };
-        match number(&to) {
-            Some(peer) if peer == self.own => Some(frame::relayed(&to, payload.get())),
-            Some(peer) => {
-                let sent = self.to_session.try_send((peer, payload.get().to_owned()));
-                sent.is_err().then(|| frame::undeliverable(&to, Undeliverable::Busy))
-            }
-            None => Some(frame::undeliverable(&to, Undeliverable::Unknown)),
-        }
-    }
-
-    async fn announce(&self, pipe: &Pipe, peers: Vec<PeerNumber>) {
-        for peer in peers {
-            let text = frame::announcement(&address(peer));
-            // Introductions do not wait for a reader of announcements: what is too much for it is dropped.
-            if pipe.deliver(WireMessage::Text(text.into()), WhenFull::Overflow).await.is_err() {
-                self.drop_one();
-            }
-        }
-    }
-
-    fn drop_one(&self) -> Option<String> {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        None
+    /// All of it: it has been taken out of an introduction.
+    fn payload<'a>(&self, sent: &'a [u8]) -> Option<&'a str> {
+        std::str::from_utf8(sent).ok()
     }
 }
 

@@ -13,7 +13,6 @@ use super::error::OverlayError;
 use super::handle::{Inner, Overlay};
 use super::keys::Keys;
 use super::link::listener::{self, ListenOptions};
-use super::link::signal::signals;
 use super::originals::{self, PeerRelayCompat};
 use super::packets::{PacketQueue, QueuedPort};
 use super::router::{Router, RouterConfig};
@@ -24,6 +23,7 @@ use super::stream::Streams;
 use super::tasks::{self, Tasks, Ways};
 use super::topics::{Topics, TopicsConfig};
 use crate::node::{Connect, NodeKind, Root};
+use crate::transport::introducer::introducer;
 
 #[derive(Debug, Clone)]
 enum Choice {
@@ -199,7 +199,7 @@ impl OverlayBuilder {
         let topics = Topics::new(identity.clone(), self.topics, microseconds(), rand::random());
         // Before the node is there, so that nothing is missed.
         let events = self.root.events();
-        let (transport, outgoing, to_tree) = signals(id);
+        let (transport, outgoing, to_tree) = introducer(id);
         let (core, wishes) = Core::new(router, topics, to_tree, self.makes_links);
         let originals = self.originals.map(|PeerRelayCompat { bootstrap, url, dial_answers }| {
             let here = local_addr.filter(|address| !address.ip().is_unspecified());

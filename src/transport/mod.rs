@@ -11,8 +11,8 @@ use crate::error::CloseReason;
 use crate::protocol::proof::Confirmation;
 use crate::protocol::signal::{Candidate, Description};
 
-pub(crate) mod attached;
 pub(crate) mod http;
+pub(crate) mod introducer;
 #[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod pipe;

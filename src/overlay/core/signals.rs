@@ -96,7 +96,7 @@ impl Core {
                     state.callers.0.put(from, now);
                 }
                 let account = Account { number: state.account(&through), background: purpose == FOR_ROUTING };
-                self.signals.deliver(from, account, payload);
+                self.signals.deliver(from, Some(account), payload);
             }
             DECLINED if state.wished.contains(&from) => {
                 // If that is forgotten, the call runs into its timeout.

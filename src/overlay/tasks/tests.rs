@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::overlay::Overlay;
 use crate::overlay::keys::Keys;
-use crate::overlay::link::signal::signals;
 use crate::overlay::link::signal::tests::Mesh;
 use crate::overlay::router::{Router, RouterConfig, SendFailure};
 use crate::overlay::routing::{Kademlia, KademliaConfig};
 use crate::overlay::seal::Session;
 use crate::overlay::topics::{Topics, TopicsConfig};
 use crate::protocol::Address;
+use crate::transport::introducer::introducer;
 use crate::{NodeState, Root};
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -58,7 +58,7 @@ fn core() -> Arc<Core> {
     let routing = Kademlia::new(id, KademliaConfig::default(), 1, Instant::now().into_std());
     let keys = Keys::new(identity.clone(), Session::from_bytes([1; 8]));
     let router = Router::new(Box::new(routing), Box::new(keys), RouterConfig::default(), 1);
-    let (_, _, to_tree) = signals(id);
+    let (_, _, to_tree) = introducer(id);
     Core::new(router, Topics::new(identity, TopicsConfig::default(), 1, 1), to_tree, false).0
 }
 

@@ -2,22 +2,27 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::node::RootBuilder;
+use crate::protocol::frame::Undeliverable;
+use crate::protocol::limits::MAX_SIGNAL_BYTES;
 use crate::protocol::proof::{Base64, Fingerprint, Offered, Terms};
 use crate::protocol::signal::{Description, DescriptionKind, Session};
+use crate::transport::Account;
+use crate::transport::introducer::{OUTGOING, introducer};
 use crate::transport::memory::{Memory, MemoryOnramp};
-use crate::{ConnectError, Firewall, Identity, Node, NodeKind, Offer, Policy, Root};
+use crate::{CloseReason, ConnectError, Firewall, Identity, Node, NodeKind, Offer, Policy, Root};
 
-const ACCOUNT: Account = Account { number: 0, background: false };
+const ACCOUNT: Option<Account> = Some(Account { number: 0, background: false });
 
 type Inbox = mpsc::Sender<(OverlayId, Bytes)>;
 
@@ -117,7 +122,7 @@ async fn alone(secret: u8, build: impl FnOnce(RootBuilder) -> Root) -> (Root, No
     let identity = Identity::from_secret([secret; 32]);
     let id = OverlayId::of(&identity.peer_id());
     let root = build(Root::builder().identity(identity));
-    let (transport, from, to) = signals(id);
+    let (transport, from, to) = introducer(id);
     let signals = Signals { from, to };
     let overlay = root.attach(NodeKind::Overlay, "overlay", transport).await.unwrap();
     (root, overlay, id, signals)
@@ -272,7 +277,7 @@ async fn the_overlay_may_end_first() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attachment_is_one_node() {
-    let (transport, _from, _to) = signals(OverlayId::from_bytes([7; 20]));
+    let (transport, _from, _to) = introducer(OverlayId::from_bytes([7; 20]));
     let root = in_memory(Root::builder());
     root.attach(NodeKind::Overlay, "overlay", transport.clone()).await.unwrap();
     let again = root.attach(NodeKind::Overlay, "overlay again", transport).await;
@@ -323,7 +328,7 @@ async fn too_much_at_once_is_dropped_and_counted() {
         // The tree has no turn in between.
         signals.deliver(from, ACCOUNT, "[5,{\"candidate\":\"x\"}]".into());
     }
-    assert_eq!(signals.dropped(), 1000 - INCOMING as u64);
+    assert_eq!(signals.dropped(), 1000 - OverlayId::INCOMING as u64);
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,7 +347,7 @@ async fn messages_of_the_application_are_dropped() {
 async fn many_ids_on_one_account_do_not_keep_the_firewall_from_others() {
     let undecided = Policy::new_async(|_| std::future::pending::<bool>());
     let (root, _overlay, _, mut signals) = alone(1, |builder| in_memory(builder.firewall(undecided))).await;
-    let account = |number| Account { number, background: false };
+    let account = |number| Some(Account { number, background: false });
     let offer = |secret: u8| {
         let identity = Identity::from_secret([secret; 32]);
         let sdp = format!("v=0\r\n{}", Fingerprint::of_certificate(b"any").line());
