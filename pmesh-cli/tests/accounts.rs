@@ -48,6 +48,7 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
         "pmesh token: there is no such token\n"
     );
     assert_eq!(alice.run(&["trust", "list"], "").await.well(), "Bob\n");
+    assert_eq!(bob.run(&["call", "Alice", "Echo"], "").await.badly(), "pmesh call: nobody is there as Alice now\n");
 
     let who: Value = serde_json::from_str(&alice.run(&["who", "--json"], "").await.well()).unwrap();
     assert_eq!(who["users"], json!([{"name": "Bob", "peers": [echo.number]}]));
@@ -70,7 +71,9 @@ async fn two_accounts_come_to_trust_and_call_each_other() {
     assert_eq!(many, [json!(1), json!([2, 3]), json!("4")].map(reply));
 
     alice.run(&["trust", "revoke", "Bob"], "").await.well();
-    assert_eq!(alice.run(&["call", "Bob", "Echo"], "").await.badly(), "pmesh call: nobody is there as Bob\n");
+    let unknown =
+        "pmesh call: nobody is there as Bob, and no user of this name is known to you: see `pmesh trust list`\n";
+    assert_eq!(alice.run(&["call", "Bob", "Echo"], "").await.badly(), unknown);
     assert_eq!(alice.run(&["trust", "list"], "").await.well(), "");
     assert_eq!(echo.stop().await, Some(0));
 }

@@ -4,7 +4,7 @@ use std::io::{BufReader, stdin};
 
 use futures_util::StreamExt;
 use pmesh::ConnectError;
-use pmesh::directory::{CallError, Reply, Session};
+use pmesh::directory::{CallError, PeerNumber, Reply, Session};
 use pmesh::rpc::{self, Rpc};
 use serde_json::{Deserializer, Value, json};
 use tokio::sync::mpsc;
@@ -102,6 +102,18 @@ fn requests() -> mpsc::Receiver<serde_json::Result<Value>> {
     receiver
 }
 
+/// Why there is nobody to be called: an alias may be wrong, or its user away.
+fn nobody(target: &str, users: &[String]) -> String {
+    let is_known = users.iter().any(|user| user == target);
+    let is_alias = target != "*" && target != "Us" && target.parse::<PeerNumber>().is_err();
+    let why = match (is_known, is_alias) {
+        (true, _) => " now",
+        (false, true) => ", and no user of this name is known to you: see `pmesh trust list`",
+        (false, false) => "",
+    };
+    format!("nobody is there as {target}{why}")
+}
+
 async fn call(session: &Session, args: &CallArgs, request: Value, count: &mut Count) -> Result<()> {
     let mut selection = session.get(&args.target).keep(args.keep);
     if let Some(timeout) = args.timeout {
@@ -109,7 +121,7 @@ async fn call(session: &Session, args: &CallArgs, request: Value, count: &mut Co
     }
     let peers = selection.peers().len();
     if peers == 0 {
-        return Err(format!("nobody is there as {}", args.target).into());
+        return Err(nobody(&args.target, &session.users()).into());
     }
     let size = request.to_string().len();
     let mut replies = match args.stream {
