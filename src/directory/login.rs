@@ -104,8 +104,9 @@ impl DirectoryUrl {
     /// [`LoginError`].
     pub(super) async fn dial(&self, dialler: &Dialler, credentials: &Credentials) -> Result<Socket, LoginError> {
         let authorization = credentials.basic();
-        let dialled = dialler.log_in(&self.0, &authorization, MAX_MESSAGE_BYTES);
-        Ok(timeout(LOGIN_TIMEOUT, dialled).await.map_err(|_| LoginError::TimedOut)??)
+        let dialled = dialler.dial_as(Some(&authorization), &self.0, &[], MAX_MESSAGE_BYTES);
+        let (socket, _) = timeout(LOGIN_TIMEOUT, dialled).await.map_err(|_| LoginError::TimedOut)??;
+        Ok(socket)
     }
 }
 
