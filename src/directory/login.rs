@@ -110,8 +110,10 @@ impl DirectoryUrl {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+/// Whether the host of a URL is this machine, to which a password may go in the clear: `localhost`, or a loopback address, which may be
+/// in brackets. No name is looked up.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
