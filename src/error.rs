@@ -51,6 +51,8 @@ pub enum CloseReason {
     },
     /// The other side has no identity, and this root requires one.
     NoIdentity,
+    /// The server has answered the upgrade to a WebSocket by a status of HTTP, 400 or more.
+    Denied(Denied),
     /// The transport could not be set up; the text says why.
     Failed(String),
 }
@@ -79,7 +81,33 @@ impl fmt::Display for CloseReason {
             Self::UnexpectedPeer { expected, found: Some(found) } => write!(f, "not {expected} but {found}"),
             Self::UnexpectedPeer { expected, found: None } => write!(f, "not {expected} but a peer without identity"),
             Self::NoIdentity => f.write_str("the other side has no identity"),
+            Self::Denied(denied) => denied.fmt(f),
             Self::Failed(why) => write!(f, "could not connect: {why}"),
         }
+    }
+}
+
+/// What a server has answered that opens no WebSocket: who has not logged in where that is needed, for instance, is told so.
+///
+/// All of it is as the server says, which may be anybody. What repeats the header with the credentials, or a value of the URL's query, as it
+/// was sent is left out: that may be secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Denied {
+    /// As in HTTP, 400 or more: 401 who has not logged in, 403 whose name or password is wrong, 429 who comes too often, 503 if there is
+    /// no room.
+    pub status: u16,
+    /// A word for programs, if the server says one, as onramps with accounts do: `noCredentials`, `wrongPassword`, `throttled`,
+    /// `tooManyLogins`, `busy` or `failed`. At most 32 letters.
+    pub code: Option<String>,
+    /// A sentence for people, in one line of at most 200 characters, none of which is a control character. If the server says none, it is
+    /// the usual phrase for the status, and empty if there is none for it.
+    pub why: String,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server answers with status {}", self.status)?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
     }
 }

@@ -150,7 +150,7 @@ mod protocol;
 pub mod rpc;
 mod transport;
 
-pub use error::CloseReason;
+pub use error::{CloseReason, Denied};
 pub use identity::{Identity, IdentityFileError, InvalidPeerId, PeerId};
 pub use node::{
     Announcements, Binaries, Channel, ChannelError, ChannelOptions, Channels, Connect, ConnectError, Connecting,

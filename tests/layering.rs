@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/error.rs",
     "src/protocol",
+    "src/transport/turned.rs",
     "src/transport/webrtc/shared/routes.rs",
     "src/transport/webrtc/shared/stun.rs",
     "src/directory/doubts.rs",

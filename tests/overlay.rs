@@ -116,7 +116,8 @@ async fn urls_that_lead_to_nobody_are_told() {
         assert_eq!(why(&format!("ws://{address}")), BootstrapFailure::OwnId);
         assert!(matches!(why(nowhere), BootstrapFailure::Failed(_)), "{found:?}");
         let at_onramp = found.keys().find(|url| at_onramp.starts_with(url.trim_end_matches('/'))).unwrap();
-        assert!(matches!(why(at_onramp), BootstrapFailure::NoPeer(_)), "{found:?}");
+        let BootstrapFailure::Denied(denied) = why(at_onramp) else { panic!("{found:?}") };
+        assert_eq!((denied.status, &*denied.why), (400, "Offer the WebSocket subprotocol \"pmesh.1\" or \"p\""));
         found.clear();
     }
 }

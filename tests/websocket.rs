@@ -51,10 +51,59 @@ async fn who_logs_in_at_an_onramp_with_accounts_is_a_peer_there_and_tells_nobody
     let again = soon(other.connect(Connect::to(&url).log_in("alice", "correct horse"))).await.unwrap();
     soon(again.connect(own_address(&node))).await.unwrap();
 
-    for (connect, status) in [(Connect::to(&url), "401"), (Connect::to(&url).log_in("alice", "wrong"), "403")] {
-        let error = soon(builder().build().connect(connect)).await.unwrap_err().to_string();
-        assert!(error.contains(status), "{error}");
+    for (connect, status, code, why) in [
+        (Connect::to(&url), 401, "noCredentials", "Log in first"),
+        (Connect::to(&url).log_in("alice", "wrong"), 403, "wrongPassword", "the name or the password is wrong"),
+    ] {
+        let root = builder().build();
+        let connecting = root.connect(connect);
+        let node = connecting.node();
+        let error = soon(connecting).await.unwrap_err();
+        let ConnectError::Denied(denied) = &error else { panic!("{error:?}") };
+        assert_eq!((denied.status, denied.code.as_deref(), &*denied.why), (status, Some(code), why));
+        assert_eq!(soon(node.closed()).await, CloseReason::Denied(denied.clone()));
+        assert_eq!(error.to_string(), format!("the server answers with status {status}: {why}"));
     }
+}
+
+/// A server that answers each request by this.
+async fn answering(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            // The client may have enough before all is written.
+            let _ = client.write_all(&answer).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn what_a_hostile_server_says_is_bounded_and_clean() {
+    let answer =
+        |status: &str, body: &str| format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n\r\n{body}").into_bytes();
+    let huge = "\x1b]0;title\x07 \r\n\0".repeat(4 << 20);
+    let root = builder().build();
+    for (answer, status) in [
+        (answer("500 Oops", &huge), 500),
+        (answer("403 No", &huge[..100]), 403),
+        (answer("599", ""), 599),
+        (b"HTTP/1.1 401 \xffx\r\n\r\n{\"code\":\"\\u001b\",\"message\":\"\\u001b[2J\"}".to_vec(), 401),
+    ] {
+        let error = soon(root.connect(&answering(answer).await)).await.unwrap_err();
+        let ConnectError::Denied(denied) = &error else { panic!("{error:?}") };
+        assert_eq!((denied.status, denied.code.as_deref()), (status, None));
+        let shown = error.to_string();
+        assert!(shown.len() < 300 && !shown.contains(char::is_control), "{shown:?}");
+    }
+    let elsewhere = b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1\r\n\r\n".to_vec();
+    let error = soon(root.connect(&answering(elsewhere).await)).await.unwrap_err();
+    assert!(matches!(&error, ConnectError::Failed(why) if why.contains("302")), "{error:?}");
 }
 
 /// Passwords that cost nothing.

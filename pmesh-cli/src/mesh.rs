@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
 use crate::output::{Unread, note};
-use crate::reason::of_onramp;
+use crate::reason::{of_onramp, told_bootstrap};
 use crate::stop::{Stopped, stopped};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -250,7 +250,9 @@ async fn listen_for_wrong_ways(overlay: Overlay, ways: Ways) {
     let mut events = overlay.events();
     while let Some(event) = events.next().await {
         match event {
-            OverlayEvent::BootstrapFailed { url, why } => ways.wrong(format!("cannot begin at {url}: {why}")),
+            OverlayEvent::BootstrapFailed { url, why } => {
+                ways.wrong(format!("cannot begin at {url}: {}", told_bootstrap(&why)));
+            }
             // What is wrong now is told anew.
             OverlayEvent::Lagged(_) => events = overlay.events(),
             _ => {}

@@ -204,7 +204,7 @@ async fn watch(peer: Peer, overlay: Overlay, mut events: OverlayEvents) {
                 peer.failure(to.to_string(), reason::of_overlay_send(&why), text).await;
             }
             OverlayEvent::BootstrapFailed { url, why } => {
-                peer.failure(url, reason::of_bootstrap(&why), why).await;
+                peer.failure(url, reason::of_bootstrap(&why), reason::told_bootstrap(&why)).await;
             }
             OverlayEvent::Lagged(_) => {
                 let now: HashSet<OverlayId> = overlay.neighbours().into_iter().collect();

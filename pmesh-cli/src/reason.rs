@@ -25,19 +25,33 @@ pub(crate) fn of_connect(error: &ConnectError) -> &'static str {
         ConnectError::Unverified(_) => "unverified",
         ConnectError::UnexpectedPeer { .. } => "unexpectedPeer",
         ConnectError::NoIdentity => "noIdentity",
-        // Nothing but the text tells.
-        ConnectError::Failed(why) if why.contains("401 Unauthorized") => NOT_LOGGED_IN,
+        ConnectError::Denied(denied) => of_denied(denied.status, denied.code.as_deref()),
         _ => "failed",
     }
 }
 
 /// An onramp with accounts was asked without any.
 const NOT_LOGGED_IN: &str = "notLoggedIn";
+const WRONG_PASSWORD: &str = "wrongPassword";
+const DENIED: &str = "denied";
+
+/// Why a server has opened no WebSocket: as commands of accounts call it, where there is the same.
+fn of_denied(status: u16, code: Option<&str>) -> &'static str {
+    match (status, code) {
+        (401, _) => NOT_LOGGED_IN,
+        // Others forbid for other reasons.
+        (403, Some("wrongPassword")) => WRONG_PASSWORD,
+        (429, Some("tooManyLogins")) => "tooManyLogins",
+        (429, _) => "throttled",
+        (503, _) => "busy",
+        _ => DENIED,
+    }
+}
 
 /// Why a connection did not come about, in words, and what helps.
 pub(crate) fn told(error: &ConnectError) -> String {
     match of_connect(error) {
-        NOT_LOGGED_IN => format!("{error}: log in at this server first, see `pmesh login`"),
+        NOT_LOGGED_IN | WRONG_PASSWORD => format!("{error} (see `pmesh login`)"),
         _ => error.to_string(),
     }
 }
@@ -77,9 +91,25 @@ pub(crate) fn of_bootstrap(failure: &BootstrapFailure) -> &'static str {
     match failure {
         BootstrapFailure::TimedOut => "timedOut",
         BootstrapFailure::OwnId => "ownId",
-        BootstrapFailure::NoPeer(_) => "noPeer",
+        BootstrapFailure::NoPeer(_) => NO_PEER,
         BootstrapFailure::NoRoom => "noRoom",
+        BootstrapFailure::Denied(denied) => match of_denied(denied.status, denied.code.as_deref()) {
+            // It knows nothing of overlays.
+            DENIED if denied.status < 500 => NO_PEER,
+            reason => reason,
+        },
         _ => "failed",
+    }
+}
+
+const NO_PEER: &str = "noPeer";
+
+/// The same in words, and what helps: to begin at a URL nobody logs in.
+pub(crate) fn told_bootstrap(failure: &BootstrapFailure) -> String {
+    match (failure, of_bootstrap(failure)) {
+        (_, NOT_LOGGED_IN) => format!("{failure} (if it is an onramp, see `pmesh login`, and say --onramp)"),
+        (BootstrapFailure::Denied(_), NO_PEER) => format!("{failure} (if it is an onramp, say --onramp)"),
+        _ => failure.to_string(),
     }
 }
 
@@ -130,5 +160,27 @@ pub(crate) fn of_identity_file(error: &IdentityFileError) -> &'static str {
         IdentityFileError::Exposed { .. } => "exposed",
         IdentityFileError::NoKey { .. } => "noKey",
         _ => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_denies_has_a_word() {
+        for (status, code, reason) in [
+            (401, Some("noCredentials"), "notLoggedIn"),
+            (401, None, "notLoggedIn"),
+            (403, Some("wrongPassword"), "wrongPassword"),
+            (403, None, "denied"),
+            (429, Some("throttled"), "throttled"),
+            (429, Some("tooManyLogins"), "tooManyLogins"),
+            (429, None, "throttled"),
+            (503, Some("failed"), "busy"),
+            (500, Some("anything"), "denied"),
+        ] {
+            assert_eq!(of_denied(status, code), reason, "{status} {code:?}");
+        }
     }
 }

@@ -471,7 +471,17 @@ async fn a_peer_logs_in_at_an_onramp_and_shows_no_secret() {
     let error = done.lines().into_iter().find(|line| line["reason"] == "notLoggedIn").expect(&done.out);
     assert!(error["message"].as_str().unwrap().contains("`pmesh login`"), "{error}");
     let done = peer(&url.replace("ws://127.0.0.1", "ws://localhost"), &["--login", &login(&alice)]).await;
-    assert!(done.out.contains("401"), "another server does not get it: {}", done.out);
+    assert!(done.out.contains("status 401: Log in first"), "another server does not get it: {}", done.out);
+    let mistaken = Person::log_in(&url, "alice").await;
+    let known = std::fs::read_to_string(mistaken.file()).unwrap();
+    std::fs::write(mistaken.file(), known.replace(PASSWORD, "T0p")).unwrap();
+    let done = peer(&url, &["--login", &login(&mistaken)]).await;
+    let error = done.lines().into_iter().find(|line| line["reason"] == "wrongPassword").expect(&done.out);
+    assert!(
+        error["message"].as_str().unwrap().contains("the name or the password is wrong (see `pmesh login`)"),
+        "{error}"
+    );
+    assert!(!done.out.contains("T0p"));
     let done = peer(&url, &["--login", nobody.file().to_str().unwrap()]).await;
     assert!(done.badly().contains("not logged in: see `pmesh login`"));
     let done = peer(&format!("{url}/?token=T0p-s3cret"), &[]).await;

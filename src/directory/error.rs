@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::pool::NoConnection;
 use crate::node::ConnectError;
 use crate::protocol::directory::Refused;
 use crate::rpc;
-use crate::transport::websocket::Turned;
+use crate::transport::turned::Turned;
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,21 +65,17 @@ pub enum LoginError {
 impl From<Turned> for LoginError {
     fn from(turned: Turned) -> Self {
         match turned {
-            Turned::Away { status: 429, retry_after, body } if is_too_many(&body) => {
-                Self::TooManyLogins { retry_after }
-            }
-            Turned::Away { status: 401 | 403, .. } => Self::WrongPassword,
-            Turned::Away { status: 429, retry_after, .. } => Self::Throttled { retry_after },
-            Turned::Away { status: 503, .. } => Self::Busy,
-            Turned::Away { status, .. } => Self::NotADirectory { status },
-            Turned::Failed(why) => Self::Unreachable(why),
+            Turned::Away { denied, retry_after } => match (denied.status, denied.code.as_deref()) {
+                (429, Some("tooManyLogins")) => Self::TooManyLogins { retry_after },
+                (401 | 403, _) => Self::WrongPassword,
+                (429, _) => Self::Throttled { retry_after },
+                (503, _) => Self::Busy,
+                (status, _) => Self::NotADirectory { status },
+            },
+            Turned::Elsewhere { status } => Self::NotADirectory { status },
+            Turned::NoWebSocket(why) | Turned::Failed(why) => Self::Unreachable(why),
         }
     }
-}
-
-/// Whether it is not that there were too many attempts.
-fn is_too_many(body: &[u8]) -> bool {
-    serde_json::from_slice(body).is_ok_and(|body: Value| body["code"] == "tooManyLogins")
 }
 
 /// Why the directory has not done what it was asked for.

@@ -104,13 +104,16 @@ impl DirectoryUrl {
     /// [`LoginError`].
     pub(super) async fn dial(&self, dialler: &Dialler, credentials: &Credentials) -> Result<Socket, LoginError> {
         let authorization = credentials.basic();
-        let dialled = dialler.log_in(&self.0, &authorization, MAX_MESSAGE_BYTES);
-        Ok(timeout(LOGIN_TIMEOUT, dialled).await.map_err(|_| LoginError::TimedOut)??)
+        let dialled = dialler.dial_as(Some(&authorization), &self.0, &[], MAX_MESSAGE_BYTES);
+        let (socket, _) = timeout(LOGIN_TIMEOUT, dialled).await.map_err(|_| LoginError::TimedOut)??;
+        Ok(socket)
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+/// Whether the host of a URL is this machine, to which a password may go in the clear: `localhost`, or a loopback address, which may be
+/// in brackets. No name is looked up.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 

@@ -80,7 +80,7 @@ impl Connect {
     /// Logs in, by HTTP Basic, at an onramp with [accounts](crate::onramp#accounts). Not used for peers.
     ///
     /// Neither the node's address nor an error shows it. Over `ws://` it crosses the network in the clear. A name with a colon in it
-    /// is understood as another one.
+    /// is understood as another one. An onramp that does not take it, or takes nobody without, has [denied](crate::ConnectError::Denied).
     #[must_use]
     pub fn log_in(mut self, name: &str, password: &str) -> Self {
         self.authorization = Some(Authorization::basic(name, password));

@@ -1,7 +1,7 @@
 //! One error type for each operation.
 
 use super::{Message, Node};
-use crate::error::CloseReason;
+use crate::error::{CloseReason, Denied};
 use crate::identity::PeerId;
 use crate::protocol::Address;
 use crate::transport::Rejected;
@@ -61,6 +61,10 @@ pub enum ConnectError {
     /// The root is closed.
     #[error("the root is closed")]
     RootClosed,
+    /// The onramp has answered by a status of HTTP, 400 or more: one with accounts where one must
+    /// [log in](crate::Connect::log_in), for instance.
+    #[error("{0}")]
+    Denied(Denied),
     /// The transport could not connect, or broke before it was open; the text says why.
     #[error("could not connect: {0}")]
     Failed(String),
@@ -81,6 +85,7 @@ impl From<CloseReason> for ConnectError {
             CloseReason::TimedOut => Self::TimedOut,
             CloseReason::Cancelled | CloseReason::Local => Self::Cancelled,
             CloseReason::RootClosed => Self::RootClosed,
+            CloseReason::Denied(denied) => Self::Denied(denied),
             CloseReason::Failed(why) => Self::Failed(why),
             other => Self::Failed(other.to_string()),
         }

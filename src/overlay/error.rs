@@ -4,6 +4,7 @@ use std::io;
 
 use super::router::{MAX_BODY_BYTES, SendFailure, SendRefused};
 use super::topics::{BroadcastRefused, TooManyTopics};
+use crate::error::Denied;
 
 /// Why there is no overlay.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +37,11 @@ pub enum BootstrapFailure {
     /// Who listens there is this peer itself, or another with its key.
     #[error("who listens there is this peer itself, or has its key")]
     OwnId,
-    /// Who listens there is none who can be a neighbour: an onramp, perhaps, or an original where a pmesh peer was to be, or the reverse;
-    /// the text says how that showed.
+    /// The server there has answered by a status of HTTP, 400 or more: an onramp, perhaps, or a neighbour that is busy (429, 503).
+    #[error("{0}")]
+    Denied(Denied),
+    /// Who listens there is none who can be a neighbour: an original where a pmesh peer was to be, perhaps, or the reverse; the text says
+    /// how that showed.
     #[error("who listens there is no such peer of an overlay: {0}")]
     NoPeer(String),
     /// An original has no room for this peer.

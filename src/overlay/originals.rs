@@ -122,6 +122,7 @@ async fn bootstrap(core: Arc<Core>, dialler: Dialler, url: String) {
 fn told(error: &LinkError) -> Option<BootstrapFailure> {
     Some(match error {
         LinkError::Failed(why) => BootstrapFailure::Failed(why.clone()),
+        LinkError::Denied(denied) => BootstrapFailure::Denied(denied.clone()),
         LinkError::TimedOut => BootstrapFailure::TimedOut,
         LinkError::NoId => BootstrapFailure::NoPeer(error.to_string()),
         LinkError::OwnId => BootstrapFailure::OwnId,

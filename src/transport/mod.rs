@@ -17,6 +17,7 @@ pub(crate) mod introducer;
 pub(crate) mod memory;
 pub(crate) mod pipe;
 pub(crate) mod socket;
+pub(crate) mod turned;
 pub(crate) mod upgrade;
 pub(crate) mod webrtc;
 pub(crate) mod websocket;

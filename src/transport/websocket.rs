@@ -16,13 +16,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::http::header::{
-    AUTHORIZATION, HeaderValue, InvalidHeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    AUTHORIZATION, HeaderValue, InvalidHeaderValue, SEC_WEBSOCKET_PROTOCOL,
 };
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 use zeroize::Zeroizing;
 
+use super::turned::Turned;
 use super::{Command, Framing, Link, LinkEvent, Outgoing, Pipe, Target, Transport, WhenFull, WireMessage};
 use crate::error::CloseReason;
 use crate::protocol::{P_PROTOCOL, PMESH_PROTOCOL};
@@ -47,22 +48,6 @@ pub(crate) struct Dialler {
     extra_roots: Vec<CertificateDer<'static>>,
     /// Made at the first `wss` connection: reading the system's certificates takes a while.
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
-}
-
-/// Why a server did not let us in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Turned {
-    /// It has answered, and said no.
-    Away {
-        /// As in HTTP.
-        status: u16,
-        /// When to try again, if it says so.
-        retry_after: Option<Duration>,
-        /// As much of the body as has come with the head.
-        body: Vec<u8>,
-    },
-    /// No WebSocket came of it; the text says why.
-    Failed(String),
 }
 
 /// A value for the header `Authorization`. Wiped from memory when dropped, and not shown.
@@ -139,14 +124,14 @@ async fn run(
     pipe: &Pipe,
     mut commands: mpsc::Receiver<Command>,
 ) -> CloseReason {
-    let socket = tokio::select! {
-        socket = dialler.try_dial(url, &[PMESH_PROTOCOL, P_PROTOCOL], authorization, MAX_MESSAGE_BYTES) => match socket {
-            Ok(socket) => socket,
-            Err(why) => return CloseReason::Failed(why.to_string()),
+    let dialling = dialler.dial_as(authorization.as_ref(), url, &[PMESH_PROTOCOL, P_PROTOCOL], MAX_MESSAGE_BYTES);
+    let (socket, protocol) = tokio::select! {
+        dialled = dialling => match dialled {
+            Ok(dialled) => dialled,
+            Err(turned) => return turned.into(),
         },
         _ = commands.recv() => return CloseReason::Local,
     };
-    let (socket, protocol) = socket;
     let extension = protocol.as_deref() == Some(PMESH_PROTOCOL);
     pipe.open(Framing::Plain { max_message: MAX_MESSAGE_BYTES }, None);
     pipe.emit(LinkEvent::Opened { extension }).await;
@@ -184,31 +169,42 @@ impl Dialler {
     ///
     /// # Errors
     ///
-    /// What went wrong, for people.
+    /// [`Turned`].
     pub(crate) async fn dial(
         &self,
         url: &str,
         protocols: &[&str],
         max_message: usize,
-    ) -> Result<(Socket, Option<String>), String> {
-        self.try_dial(url, protocols, None, max_message).await.map_err(|error| error.to_string())
+    ) -> Result<(Socket, Option<String>), Turned> {
+        self.dial_as(None, url, protocols, max_message).await
     }
 
     /// As [`dial`](Self::dial), as somebody.
     ///
     /// # Errors
     ///
-    /// What went wrong, for who tells servers that are not there from those that are others.
-    pub(crate) async fn try_dial(
+    /// [`Turned`]. What it says has nothing of the credentials.
+    pub(crate) async fn dial_as(
         &self,
+        who: Option<&Authorization>,
         url: &str,
         protocols: &[&str],
-        authorization: Option<Authorization>,
+        max_message: usize,
+    ) -> Result<(Socket, Option<String>), Turned> {
+        let dialled = self.try_dial(who, url, protocols, max_message).await;
+        dialled.map_err(|error| Turned::new(error, url, who.map(Authorization::as_str)))
+    }
+
+    async fn try_dial(
+        &self,
+        who: Option<&Authorization>,
+        url: &str,
+        protocols: &[&str],
         max_message: usize,
     ) -> Result<(Socket, Option<String>), Error> {
         let mut request = url.into_client_request()?;
-        if let Some(authorization) = authorization {
-            authorize(&mut request, &authorization)?;
+        if let Some(who) = who {
+            authorize(&mut request, who)?;
         }
         if !protocols.is_empty() {
             request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&protocols.join(", "))?);
@@ -216,35 +212,6 @@ impl Dialler {
         let (socket, response) = self.connect(request, max_message).await?;
         let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
         Ok((socket, chosen.map(str::to_owned)))
-    }
-
-    /// Connects to a URL with a value for the header `Authorization`, and without a subprotocol. Messages may have so many bytes
-    /// in both directions.
-    ///
-    /// # Errors
-    ///
-    /// [`Turned`]. No text in it has anything of the credentials.
-    pub(crate) async fn log_in(
-        &self,
-        url: &str,
-        authorization: &Authorization,
-        max_message: usize,
-    ) -> Result<Socket, Turned> {
-        let mut request = url.into_client_request().map_err(|error| Turned::Failed(error.to_string()))?;
-        authorize(&mut request, authorization).map_err(|error| Turned::Failed(error.to_string()))?;
-        match self.connect(request, max_message).await {
-            Ok((socket, _)) => Ok(socket),
-            Err(Error::Http(response)) => {
-                let retry_after =
-                    response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                Err(Turned::Away {
-                    status: response.status().as_u16(),
-                    retry_after: retry_after.map(Duration::from_secs),
-                    body: response.into_body().unwrap_or_default(),
-                })
-            }
-            Err(error) => Err(Turned::Failed(error.to_string())),
-        }
     }
 
     async fn connect(&self, request: Request, max_message: usize) -> Result<(Socket, Response), Error> {

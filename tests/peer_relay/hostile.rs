@@ -1,6 +1,7 @@
 //! Who connects as an original and says what it likes. Nothing of the original is needed here.
 
 use futures_util::{SinkExt, StreamExt};
+use pmesh::onramp::Onramp;
 use pmesh::overlay::OverlayId;
 use pmesh::overlay::compat::peer_relay::{Data, Link, LinkError, MAX_MESSAGE_BYTES, Refused, accept, dial, encode_id};
 use pmesh::overlay::router::MAX_FOREIGN_PATH;
@@ -210,4 +211,9 @@ async fn either_side_closes() {
     for url in ["ws://127.0.0.1:1", "http://127.0.0.1:1", "no url"] {
         assert!(matches!(soon(dial(url, &us.id, |_| true)).await, Err(LinkError::Failed(_))), "{url}");
     }
+    let onramp = Onramp::bind("127.0.0.1:0").await.unwrap();
+    let url = onramp.url();
+    tokio::spawn(onramp.run(std::future::pending::<()>()));
+    let Err(LinkError::Denied(denied)) = soon(dial(&url, &us.id, |_| true)).await else { panic!("not denied") };
+    assert_eq!(denied.status, 400);
 }

@@ -242,10 +242,7 @@ async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
 /// Whether the database is on another machine and TLS is not asked for. (By default it is tried, and done without if refused.)
 pub(super) fn is_exposed(options: &PgConnectOptions) -> bool {
     let host = options.get_host();
-    let is_here = options.get_socket().is_some()
-        || host.starts_with('/')
-        || host == "localhost"
-        || host.trim_matches(['[', ']']).parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+    let is_here = options.get_socket().is_some() || host.starts_with('/') || pmesh::directory::is_loopback(host);
     !is_here && matches!(options.get_ssl_mode(), PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer)
 }
 

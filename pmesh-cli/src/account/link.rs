@@ -1,11 +1,11 @@
 //! The link of an invitation: a page for a browser, and what `pmesh register` takes. It is `https://HOST/PATH/invite#SECRET`: what is
 //! behind the `#` reaches no server until it is used. Pure.
 
-use std::net::IpAddr;
-
+use pmesh::directory::is_loopback;
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
+use super::login::folder;
 use crate::mesh::Result;
 
 /// Where an invitation is accepted, and its secret.
@@ -23,8 +23,8 @@ impl Link {
         let place = url.authority().ok_or("the URL has no host")?;
         let scheme =
             if url.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("ws")) { "http" } else { "https" };
-        let folder = url.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        Ok(Self { url: format!("{scheme}://{place}{folder}/invite"), secret: Zeroizing::new(secret) })
+        let folder = folder(url.path());
+        Ok(Self { url: format!("{scheme}://{place}{folder}invite"), secret: Zeroizing::new(secret) })
     }
 
     /// Reads one. Over `http://` the password would cross the network in the clear, so that is taken for this machine only, or if it is
@@ -54,11 +54,6 @@ impl Link {
     pub(super) fn text(&self) -> String {
         format!("{}#{}", self.url, *self.secret)
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

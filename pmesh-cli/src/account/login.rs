@@ -71,7 +71,7 @@ impl Login {
     /// Whether an onramp is at the same server: beside the directory or below, in the same way.
     fn is_of(&self, onramp: &str) -> bool {
         let (Some(login), Some(onramp)) = (Place::of(&self.url), Place::of(onramp)) else { return false };
-        login.origin == onramp.origin && format!("{}/", onramp.path).starts_with(login.folder())
+        login.origin == onramp.origin && format!("{}/", onramp.path).starts_with(folder(&login.path))
     }
 
     fn load(path: &Path) -> Result<Self> {
@@ -132,11 +132,11 @@ impl Place {
         });
         Some(Self { origin: (scheme, uri.host()?.to_ascii_lowercase(), port), path: uri.path().to_owned() })
     }
+}
 
-    /// The path to its last `/`.
-    fn folder(&self) -> &str {
-        self.path.rfind('/').map_or("/", |end| &self.path[..=end])
-    }
+/// A path to its last `/`.
+pub(super) fn folder(path: &str) -> &str {
+    path.rfind('/').map_or("/", |end| &path[..=end])
 }
 
 /// Whether there is a password or a token in a URL.

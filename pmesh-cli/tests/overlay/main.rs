@@ -162,13 +162,37 @@ async fn what_leads_to_nobody_is_an_error() {
     let nowhere = "ws://127.0.0.1:1/";
     let secret = format!("{nowhere}?token=secret");
     let (_hub, url) = hub_alone().await;
-    let mut peer = Running::overlay(&["--bootstrap", &secret, "--bootstrap", &onramp, "--bootstrap", &url]);
-    for (url, reason) in [(nowhere, "failed"), (&onramp, "noPeer")] {
-        peer.find(json!({"event": "error", "node": url, "reason": reason})).await;
+    let walled = walled().await;
+    let urls = [&secret, &onramp, &walled, &url].map(|url| ["--bootstrap", url]);
+    let mut peer = Running::overlay(&urls.concat());
+    for (url, reason, told) in [
+        (nowhere, "failed", "could not connect: "),
+        (&onramp, "noPeer", "(if it is an onramp, say --onramp)"),
+        (&walled, "notLoggedIn", "status 401: Unauthorized (if it is an onramp, see `pmesh login`, and say --onramp)"),
+    ] {
+        let error = peer.find(json!({"event": "error", "node": url, "reason": reason})).await;
+        assert!(error["message"].as_str().unwrap().contains(told), "{error}");
     }
     let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]);
     peer.command(json!({"cmd": "overlay-send", "id": nobody, "json": 1})).await;
     peer.find(json!({"event": "error", "node": nobody, "reason": "noRoute"})).await;
+}
+
+/// A server that wants a login of everybody.
+async fn walled() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let mut client = BufReader::new(client);
+            let mut line = String::new();
+            while client.read_line(&mut line).await.unwrap() > 2 {
+                line.clear();
+            }
+            client.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        }
+    });
+    url
 }
 
 async fn hub_alone() -> (Running, String) {

@@ -20,10 +20,12 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::handshake::{Answered, Dialling, HandshakeError};
 use super::{Link, MAX_PACKET_BYTES, NotSent, Packets, Sender, Sink, Source};
+use crate::error::Denied;
 use crate::identity::{Identity, PeerId};
 use crate::lock::lock;
 use crate::overlay::OverlayId;
 use crate::overlay::error::BootstrapFailure;
+use crate::transport::turned::Turned;
 use crate::transport::websocket::Dialler;
 
 /// The subprotocol.
@@ -48,6 +50,9 @@ pub(crate) enum DialError {
     /// There is no WebSocket, or it ended in the middle of the handshake; the text says why.
     #[error("could not connect: {0}")]
     Failed(String),
+    /// There is a server, which has answered by a status of HTTP.
+    #[error("{0}")]
+    Denied(Denied),
     /// There is a server, but none of neighbours; the text says how that showed.
     #[error("no neighbour listens there: {0}")]
     NoPeer(String),
@@ -64,6 +69,7 @@ impl DialError {
     pub(crate) fn told(&self) -> BootstrapFailure {
         match self {
             Self::Failed(why) => BootstrapFailure::Failed(why.clone()),
+            Self::Denied(denied) => BootstrapFailure::Denied(denied.clone()),
             Self::NoPeer(why) => BootstrapFailure::NoPeer(why.clone()),
             Self::TimedOut => BootstrapFailure::TimedOut,
             Self::Handshake(HandshakeError::OwnId) => BootstrapFailure::OwnId,
@@ -72,14 +78,13 @@ impl DialError {
     }
 }
 
-/// Why there is no WebSocket. Servers that are busy are peers all the same.
-fn failed(error: Error) -> DialError {
-    match &error {
-        Error::Http(response) if !matches!(response.status().as_u16(), 429 | 500..) => {
-            DialError::NoPeer(error.to_string())
+impl From<Turned> for DialError {
+    fn from(turned: Turned) -> Self {
+        match turned {
+            Turned::Away { denied, .. } => Self::Denied(denied),
+            Turned::Failed(why) => Self::Failed(why),
+            Turned::Elsewhere { .. } | Turned::NoWebSocket(_) => Self::NoPeer(turned.to_string()),
         }
-        Error::Protocol(_) => DialError::NoPeer(error.to_string()),
-        _ => DialError::Failed(error.to_string()),
     }
 }
 
@@ -102,7 +107,7 @@ pub(crate) async fn dial(
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     let handshake = Dialling::new(identity.clone(), rand::random(), host)?;
     let attempt = async {
-        let (mut socket, _) = dialler.try_dial(url, &[PROTOCOL], None, MAX_PACKET_BYTES).await.map_err(failed)?;
+        let (mut socket, _) = dialler.dial(url, &[PROTOCOL], MAX_PACKET_BYTES).await?;
         say(&mut socket, handshake.hello()).await?;
         let (peer, proof) = handshake.answer(&hear(&mut socket).await?)?;
         say(&mut socket, proof).await?;

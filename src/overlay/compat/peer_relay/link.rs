@@ -17,9 +17,11 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
 use super::codec::{MAX_MESSAGE_BYTES, decode_id, encode_id};
+use crate::error::Denied;
 use crate::node::Budget;
 use crate::overlay::OverlayId;
 use crate::overlay::router::ForeignMessage;
+use crate::transport::turned::Turned;
 use crate::transport::websocket::Dialler;
 
 /// How long a connection may take to become a WebSocket, and then the other side to say its id.
@@ -47,6 +49,9 @@ pub enum LinkError {
     /// There is no WebSocket, or it ended too soon.
     #[error("no WebSocket: {0}")]
     Failed(String),
+    /// There is a server, which has answered by a status of HTTP, 400 or more.
+    #[error("{0}")]
+    Denied(Denied),
     /// No id came in time.
     #[error("no link came about in time")]
     TimedOut,
@@ -62,6 +67,15 @@ pub enum LinkError {
     /// The id was not admitted.
     #[error("{0} was not admitted")]
     NotAdmitted(OverlayId),
+}
+
+impl From<Turned> for LinkError {
+    fn from(turned: Turned) -> Self {
+        match turned {
+            Turned::Away { denied, .. } => Self::Denied(denied),
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }
 
 /// Why a message was not taken.
@@ -177,7 +191,7 @@ pub(crate) async fn dial_by(
     admit: impl FnOnce(&OverlayId) -> bool,
 ) -> Result<Link, LinkError> {
     let dialled = timeout(HANDSHAKE_TIMEOUT, dialler.dial(url, &[], MAX_MESSAGE_BYTES)).await;
-    let (socket, _) = dialled.map_err(|_| LinkError::TimedOut)?.map_err(LinkError::Failed)?;
+    let (socket, _) = dialled.map_err(|_| LinkError::TimedOut)??;
     introduce(socket, own, admit).await
 }
 
