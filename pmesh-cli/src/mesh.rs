@@ -2,24 +2,26 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use pmesh::directory::Backoff;
 use pmesh::overlay::routing::KademliaConfig;
 use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::stream::{DialError, Stream};
 use pmesh::overlay::{Overlay, OverlayEvent, OverlayId, PeerRelayCompat};
-use pmesh::{Connect, Node, Root};
+use pmesh::{Connect, ConnectError, Node, Root};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
 use crate::output::{Unread, note};
-use crate::reason::of_onramp;
+use crate::reason::{of_connect, of_onramp};
 use crate::stop::{Stopped, stopped};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -32,6 +34,9 @@ const MAX_SPARE: usize = 256;
 const ENOUGH: usize = 3;
 /// Different things that are said of ways into the overlay. At it, no more are.
 const MAX_SAID: usize = 64;
+
+/// Why an onramp does not let us in, as a [`reason`](of_connect).
+const NOT_LOGGED_IN: &str = "notLoggedIn";
 
 /// How long one attempt to dial may take: the first, and the longest. Short at first, as the first packets of an attempt
 /// are lost where there is no route yet.
@@ -225,6 +230,13 @@ impl Ways {
         });
     }
 
+    /// Something else is to be said of one, now or never.
+    fn tell(&self, what: String) {
+        if self.0.borrow().speaks {
+            note!("{}", shown(&what));
+        }
+    }
+
     /// One of them leads nowhere.
     fn close(&self) {
         self.0.send_modify(|state| state.open -= 1);
@@ -258,23 +270,72 @@ async fn listen_for_wrong_ways(overlay: Overlay, ways: Ways) {
     }
 }
 
-/// Meets peers at an onramp, if it lets us in.
+/// Meets peers at an onramp, if it lets us in, and again after it was lost.
 async fn meet_at(root: Root, url: String, connect: Connect, overlay: Overlay, ways: Ways) {
-    match root.connect(connect).await {
-        Ok(onramp) => meet(onramp, overlay).await,
+    let mut backoff = Backoff::new();
+    let mut onramp = match root.connect(connect.clone()).await {
+        Ok(onramp) => onramp,
         Err(error) => {
             ways.wrong(of_onramp(&url, &error));
-            ways.close();
+            return ways.close();
+        }
+    };
+    loop {
+        let since = Instant::now();
+        meet(&onramp, &overlay).await;
+        ways.tell(format!("{url} is lost, and dialled again: {}", onramp.closed().await));
+        onramp = match dial_again(&root, &connect, &mut backoff, since.elapsed()).await {
+            Ok(onramp) => onramp,
+            Err(error) => {
+                ways.wrong(of_onramp(&url, &error));
+                // Those who were met are a way as long as they are there.
+                alone(&overlay).await;
+                return ways.close();
+            }
+        };
+        ways.tell(format!("{url} is back"));
+    }
+}
+
+/// Dials an onramp that was lost, after so long a time, until it is there again.
+///
+/// # Errors
+///
+/// It does not let us in any more.
+pub(crate) async fn dial_again(
+    root: &Root,
+    connect: &Connect,
+    backoff: &mut Backoff,
+    held: Duration,
+) -> std::result::Result<Node, ConnectError> {
+    backoff.lost(held);
+    loop {
+        sleep(backoff.next(rand::random(), None)).await;
+        match root.connect(connect.clone()).await {
+            Err(error) if !is_final(&error) => {}
+            done => return done,
         }
     }
 }
 
-/// Dials peers that an onramp announces, until there are some neighbours, and again when there are none.
-async fn meet(onramp: Node, overlay: Overlay) {
+/// Whether an onramp will say the same again, and be bothered by it.
+fn is_final(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::RootClosed) || of_connect(error) == NOT_LOGGED_IN
+}
+
+/// Waits until there is no neighbour.
+async fn alone(overlay: &Overlay) {
+    let mut events = overlay.events();
+    while !overlay.neighbours().is_empty() && events.next().await.is_some() {}
+}
+
+/// Dials peers that an onramp announces, until there are some neighbours, and again when there are none. Returns when it is lost.
+async fn meet(onramp: &Node, overlay: &Overlay) {
     let mut announced = onramp.announcements();
     let mut events = overlay.events();
     let mut dials = JoinSet::new();
     let mut spare = VecDeque::new();
+    let mut closed = pin!(onramp.closed());
     loop {
         while dials.len() < DIALS
             && overlay.neighbours().len() < ENOUGH
@@ -291,11 +352,14 @@ async fn meet(onramp: Node, overlay: Overlay) {
                 spare.push_back(address);
             }
             Some(_) = dials.join_next() => {}
+            _ = &mut closed => break,
             event = events.next() => if event.is_none() {
-                return;
+                break;
             },
         }
     }
+    // Some may need it no more.
+    dials.detach_all();
 }
 
 /// Ends a command: what went wrong goes to standard error. That nobody reads its output any more is nothing wrong.

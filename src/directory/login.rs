@@ -114,24 +114,27 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// When a lost directory is dialled again: after twice as long each time, and not all sessions at once.
+/// When a lost directory is dialled again: after twice as long each time, from a second to a minute, and not all sessions at once. Good
+/// for onramps too. Pure.
 #[derive(Debug)]
-pub(super) struct Backoff(Duration);
+pub struct Backoff(Duration);
 
 impl Backoff {
-    pub(super) fn new() -> Self {
+    /// Begins with short pauses.
+    #[expect(clippy::new_without_default, reason = "it begins somewhere")]
+    pub fn new() -> Self {
         Self(PAUSE.0)
     }
 
-    /// A login is lost that has held for so long.
-    pub(super) fn lost(&mut self, held: Duration) {
+    /// A login, or a connection, is lost that has held for so long. After a minute pauses are short again.
+    pub fn lost(&mut self, held: Duration) {
         if held >= PAUSE.1 {
             *self = Self::new();
         }
     }
 
-    /// The next pause, of a random number between 0 and 1. The directory may have said when to come again.
-    pub(super) fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
+    /// The next pause, of a random number between 0 and 1. The server may have said when to come again: an hour at most is kept to.
+    pub fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
         let pause = self.0.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
         self.0 = (2 * self.0).min(PAUSE.1);
         // Whatever it says, not never.
