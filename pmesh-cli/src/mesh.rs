@@ -123,7 +123,7 @@ impl Joined {
         self.ways.speak();
     }
 
-    /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us.
+    /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us; says so if it takes long.
     pub(crate) async fn dial(&self, to: OverlayId, service: &str, until: Instant) -> Result<Stream> {
         self.ways.speak();
         if timeout_at(until, self.neighbour()).await.is_err() {
@@ -151,6 +151,10 @@ impl Joined {
                     error => format!("cannot dial {to}: {error}"),
                 }
                 .into());
+            }
+            if attempt == ATTEMPT.0 && error == DialError::TimedOut {
+                // As it is if it was ended and is here again: what is sent to it may still go where it was.
+                note!("waiting: {to} does not answer yet");
             }
             attempt = (2 * attempt).min(ATTEMPT.1);
             if error != DialError::TimedOut {

@@ -379,6 +379,16 @@ fn root() -> &'static Path {
 }
 
 #[tokio::test]
+async fn who_waits_for_an_answer_is_told_once() {
+    let (_hub, url) = hub_alone().await;
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
+    // Longer than two attempts.
+    let dial = output(&["cat", "dial", &nobody, "--bootstrap", &url, "--timeout", "7"]).await;
+    let waits = format!("waiting: {nobody} does not answer yet\npmesh cat: {nobody} does not answer in time");
+    assert!(told(&dial).starts_with(&waits), "{}", told(&dial));
+}
+
+#[tokio::test]
 async fn nobody_has_that_id() {
     let (_hub, url) = hub_alone().await;
     let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
