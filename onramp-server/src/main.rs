@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The first line on standard output is `onramp listening on ws://HOST:PORT`; logs go to standard error. SIGINT, SIGTERM,
-//! SIGQUIT and, unless it was ignored at the start, SIGHUP send every peer away and end the program with exit code 0. If it
-//! cannot listen it ends with exit code 1, and with 2 if the options are wrong.
+//! SIGQUIT and, unless it was ignored at the start, SIGHUP send every peer away and end the program with exit code 0; a
+//! second signal ends it at once, with 128 and its number. If it cannot listen it ends with exit code 1, and with 2 if the options are
+//! wrong.
 
 mod accounts;
 mod host;
@@ -61,8 +62,6 @@ async fn serve(options: Serve) -> Result<(), String> {
     log_to_stderr(filter.unwrap_or_else(|| "info".into()));
     let max_connections = max_connections(options.max_connections);
     let accounts = options.accounts().await?;
-    // Before the first line is printed: who reads it may send the signal at once.
-    let stop = stop::signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
 
     let ping_interval = (options.ping_interval > 0).then(|| Duration::from_secs(options.ping_interval));
     let mut builder = Onramp::builder()
@@ -78,6 +77,9 @@ async fn serve(options: Serve) -> Result<(), String> {
     }
     let host = options.host;
     let onramp = host.bind(builder).await.map_err(|error| format!("cannot listen on {host}: {error}"))?;
+    // Before the first line is printed: who reads it may send the signal at once. Until here, where a name may be looked up, a signal ends
+    // it at once.
+    let stop = stop::signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
 
     for address in onramp.local_addrs() {
         tracing::info!(%address, "listening");

@@ -119,6 +119,28 @@ async fn signals_send_peers_away_and_end_it_with_0() {
     }
 }
 
+/// While a peer takes its time to go.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let mut server = Running::start(&["-h", "127.0.0.1:0"]).await;
+        let mut peer = server.peer("p").await;
+        server.signal(signal).await;
+        // It has got it. The answer to its close frame does not go before it is read once more.
+        assert!(matches!(soon(peer.next()).await, Some(Ok(Message::Close(Some(_))))));
+        let killed = async {
+            loop {
+                server.signal(signal).await;
+                if let Ok(status) = timeout(Duration::from_millis(150), server.child.wait()).await {
+                    return status.unwrap().code();
+                }
+            }
+        };
+        assert_eq!(soon(killed).await, Some(code));
+    }
+}
+
 /// Where the system does not tell, the program lets it be.
 #[cfg(unix)]
 fn ignores_hangup(process: &str) -> bool {

@@ -2,20 +2,22 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use pmesh::directory::Backoff;
 use pmesh::overlay::routing::KademliaConfig;
 use pmesh::overlay::routing::chord::ChordConfig;
 use pmesh::overlay::stream::{DialError, Stream};
 use pmesh::overlay::{Overlay, OverlayEvent, OverlayId, PeerRelayCompat};
-use pmesh::{Connect, Node, Root};
+use pmesh::{Connect, ConnectError, Node, Root};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
 use crate::output::{Unread, note};
@@ -118,7 +120,7 @@ impl Joined {
         self.ways.speak();
     }
 
-    /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us.
+    /// A stream to a service of a peer. Tries until there is a way to it, and it has time for us; says so if it takes long.
     pub(crate) async fn dial(&self, to: OverlayId, service: &str, until: Instant) -> Result<Stream> {
         self.ways.speak();
         if timeout_at(until, self.neighbour()).await.is_err() {
@@ -146,6 +148,10 @@ impl Joined {
                     error => format!("cannot dial {to}: {error}"),
                 }
                 .into());
+            }
+            if attempt == ATTEMPT.0 && error == DialError::TimedOut {
+                // As it is if it was ended and is here again: what is sent to it may still go where it was.
+                note!("waiting: {to} does not answer yet");
             }
             attempt = (2 * attempt).min(ATTEMPT.1);
             if error != DialError::TimedOut {
@@ -225,6 +231,13 @@ impl Ways {
         });
     }
 
+    /// Something else is to be said of one, now or never.
+    fn tell(&self, what: String) {
+        if self.0.borrow().speaks {
+            note!("{}", shown(&what));
+        }
+    }
+
     /// One of them leads nowhere.
     fn close(&self) {
         self.0.send_modify(|state| state.open -= 1);
@@ -260,23 +273,76 @@ async fn listen_for_wrong_ways(overlay: Overlay, ways: Ways) {
     }
 }
 
-/// Meets peers at an onramp, if it lets us in.
+/// Meets peers at an onramp, if it lets us in, and again after it was lost.
 async fn meet_at(root: Root, url: String, connect: Connect, overlay: Overlay, ways: Ways) {
-    match root.connect(connect).await {
-        Ok(onramp) => meet(onramp, overlay).await,
+    let mut backoff = Backoff::default();
+    let mut onramp = match root.connect(connect.clone()).await {
+        Ok(onramp) => onramp,
         Err(error) => {
             ways.wrong(of_onramp(&url, &error));
-            ways.close();
+            return ways.close();
+        }
+    };
+    loop {
+        let since = Instant::now();
+        meet(&onramp, &overlay).await;
+        ways.tell(format!("{url} is lost, and dialled again: {}", onramp.closed().await));
+        onramp = match dial_again(&root, &connect, &mut backoff, since.elapsed()).await {
+            Ok(onramp) => onramp,
+            Err(error) => {
+                ways.wrong(of_onramp(&url, &error));
+                // Those who were met are a way as long as they are there.
+                alone(&overlay).await;
+                return ways.close();
+            }
+        };
+        ways.tell(format!("{url} is back"));
+    }
+}
+
+/// Dials an onramp that was lost, after so long a time, until it is there again.
+///
+/// # Errors
+///
+/// It does not let us in any more.
+async fn dial_again(
+    root: &Root,
+    connect: &Connect,
+    backoff: &mut Backoff,
+    held: Duration,
+) -> std::result::Result<Node, ConnectError> {
+    backoff.lost(held);
+    loop {
+        sleep(backoff.next(rand::random(), None)).await;
+        match root.connect(connect.clone()).await {
+            Err(error) if !is_final(&error) => {}
+            done => return done,
         }
     }
 }
 
-/// Dials peers that an onramp announces, until there are some neighbours, and again when there are none.
-async fn meet(onramp: Node, overlay: Overlay) {
+/// Whether an onramp will say the same again, and be bothered by it.
+fn is_final(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::RootClosed => true,
+        ConnectError::Denied(denied) => matches!(denied.status, 401 | 403),
+        _ => false,
+    }
+}
+
+/// Waits until there is no neighbour.
+async fn alone(overlay: &Overlay) {
+    let mut events = overlay.events();
+    while !overlay.neighbours().is_empty() && events.next().await.is_some() {}
+}
+
+/// Dials peers that an onramp announces, until there are some neighbours, and again when there are none. Returns when it is lost.
+async fn meet(onramp: &Node, overlay: &Overlay) {
     let mut announced = onramp.announcements();
     let mut events = overlay.events();
     let mut dials = JoinSet::new();
     let mut spare = VecDeque::new();
+    let mut closed = pin!(onramp.closed());
     loop {
         while dials.len() < DIALS
             && overlay.neighbours().len() < ENOUGH
@@ -293,11 +359,14 @@ async fn meet(onramp: Node, overlay: Overlay) {
                 spare.push_back(address);
             }
             Some(_) = dials.join_next() => {}
+            _ = &mut closed => break,
             event = events.next() => if event.is_none() {
-                return;
+                break;
             },
         }
     }
+    // Some may need it no more.
+    dials.detach_all();
 }
 
 /// Ends a command: what went wrong goes to standard error. That nobody reads its output any more is nothing wrong.

@@ -121,7 +121,6 @@ impl Peer {
 
 /// Runs until it is told to quit.
 pub(crate) async fn run(args: PeerArgs) -> ExitCode {
-    let stopped = stop::stopped();
     let root = match args.root() {
         Ok(root) => root,
         Err(error) => {
@@ -141,6 +140,8 @@ pub(crate) async fn run(args: PeerArgs) -> ExitCode {
     } else {
         None
     };
+    // Until here, where a name may be looked up, a signal ends it at once.
+    let stopped = stop::stopped();
     let (notices, receiver) = mpsc::channel(NOTICES);
     let (announced, to_dial) = mpsc::channel(ANNOUNCED);
     let mut peer = Peer { root, args: Arc::new(args), notices, overlay: None, announced };

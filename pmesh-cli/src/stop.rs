@@ -1,11 +1,16 @@
 //! How a command is told to stop.
 
 use std::error::Error;
-use std::fmt;
+use std::future::poll_fn;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use futures_util::future::select_all;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// A command was told to stop before it was done.
 #[derive(Debug)]
@@ -19,22 +24,60 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
+/// Signals that come so soon after the first are the same one: `timeout`, and terminals that close, send it to a process and again to
+/// its group.
+const SAME: Duration = Duration::from_millis(100);
+
 /// Waits until the program is told to stop: by SIGTERM, SIGINT, SIGQUIT, or the end of its terminal (SIGHUP), unless that was
 /// ignored at the start, as `nohup` has it; where the system does not tell, SIGHUP is left as it was. Listens from this call on. Where it cannot listen, a signal ends the program at once.
+/// So does a further one, as what follows the first may take its time, and one for which nobody waits any more.
 pub(crate) fn stopped() -> impl Future<Output = ()> + Send + 'static {
+    let (tell, told) = oneshot::channel();
+    let is_listening = listen(tell).is_ok();
+    async move {
+        if !is_listening || told.await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Listens in a thread of its own, as those of the runtime may be blocked: by a terminal that shows nothing more, for one.
+fn listen(tell: oneshot::Sender<()>) -> io::Result<()> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()];
     if !ignores(&status, Signal::HUP) {
         kinds.push(SignalKind::hangup());
     }
-    let signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
-    async move {
-        if signals.is_empty() {
-            return std::future::pending().await;
+    let runtime = Builder::new_current_thread().enable_io().build()?;
+    let (ready, is_ready) = mpsc::sync_channel(1);
+    let listening = async move {
+        let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| Some((kind, signal(kind).ok()?))).collect();
+        drop(ready);
+        let mut kind = next(&mut signals).await;
+        if tell.send(()).is_ok() {
+            let first = Instant::now();
+            kind = next(&mut signals).await;
+            while first.elapsed() < SAME {
+                kind = next(&mut signals).await;
+            }
         }
-        let told = signals.into_iter().map(|mut signal| Box::pin(async move { signal.recv().await }));
-        select_all(told).await;
-    }
+        // As a shell has it of a program that was ended by it.
+        std::process::exit(128 + kind.as_raw_value())
+    };
+    std::thread::Builder::new().spawn(move || runtime.block_on(listening))?;
+    // Nothing is said: it is ready when the other end is gone.
+    let _: Result<(), _> = is_ready.recv();
+    Ok(())
+}
+
+/// The next signal of these.
+async fn next(signals: &mut [(SignalKind, unix::Signal)]) -> SignalKind {
+    poll_fn(|context| {
+        let mut came =
+            signals.iter_mut().filter_map(|(kind, signal)| signal.poll_recv(context).is_ready().then_some(*kind));
+        came.next().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 /// Whether a process with this status, as Linux tells it, ignores a signal, or may do so.

@@ -6,6 +6,7 @@
 mod common;
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use common::accounts::{Person, send, server, terminate};
 use common::{Running, events, ignores_hangup, output, program, soon};
@@ -13,6 +14,7 @@ use pmesh::onramp::Onramp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 /// A key file, and its peer id.
 async fn key(folder: &tempfile::TempDir, name: &str) -> (String, String) {
@@ -96,6 +98,36 @@ async fn the_end_of_the_terminal_is_ignored_if_it_was() {
     assert!(ignores_hangup(&child.id().unwrap().to_string()));
     terminate(&child).await;
     assert_eq!(soon(child.wait()).await.unwrap().code(), Some(0));
+}
+
+/// Its last lines are to be written, and nobody reads them.
+#[tokio::test]
+async fn a_second_signal_ends_a_program_that_takes_its_time_to_end() {
+    let mut hub = Running::overlay(&["--listen", "127.0.0.1:0"]);
+    let url = format!("ws://{}", hub.event("overlay-ready").await["listen"].as_str().unwrap());
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let mut peer = program(&["peer", "--json", "--bootstrap", &url]).stdin(Stdio::null()).spawn().unwrap();
+        let id = hub.event("overlay-peer").await["id"].clone();
+        // More than a pipe holds.
+        for _ in 0..10 {
+            hub.command(json!({"cmd": "overlay-send", "id": id, "json": "x".repeat(20_000), "confirm": 30})).await;
+        }
+        for _ in 0..10 {
+            hub.event("overlay-sent").await;
+        }
+        send(&peer, signal).await;
+        hub.event("overlay-peer-left").await;
+        // Whoever does so in anger does so more than twice.
+        let killed = async {
+            loop {
+                send(&peer, signal).await;
+                if let Ok(status) = timeout(Duration::from_millis(150), peer.wait()).await {
+                    return status.unwrap().code();
+                }
+            }
+        };
+        assert_eq!(soon(killed).await, Some(code));
+    }
 }
 
 #[tokio::test]

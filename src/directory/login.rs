@@ -117,24 +117,28 @@ pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// When a lost directory is dialled again: after twice as long each time, and not all sessions at once.
+/// When a lost directory is dialled again: after twice as long each time, from a second to a minute, and not all sessions at once. Good
+/// for onramps too. Pure.
 #[derive(Debug)]
-pub(super) struct Backoff(Duration);
+pub struct Backoff(Duration);
 
-impl Backoff {
-    pub(super) fn new() -> Self {
+/// Begins with short pauses.
+impl Default for Backoff {
+    fn default() -> Self {
         Self(PAUSE.0)
     }
+}
 
-    /// A login is lost that has held for so long.
-    pub(super) fn lost(&mut self, held: Duration) {
+impl Backoff {
+    /// A login, or a connection, is lost that has held for so long. After a minute pauses are short again.
+    pub fn lost(&mut self, held: Duration) {
         if held >= PAUSE.1 {
-            *self = Self::new();
+            *self = Self::default();
         }
     }
 
-    /// The next pause, of a random number between 0 and 1. The directory may have said when to come again.
-    pub(super) fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
+    /// The next pause, of a random number between 0 and 1. The server may have said when to come again: an hour at most is kept to.
+    pub fn next(&mut self, random: f64, retry_after: Option<Duration>) -> Duration {
         let pause = self.0.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
         self.0 = (2 * self.0).min(PAUSE.1);
         // Whatever it says, not never.
@@ -190,14 +194,14 @@ mod tests {
 
     #[test]
     fn a_lost_directory_is_dialled_more_and_more_seldom() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         let pauses: Vec<u128> = (0..8).map(|n| backoff.next(f64::from(n % 2), None).as_millis()).collect();
         assert_eq!(pauses, [500, 2000, 2000, 8000, 8000, 32_000, 30_000, 60_000]);
         backoff.lost(Duration::from_millis(59_999));
         assert_eq!(backoff.next(1.0, None).as_secs(), 60, "it flaps");
         backoff.lost(Duration::from_secs(60));
         assert_eq!(backoff.next(1.0, None).as_secs(), 1);
-        assert_eq!(Backoff::new().next(1.0, Some(Duration::from_secs(90))).as_secs(), 90);
-        assert_eq!(Backoff::new().next(0.0, Some(Duration::MAX)).as_secs(), 3600);
+        assert_eq!(Backoff::default().next(1.0, Some(Duration::from_secs(90))).as_secs(), 90);
+        assert_eq!(Backoff::default().next(0.0, Some(Duration::MAX)).as_secs(), 3600);
     }
 }

@@ -106,7 +106,7 @@ pub use self::core::SessionCounters;
 pub use builder::{Directory, DirectoryBuilder};
 pub use error::{CallError, LoginError, RequestError};
 pub use event::{SessionEvent, SessionEvents};
-pub use login::{Credentials, is_loopback};
+pub use login::{Backoff, Credentials, is_loopback};
 pub use pool::PoolConfig;
 pub use selection::{Replies, Reply, Selection};
 pub use session::{Invitation, Peer, Session};

@@ -77,7 +77,7 @@ async fn stay(
     mut socket: Socket,
     mut stop: watch::Receiver<bool>,
 ) -> Option<LoginError> {
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::default();
     loop {
         let Carried { held, ended } = carry(core, socket, stop.clone()).await;
         backoff.lost(held);

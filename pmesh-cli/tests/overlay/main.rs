@@ -329,6 +329,44 @@ async fn an_onramp_is_a_way_into_the_overlay() {
     assert_eq!((&listen.stdout[..], &dial.stdout[..]), (&b"ping"[..], &b"pong"[..]), "{}", told(&dial));
 }
 
+/// An onramp that is started at this address, and stopped.
+async fn onramp_at(address: &str) -> (String, impl AsyncFnOnce()) {
+    let onramp = Onramp::bind(address).await.unwrap();
+    let url = onramp.url();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(onramp.run(stopped));
+    (url, async move || {
+        drop(stop);
+        soon(running).await.unwrap();
+    })
+}
+
+#[tokio::test]
+async fn an_onramp_that_comes_back_is_dialled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, mut stop) = onramp_at("127.0.0.1:0").await;
+    let options = ["--onramp", &url, "--loopback"];
+    let receive = [&["receive", folder.path().to_str().unwrap()], &options[..]].concat();
+    let mut receive = program(&receive).stdin(Stdio::null()).spawn().unwrap();
+    let (id, _, says) = introduced(&mut receive, false).await;
+    let mut says = says.lines();
+    let file = folder.path().join("source");
+    let address = url.strip_prefix("ws://").unwrap().trim_end_matches('/');
+    for name in ["one", "two", "three"] {
+        let file = file.join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, name).unwrap();
+        let sent = output(&[&["send", file.to_str().unwrap(), &id], &options[..]].concat()).await;
+        assert_eq!(sent.status.code(), Some(0), "{}", told(&sent));
+        stop().await;
+        let lost = soon(says.next_line()).await.unwrap().unwrap();
+        assert!(lost.starts_with(&format!("{url} is lost, and dialled again: ")), "{lost}");
+        (_, stop) = onramp_at(address).await;
+        let back = soon(says.next_line()).await.unwrap().unwrap();
+        assert_eq!(back, format!("{url} is back"));
+    }
+}
+
 /// An onramp that takes connections and says nothing.
 #[tokio::test]
 async fn a_silent_onramp_holds_nothing_up() {
@@ -362,6 +400,16 @@ async fn who_waits_is_told_of_a_wrong_way() {
 /// The paths of `file!` are relative to it.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_is_told_once() {
+    let (_hub, url) = hub_alone().await;
+    let nobody = OverlayId::from_bytes([7; OverlayId::BYTES]).to_string();
+    // Longer than two attempts.
+    let dial = output(&["cat", "dial", &nobody, "--bootstrap", &url, "--timeout", "7"]).await;
+    let waits = format!("waiting: {nobody} does not answer yet\npmesh cat: {nobody} does not answer in time");
+    assert!(told(&dial).starts_with(&waits), "{}", told(&dial));
 }
 
 #[tokio::test]
