@@ -142,10 +142,12 @@ impl Router {
         if direct.is_some_and(|neighbour| neighbour.responds) {
             return Some(head.to);
         }
-        let routed = || self.routing.next_hop(&head.to, &avoid).filter(|id| !avoid(id));
+        // Its own link, if that is silent, is the last way: it may have others.
+        let around = |id: &OverlayId| avoid(id) || *id == head.to;
+        let routed = || self.routing.next_hop(&head.to, &around).filter(|id| !around(id));
         // Anybody can lay a trail: it must not lead away what is for whoever is closest.
         let follows_trails = !head.closest || (head.purpose == Purpose::Routing && head.from != head.to);
-        let trail = || self.trails.peek(&head.to).filter(|id| follows_trails && !avoid(id)).copied();
+        let trail = || self.trails.peek(&head.to).filter(|id| follows_trails && !around(id)).copied();
         let way = if head.purpose.follows_trails_first() { trail().or_else(routed) } else { routed().or_else(trail) };
         let anybody = || {
             let usable = self.neighbours.keys().filter(|id| !avoid(id));

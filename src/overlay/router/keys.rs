@@ -113,6 +113,7 @@ impl Router {
             self.launch(number, now);
         }
         if is_new_session {
+            self.doubt(id, now);
             self.send_again(&id, now);
         }
     }

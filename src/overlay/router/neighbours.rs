@@ -170,6 +170,21 @@ impl Router {
         }
     }
 
+    /// A peer has begun anew. If it has a link, and that was not heard on it, the link may lead to what it was before.
+    pub(super) fn doubt(&mut self, id: OverlayId, now: Instant) {
+        let neighbour = self.neighbours.get_mut(&id);
+        let Some(neighbour) = neighbour.filter(|link| link.is_ready && link.responds && link.heard < now) else {
+            return;
+        };
+        (neighbour.responds, neighbour.pinged) = (false, Some(now));
+        if neighbour.is_routed {
+            self.routing.responds(&id, false, now);
+        }
+        self.wake_neighbour(id, now + self.config.pong_within);
+        self.transmit(id, Bytes::from_static(&[wire::PING]), now);
+        self.run_routing(now);
+    }
+
     pub(super) fn transmit(&mut self, to: OverlayId, packet: Bytes, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(&to) else { return };
         debug_assert!(packet.len() <= MAX_PACKET_BYTES);

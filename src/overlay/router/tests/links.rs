@@ -158,3 +158,46 @@ fn fingers_are_looked_up_at_once() {
     let asked: Vec<u8> = net.notes[&1].lock().unwrap().received.iter().map(|(_, message)| message[0]).collect();
     assert_eq!(asked, [1, 1, 2]);
 }
+
+/// Two linked peers, and a third that both know, which is no closer to the second than the first is.
+fn triangle() -> Net {
+    let mut net = Net::line([5, 6]);
+    net.add(1);
+    net.link(1, 5);
+    net.link(1, 6);
+    net.run(SECOND);
+    net.send(6, 5, "before", None);
+    net.run(DELAY);
+    assert_eq!(net.take_told(), [delivered(5, 6, "before")]);
+    net.lose(5, 6);
+    net
+}
+
+#[test]
+fn a_silent_link_is_the_last_way_to_a_neighbour() {
+    let mut net = triangle();
+    net.send(6, 5, "around", Some(SECOND * 5));
+    net.send(5, 6, "lost", None);
+    net.run(SECOND * 5);
+    assert!(net.take_told().contains(&delivered(5, 6, "around")));
+    net.send(5, 6, "and back", None);
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [delivered(6, 5, "and back")]);
+}
+
+#[test]
+fn a_neighbour_that_begins_anew_is_answered_on_its_new_way() {
+    let mut net = triangle();
+    net.cut(1, 6);
+    net.add(6);
+    net.link(1, 6);
+    net.send(6, 5, "here again", None);
+    let started = net.now;
+    while !net.take_told().contains(&delivered(5, 6, "here again")) {
+        net.run(DELAY);
+        assert!(net.now < started + SECOND * 3);
+    }
+    net.send(5, 6, "welcome", None);
+    net.run(DELAY * 2);
+    assert_eq!(net.take_told(), [delivered(6, 5, "welcome")]);
+}

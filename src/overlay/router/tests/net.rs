@@ -248,6 +248,13 @@ impl Net {
         }
     }
 
+    /// The link leads nowhere any more, and nobody has noticed yet.
+    pub(super) fn lose(&mut self, a: usize, b: usize) {
+        for link in [(a, b), (b, a)] {
+            assert!(self.links.remove(&link));
+        }
+    }
+
     pub(super) fn remove(&mut self, number: usize) {
         self.routers.remove(&number);
         let links: Vec<(usize, usize)> = self.links.iter().filter(|(from, _)| *from == number).copied().collect();
