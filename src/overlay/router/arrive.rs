@@ -25,7 +25,7 @@ impl Router {
                 self.routing.receive(Sender::Claimed(head.from), &wire::body(&packet), now);
                 self.run_routing(now);
             }
-            (_, Purpose::KeyRequest) => self.key_request(head.from, &wire::body(&packet), now),
+            (_, Purpose::KeyRequest) => self.key_request(through, head.from, &wire::body(&packet), now),
             (_, Purpose::KeyReply) => self.key_reply(head.from, &wire::body(&packet), now),
             (_, Purpose::Stale) => self.stale(head.from, now),
             (_, Purpose::Receipt) => self.counters.malformed += 1,

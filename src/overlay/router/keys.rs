@@ -216,11 +216,13 @@ impl Router {
         self.timers.set(at, Due::Key(id));
     }
 
-    pub(super) fn key_request(&mut self, from: OverlayId, body: &[u8], now: Instant) {
+    pub(super) fn key_request(&mut self, through: OverlayId, from: OverlayId, body: &[u8], now: Instant) {
         let Some(number) = wire::parse_number(body) else { return self.counters.malformed += 1 };
         let reply = wire::key_reply(number, &Reply::Contact(self.contact));
         let head = self.open_head(from, Purpose::KeyReply, false, true);
-        self.answer(&head, head.open(&reply), None, now);
+        // Who has a link to us and does not ask over it may have begun anew, and that link may be dead.
+        let shunned = Some(from).filter(|from| *from != through);
+        self.answer(&head, head.open(&reply), shunned, now);
     }
 
     pub(super) fn key_reply(&mut self, from: OverlayId, body: &[u8], now: Instant) {
