@@ -101,7 +101,7 @@ run_tests() {
   local run=test
   cargo nextest --version >/dev/null 2>&1 && run="nextest run"
   # shellcheck disable=SC2086
-  "${beside[@]}" cargo $run --workspace --lib --bins --tests --examples
+  "${beside[@]}" cargo $run --no-fail-fast --workspace --lib --bins --tests --examples
 }
 build_docs() {
   # The library and a program are both called pmesh: the library last, so that its pages stay.

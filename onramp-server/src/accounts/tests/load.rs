@@ -16,7 +16,9 @@ const HOME: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const PASSWORD: &str = "correct horse";
 
 /// How many times longer a login may take while others are attacked. Measured: 0.5 to 2.8 times, at load 4 to 9 on two cores.
-const BOUND: u32 = 5;
+const BOUND: f64 = 4.0;
+/// How often it is measured: whatever else the machine has to do may make one of them slow.
+const ROUNDS: usize = 3;
 
 async fn accounts(memory_kib: u32, throttling: Throttling) -> Accounts {
     let store = MemoryStore::new();
@@ -69,8 +71,20 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// How long bob waits to log in, alone and while many wrong passwords are tried. His addresses are those of his attempts.
-async fn alone_and_meanwhile(attack: &str, attempts: u32, attempt: Attempt, from: fn(u32) -> IpAddr) -> [Duration; 2] {
+/// Bob logs in about as fast while many wrong passwords are tried. His addresses are those of his attempts.
+async fn others_are_as_fast(attack: &str, attempts: u32, attempt: Attempt, from: fn(u32) -> IpAddr) {
+    let mut ratios = Vec::new();
+    while ratios.len() < ROUNDS {
+        ratios.push(times_as_long(attack, attempts, attempt, from).await);
+        if ratios.last().is_some_and(|ratio| *ratio < BOUND) {
+            return;
+        }
+    }
+    panic!("{attack}: {ratios:?} times as long");
+}
+
+/// How many times as long bob waits to log in meanwhile as alone.
+async fn times_as_long(attack: &str, attempts: u32, attempt: Attempt, from: fn(u32) -> IpAddr) -> f64 {
     let accounts = accounts(19_456, Throttling::default()).await;
     let mut alone = Vec::new();
     for number in 0..11 {
@@ -102,7 +116,7 @@ async fn alone_and_meanwhile(attack: &str, attempts: u32, attempt: Attempt, from
     let [alone, meanwhile] = [alone, meanwhile].map(median);
     let ratio = meanwhile.as_secs_f64() / alone.as_secs_f64();
     println!("{attack}: a login takes {alone:?}, and {meanwhile:?} meanwhile, {ratio:.2} times ({logins} logins)");
-    [alone, meanwhile]
+    ratio
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,16 +126,14 @@ async fn others_log_in_while_somebody_tries_ten_thousand_passwords() {
         let name = if number.is_multiple_of(2) { "alice".into() } else { format!("guess {number}") };
         (name, Ipv4Addr::new(198, 51, 100, 1).into())
     };
-    let [alone, meanwhile] = alone_and_meanwhile("from one address", 10_000, attempt, |_| HOME).await;
-    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
+    others_are_as_fast("from one address", 10_000, attempt, |_| HOME).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_logs_in_for_the_first_time_does_so_while_somebody_tries_ten_thousand_passwords() {
     let attempt = |number: u32| (format!("guess {number}"), Ipv4Addr::new(198, 51, 100, 1).into());
     let from = |number| Ipv4Addr::from_bits(0xcb00_7100 + number).into();
-    let [alone, meanwhile] = alone_and_meanwhile("from one address, bob from others", 10_000, attempt, from).await;
-    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
+    others_are_as_fast("from one address, bob from others", 10_000, attempt, from).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,20 +144,17 @@ async fn who_logs_in_for_the_first_time_does_so_while_a_few_addresses_try_ten_th
         (name, address(number / 2 % 6))
     };
     let from = |number| Ipv4Addr::from_bits(0xcb00_7100 + number).into();
-    let [alone, meanwhile] = alone_and_meanwhile("from six addresses, bob from others", 10_000, attempt, from).await;
-    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
+    others_are_as_fast("from six addresses, bob from others", 10_000, attempt, from).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn others_log_in_while_many_addresses_try_many_accounts() {
     let attempt = |number: u32| (format!("guess {number}"), address(number));
-    let [alone, meanwhile] = alone_and_meanwhile("from many addresses", u32::MAX, attempt, |_| HOME).await;
-    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
+    others_are_as_fast("from many addresses", u32::MAX, attempt, |_| HOME).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owner_logs_in_while_many_addresses_try_the_account() {
     let attempt = |number: u32| ("bob".into(), address(number));
-    let [alone, meanwhile] = alone_and_meanwhile("at bob's account", u32::MAX, attempt, |_| HOME).await;
-    assert!(meanwhile < BOUND * alone, "{alone:?}, then {meanwhile:?}");
+    others_are_as_fast("at bob's account", u32::MAX, attempt, |_| HOME).await;
 }
