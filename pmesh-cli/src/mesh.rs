@@ -126,7 +126,7 @@ impl Joined {
         if timeout_at(until, self.neighbour()).await.is_err() {
             return Err(self.ways.why("nobody was met in time, so there is no way into the overlay").into());
         }
-        let mut attempt = ATTEMPT.0;
+        let (mut attempt, mut waits) = (ATTEMPT.0, false);
         loop {
             let soon = (Instant::now() + attempt).min(until);
             let dialled = timeout_at(soon, self.overlay.dial(to, service)).await.unwrap_or(Err(DialError::TimedOut));
@@ -149,7 +149,8 @@ impl Joined {
                 }
                 .into());
             }
-            if attempt == ATTEMPT.0 && error == DialError::TimedOut {
+            if !waits && error == DialError::TimedOut {
+                waits = true;
                 // As it is if it was ended and is here again: what is sent to it may still go where it was.
                 note!("waiting: {to} does not answer yet");
             }
@@ -287,7 +288,8 @@ async fn meet_at(root: Root, url: String, connect: Connect, overlay: Overlay, wa
         let since = Instant::now();
         meet(&onramp, &overlay).await;
         ways.tell(format!("{url} is lost, and dialled again: {}", onramp.closed().await));
-        onramp = match dial_again(&root, &connect, &mut backoff, since.elapsed()).await {
+        backoff.lost(since.elapsed());
+        onramp = match dial_again(&root, &url, &connect, &ways, &mut backoff).await {
             Ok(onramp) => onramp,
             Err(error) => {
                 ways.wrong(of_onramp(&url, &error));
@@ -300,22 +302,22 @@ async fn meet_at(root: Root, url: String, connect: Connect, overlay: Overlay, wa
     }
 }
 
-/// Dials an onramp that was lost, after so long a time, until it is there again.
+/// Dials an onramp that was lost until it is there again.
 ///
 /// # Errors
 ///
 /// It does not let us in any more.
 async fn dial_again(
     root: &Root,
+    url: &str,
     connect: &Connect,
+    ways: &Ways,
     backoff: &mut Backoff,
-    held: Duration,
 ) -> std::result::Result<Node, ConnectError> {
-    backoff.lost(held);
     loop {
         sleep(backoff.next(rand::random(), None)).await;
         match root.connect(connect.clone()).await {
-            Err(error) if !is_final(&error) => {}
+            Err(error) if !is_final(&error) => ways.wrong(of_onramp(url, &error)),
             done => return done,
         }
     }
@@ -325,7 +327,10 @@ async fn dial_again(
 fn is_final(error: &ConnectError) -> bool {
     match error {
         ConnectError::RootClosed => true,
-        ConnectError::Denied(denied) => matches!(denied.status, 401 | 403),
+        // A proxy forbids for reasons that may pass.
+        ConnectError::Denied(denied) => {
+            denied.status == 401 || denied.status == 403 && denied.code.as_deref() == Some("wrongPassword")
+        }
         _ => false,
     }
 }

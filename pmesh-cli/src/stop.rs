@@ -30,7 +30,8 @@ const SAME: Duration = Duration::from_millis(100);
 
 /// Waits until the program is told to stop: by SIGTERM, SIGINT, SIGQUIT, or the end of its terminal (SIGHUP), unless that was
 /// ignored at the start, as `nohup` has it; where the system does not tell, SIGHUP is left as it was. Listens from this call on. Where it cannot listen, a signal ends the program at once.
-/// So does a further one, as what follows the first may take its time, and one for which nobody waits any more.
+/// So does a further one, as what follows the first may take its time. One for which nobody waits any more, as the program is about to end,
+/// counts as the first.
 pub(crate) fn stopped() -> impl Future<Output = ()> + Send + 'static {
     let (tell, told) = oneshot::channel();
     let is_listening = listen(tell).is_ok();
@@ -53,13 +54,13 @@ fn listen(tell: oneshot::Sender<()>) -> io::Result<()> {
     let listening = async move {
         let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| Some((kind, signal(kind).ok()?))).collect();
         drop(ready);
+        next(&mut signals).await;
+        // Who is not there any more has ended.
+        let _ = tell.send(());
+        let first = Instant::now();
         let mut kind = next(&mut signals).await;
-        if tell.send(()).is_ok() {
-            let first = Instant::now();
+        while first.elapsed() < SAME {
             kind = next(&mut signals).await;
-            while first.elapsed() < SAME {
-                kind = next(&mut signals).await;
-            }
         }
         // As a shell has it of a program that was ended by it.
         std::process::exit(128 + kind.as_raw_value())

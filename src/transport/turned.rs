@@ -12,6 +12,8 @@ use crate::error::{CloseReason, Denied};
 
 /// Most characters of a sentence.
 const MAX_WHY: usize = 200;
+/// Fewest characters of a secret: what is shorter stands in many a sentence.
+const MIN_SECRET: usize = 4;
 /// Most letters of a word for programs. A longer one is none of ours.
 const MAX_CODE: usize = 32;
 
@@ -86,10 +88,11 @@ fn denied(response: &Response, is_secret: impl Fn(&str) -> bool) -> Denied {
 
 /// Whether a text has something of the credentials or of the query: servers repeat what they were asked for.
 fn is_repeated(text: &str, url: &str, authorization: Option<&str>) -> bool {
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let values = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
     let credentials = authorization.and_then(|value| value.split(' ').next_back());
-    values.chain(credentials).any(|secret| !secret.is_empty() && text.contains(secret))
+    values.chain(credentials).any(|secret| secret.len() >= MIN_SECRET && text.contains(secret))
 }
 
 /// As a part of a sentence: without blanks that are none, and without the dot at its end.
@@ -115,7 +118,7 @@ mod tests {
     }
 
     fn away(status: u16, kind: &'static str, body: &[u8]) -> Denied {
-        let turned = Turned::new(answered(status, kind, body), "ws://host/?token=T0p&x", Some("Basic c2VjcmV0"));
+        let turned = Turned::new(answered(status, kind, body), "ws://host/?token=T0pS&x#part", Some("Basic c2VjcmV0"));
         let Turned::Away { denied, retry_after } = turned else { panic!("{turned:?}") };
         assert_eq!((denied.status, retry_after), (status, Some(Duration::from_secs(7))));
         assert_eq!(
@@ -133,7 +136,7 @@ mod tests {
             (403, json, r#"{"code":"two words","message":7}"#, None, "Forbidden"),
             (403, json, r#"{"code":403,"message":"No."}"#, None, "No"),
             (403, json, r#"{"code":"","message":"."}"#, None, "Forbidden"),
-            (404, json, r#"{"message":"no route GET:/?token=T0p"}"#, None, "Not Found"),
+            (404, json, r#"{"message":"no route GET:/?token=T0pS"}"#, None, "Not Found"),
             (403, json, r#"{"code":"c2VjcmV0","message":"you are c2VjcmV0"}"#, None, "Forbidden"),
             (401, json, r#"{"code":"noCreden"#, None, "Unauthorized"),
             (429, "text/plain; charset=utf-8", "There are\r\n too many.\n", None, "There are too many"),

@@ -183,7 +183,7 @@ impl Dialler {
     ///
     /// # Errors
     ///
-    /// [`Turned`]. What it says has nothing of the credentials.
+    /// [`Turned`]. What it says has nothing of the credentials, as they were sent.
     pub(crate) async fn dial_as(
         &self,
         who: Option<&Authorization>,

@@ -128,9 +128,9 @@ impl Router {
         self.counters.forwarded += 1;
     }
 
-    /// The neighbour that is next. One that is the destination; else the one that the routing says, else the one from which the
-    /// destination was last heard of. What makes links and what answers asks that one first: a newcomer, of whom the routing does not
-    /// know yet, is reached by nobody else. What is ours and nobody is closer may begin at any neighbour.
+    /// The neighbour that is next. One that is the destination, if it is not silent; else the one that the routing says, else the one from
+    /// which the destination was last heard of. What makes links and what answers asks that one first: a newcomer, of whom the routing does
+    /// not know yet, is reached by nobody else. What is ours and nobody is closer may begin at any neighbour.
     pub(super) fn choose(&self, head: &Head, tried: &dyn Fn(&OverlayId) -> bool) -> Option<OverlayId> {
         let is_foreign = head.mode == Mode::Foreign;
         let avoid = |id: &OverlayId| {
@@ -142,19 +142,20 @@ impl Router {
         if direct.is_some_and(|neighbour| neighbour.responds) {
             return Some(head.to);
         }
-        // Its own link, if that is silent, is the last way: it may have others.
-        let around = |id: &OverlayId| avoid(id) || *id == head.to;
+        // If its own link is silent, it may be reached over others that are not; that link is next.
+        let answers = |id: &OverlayId| self.neighbours.get(id).is_some_and(|neighbour| neighbour.responds);
+        let around = |id: &OverlayId| avoid(id) || direct.is_some() && (*id == head.to || !answers(id));
         let routed = || self.routing.next_hop(&head.to, &around).filter(|id| !around(id));
         // Anybody can lay a trail: it must not lead away what is for whoever is closest.
         let follows_trails = !head.closest || (head.purpose == Purpose::Routing && head.from != head.to);
         let trail = || self.trails.peek(&head.to).filter(|id| follows_trails && !around(id)).copied();
         let way = if head.purpose.follows_trails_first() { trail().or_else(routed) } else { routed().or_else(trail) };
         let anybody = || {
-            let usable = self.neighbours.keys().filter(|id| !avoid(id));
+            let usable = self.neighbours.keys().filter(|id| !around(id));
             let is_ours = head.from == self.me && !head.closest;
             usable.min_by_key(|id| id.xor(&head.to)).filter(|_| is_ours).copied()
         };
-        way.or(direct.map(|_| head.to)).or_else(anybody)
+        way.or_else(anybody).or(direct.map(|_| head.to))
     }
 
     /// The neighbour that is next and was not tried earlier, if there is one, else the one that is next all the same.

@@ -109,11 +109,13 @@ impl Router {
         };
         let numbers = Numbers::new(self.random());
         self.contacts.insert(id, Known::Contact { contact, numbers, asked: None });
+        if is_new_session {
+            self.doubt(id, now);
+        }
         for number in self.unwant(&id) {
             self.launch(number, now);
         }
         if is_new_session {
-            self.doubt(id, now);
             self.send_again(&id, now);
         }
     }

@@ -170,10 +170,13 @@ impl Router {
         }
     }
 
-    /// A peer has begun anew. If it has a link, and that was not heard on it, the link may lead to what it was before.
+    /// A peer has begun anew. If it has a link, and that was not heard on it, the link may lead to what it was before: it is silent until it
+    /// answers.
     pub(super) fn doubt(&mut self, id: OverlayId, now: Instant) {
         let neighbour = self.neighbours.get_mut(&id);
-        let Some(neighbour) = neighbour.filter(|link| link.is_ready && link.responds && link.heard < now) else {
+        let Some(neighbour) =
+            neighbour.filter(|link| link.is_ready && !link.is_original() && link.responds && link.heard < now)
+        else {
             return;
         };
         (neighbour.responds, neighbour.pinged) = (false, Some(now));

@@ -201,3 +201,34 @@ fn a_neighbour_that_begins_anew_is_answered_on_its_new_way() {
     net.run(DELAY * 2);
     assert_eq!(net.take_told(), [delivered(6, 5, "welcome")]);
 }
+
+#[test]
+fn a_neighbour_whose_link_is_silent_may_be_reached_over_any_other() {
+    let mut net = triangle();
+    net.run(DELAY);
+    net.send(5, 6, "lost", None);
+    net.run(SECOND * 4);
+    assert!(net.notes[&5].lock().unwrap().silent.contains(&id(6)));
+    net.send(5, 6, "through", None);
+    net.run(SECOND);
+    assert_eq!(net.take_told(), [delivered(6, 5, "through")]);
+}
+
+#[test]
+fn a_link_in_doubt_is_as_before_when_it_answers() {
+    let mut net = Net::line([5, 6]);
+    net.with(5, |router, now| router.neighbour_up(id(7), None, now));
+    net.with(5, |router, now| [6, 7].map(|number| router.doubt(id(number), now)));
+    // Originals do not answer, and are not asked.
+    assert!(net.notes[&5].lock().unwrap().silent.iter().eq([&id(6)]));
+    net.run(DELAY * 2);
+    assert!(net.notes[&5].lock().unwrap().silent.is_empty());
+}
+
+#[test]
+fn who_asks_for_a_key_another_way_is_answered_over_its_link_if_nothing_else_leads_to_it() {
+    let mut net = Net::line([1, 5, 6]);
+    net.with(5, |router, now| router.key_request(id(1), id(6), &7u64.to_be_bytes(), now));
+    net.run(SECOND);
+    assert_eq!((net.counters(1).no_route, net.counters(6).unexpected), (1, 1));
+}
