@@ -78,7 +78,8 @@ async fn serve(joined: &Joined, args: Arc<ReceiveArgs>) -> Result<()> {
 /// Serves one sender. Returns whether a file is here now.
 async fn attend(mut stream: Stream, mut place: Attended, args: Arc<ReceiveArgs>) -> bool {
     let from = stream.overlay_id();
-    let stored = take(&mut stream, &mut place, &args).await;
+    let mut name = None;
+    let stored = take(&mut stream, &mut place, &args, &mut name).await;
     place.transferred();
     let answer = match &stored {
         Ok(path) => {
@@ -89,7 +90,8 @@ async fn attend(mut stream: Stream, mut place: Attended, args: Arc<ReceiveArgs>)
         Err(error) => {
             let later = error.downcast_ref::<Later>();
             if later.is_none_or(|later| place.waits(&later.name)) {
-                note!("pmesh receive: from {from}: {}", error.to_string().escape_debug());
+                let of = name.map(|name| format!("{}: ", name.as_str().escape_debug())).unwrap_or_default();
+                note!("pmesh receive: from {from}: {of}{}", error.to_string().escape_debug());
             }
             Answer::refused(error.as_ref(), later.is_some())
         }
@@ -105,12 +107,18 @@ async fn attend(mut stream: Stream, mut place: Attended, args: Arc<ReceiveArgs>)
     stored.is_ok()
 }
 
-/// Takes a file.
-async fn take(stream: &mut Stream, place: &mut Attended, args: &ReceiveArgs) -> Result<PathBuf> {
+/// Takes a file, and says its `name` as soon as that is known.
+async fn take(
+    stream: &mut Stream,
+    place: &mut Attended,
+    args: &ReceiveArgs,
+    name: &mut Option<FileName>,
+) -> Result<PathBuf> {
     if !args.from.is_empty() && !args.from.contains(&stream.overlay_id()) {
         return Err("no files are taken from this peer".into());
     }
     let offer: Offer = hear(stream, OFFERING).await?;
+    *name = Some(offer.name.clone());
     if offer.size > args.max_size {
         return Err(format!("the file has {} bytes, and {} are taken at most", offer.size, args.max_size).into());
     }

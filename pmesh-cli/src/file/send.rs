@@ -95,7 +95,11 @@ async fn upload(mut stream: Stream, file: &mut File, offer: &Offer, have: u64, t
             // What it has said before it ended is why.
             return match hear(&mut stream, PAUSE).await {
                 Ok(answer) => finished(answer),
-                Err(_) => Err(format!("{}. The same command goes on where it was", broken(&error)).into()),
+                Err(_) => Err(format!(
+                    "{}. The same command goes on where it was, if the other side still has its id (see --identity)",
+                    broken(&error)
+                )
+                .into()),
             };
         }
         bar.inc(read as u64);
