@@ -8,7 +8,7 @@ mod tls;
 use std::time::Duration;
 
 use common::{Server, builder, own_address, soon};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use pmesh::onramp::Onramp;
 use pmesh::onramp::accounts::{Accounts, MemoryStore, Passwords};
 use pmesh::{CloseReason, Connect, ConnectError, Root};
@@ -129,6 +129,15 @@ async fn what_is_no_onramp_gives_a_clear_error() {
         let error = soon(root.connect(&url)).await.unwrap_err();
         assert!(matches!(error, ConnectError::Failed(_)), "{url}: {error:?}");
     }
+    // A server that is there is not bothered.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for url in [format!("http://127.0.0.1:{port}"), format!("localhost:{port}")] {
+        let error = soon(root.connect(&url)).await.unwrap_err();
+        let scheme = "the URL begins neither with ws:// nor with wss://";
+        assert_eq!(error, ConnectError::Failed(scheme.into()), "{url}");
+    }
+    assert!(listener.accept().now_or_never().is_none());
     assert!(root.peers().is_empty());
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 
@@ -49,6 +50,9 @@ impl Turned {
                 let retry_after = header(&response, &RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
                 let denied = denied(&response, |text| is_repeated(text, url, authorization));
                 Self::Away { denied, retry_after: retry_after.map(Duration::from_secs) }
+            }
+            Error::Url(UrlError::UnsupportedUrlScheme) => {
+                Self::Failed("the URL begins neither with ws:// nor with wss://".to_owned())
             }
             Error::Protocol(_) => Self::NoWebSocket(error.to_string()),
             _ => Self::Failed(error.to_string()),

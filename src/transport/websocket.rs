@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::UrlError;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::http::header::{
     AUTHORIZATION, HeaderValue, InvalidHeaderValue, SEC_WEBSOCKET_PROTOCOL,
@@ -217,7 +218,9 @@ impl Dialler {
     async fn connect(&self, request: Request, max_message: usize) -> Result<(Socket, Response), Error> {
         let connector = match request.uri().scheme_str() {
             Some("wss") => Connector::Rustls(self.tls().await.map_err(|why| Error::Io(io::Error::other(why)))?),
-            _ => Connector::Plain,
+            Some("ws") => Connector::Plain,
+            // Before anybody is asked.
+            _ => return Err(Error::Url(UrlError::UnsupportedUrlScheme)),
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
