@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::args::{Compat, MeshArgs, Routing};
 use crate::output::{Unread, note};
-use crate::reason::{of_onramp, told_bootstrap};
+use crate::reason::{of_onramp, told_bootstrap, wants_login};
 use crate::stop::{Stopped, stopped};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -325,14 +325,7 @@ async fn dial_again(
 
 /// Whether an onramp will say the same again, and be bothered by it.
 fn is_final(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::RootClosed => true,
-        // A proxy forbids for reasons that may pass.
-        ConnectError::Denied(denied) => {
-            denied.status == 401 || denied.status == 403 && denied.code.as_deref() == Some("wrongPassword")
-        }
-        _ => false,
-    }
+    *error == ConnectError::RootClosed || wants_login(error)
 }
 
 /// Waits until there is no neighbour.

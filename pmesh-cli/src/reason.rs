@@ -50,10 +50,12 @@ fn of_denied(status: u16, code: Option<&str>) -> &'static str {
 
 /// Why a connection did not come about, in words, and what helps.
 pub(crate) fn told(error: &ConnectError) -> String {
-    match of_connect(error) {
-        NOT_LOGGED_IN | WRONG_PASSWORD => format!("{error} (see `pmesh login`)"),
-        _ => error.to_string(),
-    }
+    if wants_login(error) { format!("{error} (see `pmesh login`)") } else { error.to_string() }
+}
+
+/// Whether a server lets nobody in who has not logged in, or has done so by what is wrong.
+pub(crate) fn wants_login(error: &ConnectError) -> bool {
+    matches!(of_connect(error), NOT_LOGGED_IN | WRONG_PASSWORD)
 }
 
 /// The same of an onramp.

@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::core::{Core, State, now};
 use super::doubts::Doubts;
 use super::error::CallError;
-use super::link::{address, number};
 use super::parting::Parting;
 use super::pool::{Action, CallId, Incoming, NoConnection, Pool, PoolConfig};
 use super::session::Peer;
 use crate::node::{Connect, ConnectError, Event, Events, Node, NodeId, Root, Verdict};
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Serving;
+use crate::transport::introducer::Name;
 
 mod leaving;
 mod logins;
@@ -116,12 +116,12 @@ impl Connections {
     /// The peer of the directory at the other end of a node.
     fn peer(&self, node: &Node) -> Option<PeerNumber> {
         let introduced = node.via().is_some_and(|via| self.logins.contains(via));
-        number(node.address()).filter(|_| introduced)
+        PeerNumber::of_address(node.address()).filter(|_| introduced)
     }
 
     /// The open connection to a peer, whoever made it.
     fn open(&self, root: &Root, peer: PeerNumber) -> Option<Node> {
-        root.peer(&address(peer)).filter(|node| node.is_open() && self.peer(node) == Some(peer))
+        root.peer(&peer.address()).filter(|node| node.is_open() && self.peer(node) == Some(peer))
     }
 }
 
@@ -192,7 +192,7 @@ impl Core {
             let connecting = {
                 let state = self.lock();
                 let (directory, _) = state.node.as_ref().ok_or(ConnectError::ViaClosed)?;
-                directory.connect(address(peer))
+                directory.connect(peer.address())
             };
             let node = match connecting.await {
                 // It has not noticed yet that the connection is over.
@@ -297,7 +297,7 @@ impl Core {
         };
         state.connections.next += 1;
         let dial = state.connections.next;
-        let connecting = directory.connect(Connect::from(address(peer)).timeout(timeout));
+        let connecting = directory.connect(Connect::from(peer.address()).timeout(timeout));
         let (core, made) = (self.clone(), connecting.node().id());
         let task = tokio::spawn(async move {
             let result = connecting.await;
@@ -315,7 +315,7 @@ impl Core {
             return;
         }
         connections.dials.remove(&peer);
-        connections.incoming.merged(&address(peer));
+        connections.incoming.merged(&peer.address());
         if let Some(node) = result.as_ref().ok().filter(|node| connections.peer(node) == Some(peer) && node.is_open()) {
             // That it is open may be told later.
             self.begin(&mut state, peer, node);
@@ -423,7 +423,9 @@ impl Core {
         connections.serving.remove(&node.id());
         connections.taken.remove(&node.id());
         connections.partings.remove(&node.id());
-        if let Some(peer) = number(node.address()).filter(|peer| connections.nodes.get(peer) == Some(node)) {
+        if let Some(peer) =
+            PeerNumber::of_address(node.address()).filter(|peer| connections.nodes.get(peer) == Some(node))
+        {
             connections.disconnected(peer);
             self.act(state);
         }

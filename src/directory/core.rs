@@ -13,7 +13,7 @@ use super::again::Again;
 use super::connections::Connections;
 use super::error::{LoginError, RequestError};
 use super::event::SessionEvent;
-use super::link::{self, FromTree, ToTree};
+use super::link::{FromTree, ToTree};
 use super::pool::PoolConfig;
 use super::presence::Presence;
 use crate::lock::lock;
@@ -21,7 +21,7 @@ use crate::node::{Connect, Node, NodeKind, NodeState, Offer, Root, Verdict};
 use crate::protocol::directory::{Notice, OWN_ALIAS, Refused, Request};
 use crate::protocol::{Address, PeerNumber};
 use crate::rpc::Rpc;
-use crate::transport::introducer::introducer;
+use crate::transport::introducer::{Name, introducer};
 
 /// Events that a slow reader may be behind before it loses some.
 const EVENTS: usize = 1024;
@@ -266,7 +266,7 @@ impl Core {
             return Verdict::Accept;
         }
         let mut state = self.lock();
-        let user = link::number(offer.from()).and_then(|peer| state.presence.alias(peer)).cloned();
+        let user = PeerNumber::of_address(offer.from()).and_then(|peer| state.presence.alias(peer)).cloned();
         user.map_or(Verdict::Refuse, |user| state.connections.room(&self.root, offer.from(), &user))
     }
 

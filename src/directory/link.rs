@@ -18,16 +18,6 @@ pub(super) type FromTree = introducer::FromTree<PeerNumber>;
 /// What the directory says to the tree.
 pub(super) type ToTree = introducer::ToTree<PeerNumber>;
 
-/// The address that a peer has in the tree.
-pub(super) fn address(peer: PeerNumber) -> Address {
-    Address::new(peer.to_string()).expect("it has 1 to 16 bytes")
-}
-
-/// The number of a peer with this address. Written otherwise it would not be the address that its answers come from.
-pub(super) fn number(address: &Address) -> Option<PeerNumber> {
-    address.as_str().parse().ok().filter(|number: &PeerNumber| number.to_string() == address.as_str())
-}
-
 /// The data of an introduction. An original of BoneValue reads `spd`; pmesh peers read `pmesh`, which holds everything.
 #[derive(Serialize, Deserialize)]
 struct Data<'a> {
@@ -84,11 +74,11 @@ impl Name for PeerNumber {
     const INCOMING: usize = 256;
 
     fn address(&self) -> Address {
-        address(*self)
+        Address::new(self.to_string()).expect("it has 1 to 16 bytes")
     }
 
     fn of_address(address: &Address) -> Option<Self> {
-        number(address)
+        address.as_str().parse().ok().filter(|number: &Self| number.to_string() == address.as_str())
     }
 
     /// All of it: it has been taken out of an introduction.
@@ -152,7 +142,7 @@ mod tests {
 
     #[test]
     fn only_plain_digits_are_an_address() {
-        let number = |text: &str| number(&Address::new(text).unwrap());
+        let number = |text: &str| PeerNumber::of_address(&Address::new(text).unwrap());
         assert_eq!(number("9007199254740991"), PeerNumber::new((1 << 53) - 1));
         assert_eq!(number("0"), PeerNumber::new(0));
         for other in ["01", "+1", " 1", "9007199254740992", "bob", "1.0"] {

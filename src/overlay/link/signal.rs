@@ -18,21 +18,16 @@ pub(crate) type ToTree = introducer::ToTree<OverlayId>;
 /// How the frame of an offer begins.
 pub(crate) const OFFER: &[u8] = b"[3,";
 
-/// The address that a peer has in the overlay.
-pub(crate) fn address(id: OverlayId) -> Address {
-    Address::new(id.to_string()).expect("it has 40 bytes")
-}
-
 impl Name for OverlayId {
     const ONE_NODE: &str = "the overlay is one node only";
     const INCOMING: usize = 64;
 
     fn address(&self) -> Address {
-        address(*self)
+        Address::new(self.to_string()).expect("it has 40 bytes")
     }
 
     fn of_address(to: &Address) -> Option<Self> {
-        to.as_str().parse().ok().filter(|id| address(*id) == *to)
+        to.as_str().parse().ok().filter(|id: &Self| id.address() == *to)
     }
 
     /// The payload, if it is one, and an offer or an answer shows the key of its sender. The tree checks the proof.

@@ -173,19 +173,27 @@ impl Router {
     /// A peer has begun anew. If it has a link, and that was not heard on it, the link may lead to what it was before: it is silent until it
     /// answers.
     pub(super) fn doubt(&mut self, id: OverlayId, now: Instant) {
-        let neighbour = self.neighbours.get_mut(&id);
-        let Some(neighbour) =
-            neighbour.filter(|link| link.is_ready && !link.is_original() && link.responds && link.heard < now)
-        else {
-            return;
-        };
-        (neighbour.responds, neighbour.pinged) = (false, Some(now));
-        if neighbour.is_routed {
+        let is_doubtful = |link: &Neighbour| link.is_ready && !link.is_original() && link.responds && link.heard < now;
+        if self.neighbours.get(&id).is_some_and(is_doubtful) {
+            self.falls_silent(id, now);
+            self.ping(id, now);
+            self.run_routing(now);
+        }
+    }
+
+    /// A neighbour counts as silent until something comes from it.
+    fn falls_silent(&mut self, id: OverlayId, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+        if mem::replace(&mut neighbour.responds, false) && neighbour.is_routed {
             self.routing.responds(&id, false, now);
         }
+    }
+
+    fn ping(&mut self, id: OverlayId, now: Instant) {
+        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+        neighbour.pinged = Some(now);
         self.wake_neighbour(id, now + self.config.pong_within);
         self.transmit(id, Bytes::from_static(&[wire::PING]), now);
-        self.run_routing(now);
     }
 
     pub(super) fn transmit(&mut self, to: OverlayId, packet: Bytes, now: Instant) {
@@ -209,39 +217,28 @@ impl Router {
 
     /// Looks whether a neighbour is still there.
     pub(super) fn look_after(&mut self, id: OverlayId, now: Instant) {
-        let Some(neighbour) = self.neighbours.get_mut(&id) else { return };
+        let Some(neighbour) = self.neighbours.get(&id) else { return };
         if !neighbour.is_ready {
             // It may come all the same: the link is not ours to close.
             return self.outputs.push_back(Output::Release(id));
         }
         let config = &self.config;
-        let mut ping = false;
-        let due = match neighbour.pinged {
-            Some(pinged) if now < pinged + config.pong_within => pinged + config.pong_within,
-            Some(_) => {
-                if neighbour.responds {
-                    neighbour.responds = false;
-                    if neighbour.is_routed {
-                        self.routing.responds(&id, false, now);
-                    }
-                }
-                ping = true;
-                now + config.pong_within
-            }
+        let awaited = match neighbour.pinged {
+            Some(pinged) => pinged + config.pong_within,
             None => {
                 let was_sent = neighbour.sent > neighbour.heard;
                 // Of two ends that are quiet one asks, and the other hears it.
                 let quiet_ping_after = config.quiet_ping_after + config.pong_within * 2 * u32::from(self.me > id);
-                let silence = if was_sent { config.ping_after } else { quiet_ping_after };
-                ping = now >= neighbour.heard + silence;
-                if ping { now + config.pong_within } else { neighbour.heard + silence }
+                neighbour.heard + if was_sent { config.ping_after } else { quiet_ping_after }
             }
         };
-        neighbour.due = due;
-        self.timers.set(due, Due::Neighbour(id));
-        if ping {
-            neighbour.pinged = Some(now);
-            self.transmit(id, Bytes::from_static(&[wire::PING]), now);
+        if now < awaited {
+            self.wake_neighbour(id, awaited);
+        } else {
+            if neighbour.pinged.is_some() {
+                self.falls_silent(id, now);
+            }
+            self.ping(id, now);
         }
         self.run_routing(now);
     }

@@ -46,7 +46,7 @@ impl Mesh {
     /// The nodes that two peers have of each other.
     pub(crate) async fn connected(&self) -> (Node, Node) {
         let (a, b) = (self.peer(1).await, self.peer(2).await);
-        let to_b = a.overlay.connect(address(b.id)).await.unwrap();
+        let to_b = a.overlay.connect(b.id.address()).await.unwrap();
         let to_a = accepted(&b.root, a.id).await;
         self.roots.lock().unwrap().extend([a.root, b.root]);
         (to_b, to_a)
@@ -135,7 +135,7 @@ fn in_memory(builder: RootBuilder) -> Root {
 async fn accepted(root: &Root, id: OverlayId) -> Node {
     let mut events = root.events();
     loop {
-        if let Some(node) = root.peer(&address(id)).filter(Node::is_open) {
+        if let Some(node) = root.peer(&id.address()).filter(Node::is_open) {
             return node;
         }
         events.next().await.unwrap();
@@ -154,11 +154,11 @@ async fn talk(a: &Node, b: &Node) {
 async fn a_peer_is_reached_by_its_overlay_id() {
     let mesh = Mesh::default();
     let (a, b) = (mesh.peer(1).await, mesh.peer(2).await);
-    assert_eq!((a.overlay.kind(), a.overlay.own_address()), (NodeKind::Overlay, Some(&address(a.id))));
-    let to_b = a.overlay.connect(address(b.id)).await.unwrap();
+    assert_eq!((a.overlay.kind(), a.overlay.own_address()), (NodeKind::Overlay, Some(&a.id.address())));
+    let to_b = a.overlay.connect(b.id.address()).await.unwrap();
     let to_a = accepted(&b.root, a.id).await;
     assert_eq!((to_b.peer_id(), to_a.peer_id()), (Some(b.root.peer_id()), Some(a.root.peer_id())));
-    assert_eq!((to_b.kind(), to_b.own_address()), (NodeKind::WebRtc, Some(&address(a.id))));
+    assert_eq!((to_b.kind(), to_b.own_address()), (NodeKind::WebRtc, Some(&a.id.address())));
     talk(&to_b, &to_a).await;
     assert_eq!((*a.dropped.borrow(), *b.dropped.borrow()), (0, 0));
 }
@@ -169,7 +169,7 @@ async fn over_real_sockets() {
     let build =
         |builder: RootBuilder| builder.loopback(true).bind([SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]).build();
     let (a, b) = (mesh.join(1, build).await, mesh.join(2, build).await);
-    let to_b = a.overlay.connect(address(b.id)).await.unwrap();
+    let to_b = a.overlay.connect(b.id.address()).await.unwrap();
     let to_a = accepted(&b.root, a.id).await;
     assert_eq!((to_b.peer_id(), to_a.peer_id()), (Some(b.root.peer_id()), Some(a.root.peer_id())));
     talk(&to_b, &to_a).await;
@@ -184,19 +184,19 @@ async fn the_firewall_is_asked_in_the_name_of_the_overlay() {
         offer.data() == "secret"
     };
     let (a, guarded) = (mesh.peer(1).await, mesh.peer_with(2, firewall).await);
-    let refused = a.overlay.connect(address(guarded.id)).await;
+    let refused = a.overlay.connect(guarded.id.address()).await;
     assert_eq!(refused.unwrap_err(), ConnectError::Refused);
-    let who = Some((Address::new("overlay").unwrap(), address(a.id), Some(a.root.peer_id())));
+    let who = Some((Address::new("overlay").unwrap(), a.id.address(), Some(a.root.peer_id())));
     assert_eq!(questions.recv().await, who);
-    let welcome = crate::Connect::to(address(guarded.id)).offer_data("secret");
+    let welcome = crate::Connect::to(guarded.id.address()).offer_data("secret");
     a.overlay.connect(welcome).await.unwrap();
     assert_eq!(questions.recv().await, who);
     // Children inherit it.
     let third = mesh.peer(3).await;
-    third.overlay.connect(address(a.id)).await.unwrap();
-    let through = third.root.peer(&address(a.id)).unwrap().connect(address(guarded.id)).await;
+    third.overlay.connect(a.id.address()).await.unwrap();
+    let through = third.root.peer(&a.id.address()).unwrap().connect(guarded.id.address()).await;
     assert_eq!(through.unwrap_err(), ConnectError::Refused);
-    assert_eq!(questions.recv().await.unwrap().0, address(a.id));
+    assert_eq!(questions.recv().await.unwrap().0, a.id.address());
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +210,7 @@ async fn what_cannot_be_reached_is_told_at_once() {
     for unknown in [nobody.to_string(), upper, "no id".into(), "ab".repeat(21)] {
         assert_eq!(a.overlay.connect(&unknown).await.unwrap_err(), ConnectError::Unreachable, "{unknown}");
     }
-    assert_eq!(a.overlay.connect(address(a.id)).await.unwrap_err(), ConnectError::OwnAddress);
+    assert_eq!(a.overlay.connect(a.id.address()).await.unwrap_err(), ConnectError::OwnAddress);
     assert!(started.elapsed() < Duration::from_secs(1));
 }
 
@@ -218,7 +218,7 @@ async fn what_cannot_be_reached_is_told_at_once() {
 async fn an_overlay_that_takes_nothing_is_busy() {
     let (_root, overlay, _, mut signals) = alone(1, in_memory).await;
     let mut calls: FuturesUnordered<_> =
-        (0..=OUTGOING as u8).map(|n| overlay.connect(address(OverlayId::from_bytes([n; 20])))).collect();
+        (0..=OUTGOING as u8).map(|n| overlay.connect(OverlayId::from_bytes([n; 20]).address())).collect();
     assert_eq!(calls.next().await.unwrap().unwrap_err(), ConnectError::Busy);
     // The others are on their way: there is room for some of them.
     tokio::spawn(async move {
@@ -236,7 +236,7 @@ async fn glare_ends_with_one_connection() {
     for _ in 0..20 {
         let mesh = Mesh::default();
         let (a, b) = (mesh.peer(1).await, mesh.peer(2).await);
-        let (at_a, at_b) = tokio::join!(a.overlay.connect(address(b.id)), b.overlay.connect(address(a.id)));
+        let (at_a, at_b) = tokio::join!(a.overlay.connect(b.id.address()), b.overlay.connect(a.id.address()));
         talk(&at_a.unwrap(), &at_b.unwrap()).await;
         assert_eq!((a.root.peers().len(), b.root.peers().len()), (2, 2));
     }
@@ -246,17 +246,17 @@ async fn glare_ends_with_one_connection() {
 async fn what_is_open_needs_the_overlay_no_more() {
     let mesh = Mesh::default();
     let (a, b, mut c) = (mesh.peer(1).await, mesh.peer(2).await, mesh.peer(3).await);
-    let to_b = a.overlay.connect(address(b.id)).await.unwrap();
-    c.overlay.connect(address(b.id)).await.unwrap();
+    let to_b = a.overlay.connect(b.id.address()).await.unwrap();
+    c.overlay.connect(b.id.address()).await.unwrap();
     for peer in [&a, &b, &c] {
         assert_eq!(peer.overlay.close().await, CloseReason::Local);
     }
     // The overlay's end hears of it.
     while c.dropped.changed().await.is_ok() {}
-    assert_eq!(a.overlay.connect(address(c.id)).await.unwrap_err(), ConnectError::ViaClosed);
+    assert_eq!(a.overlay.connect(c.id.address()).await.unwrap_err(), ConnectError::ViaClosed);
     talk(&to_b, &accepted(&b.root, a.id).await).await;
     // A child introduces a third.
-    let to_c = to_b.connect(address(c.id)).await.unwrap();
+    let to_c = to_b.connect(c.id.address()).await.unwrap();
     assert_eq!(to_c.peer_id(), Some(c.root.peer_id()));
     talk(&to_c, &accepted(&c.root, a.id).await).await;
 }
@@ -264,7 +264,7 @@ async fn what_is_open_needs_the_overlay_no_more() {
 #[tokio::test(start_paused = true)]
 async fn the_overlay_may_end_first() {
     let (root, overlay, _, signals) = alone(1, in_memory).await;
-    let calling = overlay.connect(address(OverlayId::from_bytes([7; 20]))).detach();
+    let calling = overlay.connect(OverlayId::from_bytes([7; 20]).address()).detach();
     drop(signals);
     assert_eq!(overlay.closed().await, CloseReason::Remote);
     assert_eq!(calling.closed().await, CloseReason::ViaClosed);
@@ -296,7 +296,7 @@ async fn an_offer_shows_the_key_of_its_sender() {
         }))
     };
     let (_b, _overlay, b_id, of_b) = alone(2, guarded).await;
-    a_overlay.connect(address(b_id)).detach();
+    a_overlay.connect(b_id.address()).detach();
     let (to, offer) = of_a.next().await.unwrap();
     assert_eq!(to, b_id);
     let payload = Bytes::from(offer.clone());
@@ -315,7 +315,7 @@ async fn an_offer_shows_the_key_of_its_sender() {
     of_b.deliver(a_id, ACCOUNT, Bytes::from_static(&[0xff, 0xfe]));
     of_b.deliver(a_id, ACCOUNT, vec![b' '; MAX_SIGNAL_BYTES + 1].into());
     of_b.deliver(a_id, ACCOUNT, payload);
-    assert_eq!(questions.recv().await, Some(address(a_id)));
+    assert_eq!(questions.recv().await, Some(a_id.address()));
     assert!(questions.try_recv().is_err());
     assert_eq!(of_b.dropped(), 11);
 }
@@ -337,7 +337,7 @@ async fn messages_of_the_application_are_dropped() {
     overlay.send("hello").await.unwrap();
     overlay.send(vec![1, 2, 3]).await.unwrap();
     // What comes after them has passed them.
-    overlay.connect(address(OverlayId::from_bytes([7; 20]))).detach();
+    overlay.connect(OverlayId::from_bytes([7; 20]).address()).detach();
     overlay.close().await;
     while signals.next().await.is_some() {}
     assert_eq!(signals.dropped(), 2);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::node::Node;
-use crate::overlay::link::signal::address;
 use crate::overlay::link::signal::tests::Mesh;
+use crate::transport::introducer::Name;
 
 /// The channel between two nodes, as each side has it.
 async fn channels() -> (Mesh, Node, Node) {
@@ -15,7 +15,7 @@ async fn a_channel_of_a_node_is_a_link() {
     let (_mesh, to_b, to_a) = channels().await;
     let mut here = Link::over(to_b.reserved_channel(CHANNEL).unwrap()).unwrap();
     let mut there = Link::over(to_a.reserved_channel(CHANNEL).unwrap()).unwrap();
-    assert_eq!((Some(here.key), address(here.id)), (to_b.peer_id(), to_b.address().clone()));
+    assert_eq!((Some(here.key), here.id.address()), (to_b.peer_id(), to_b.address().clone()));
     for (from, to) in [(&here.sender, &mut there.packets), (&there.sender, &mut here.packets)] {
         for size in [0, 1, MAX_PACKET_BYTES] {
             from.try_send(vec![7; size].into()).unwrap();
